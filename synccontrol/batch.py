@@ -1,0 +1,221 @@
+"""Many guides: which pictures are to be made, and making them one after the other."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from synccontrol import images, metadata
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.denoiser import Geometry
+from synccontrol.errors import ConfigError, InputError, OutputError, SyncControlError
+from synccontrol.loop import Step
+from synccontrol.montage import Montage
+
+LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
+ROW_KEYS = {"image": str, "prompt": str, "negative_prompt": str, "seed": int}
+
+Detector = Callable[[Image.Image], Image.Image]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to make."""
+
+    guide: Path | None
+    prompt: str
+    negative_prompt: str
+    seed: int
+    output: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all pictures of a run have in common."""
+
+    control_maps: tuple[Path, ...]  # ready-made; empty: the detectors make them from the guide
+    detectors: Sequence[tuple[str, Detector]]  # control type and detector
+    width: int | None  # px
+    height: int | None  # px
+    sampling: SamplingConfig
+    windows: WindowConfig
+    sync: SyncConfig
+    settings: Mapping[str, Any]  # what else is written into the picture
+    save_control_maps: bool
+
+
+def plan(guide: Path | None, prompt: str, negative_prompt: str, seed: int, output: Path) -> list[Job]:
+    """Returns one job per guide: of a picture, a folder (searched through), or a JSONL manifest.
+
+    Args:
+        guide: the picture, folder or manifest; None for one picture without guide.
+        prompt: for all guides whose manifest row names none.
+        negative_prompt: likewise.
+        seed: likewise; every picture has its own generator, so it does not matter what else is in the folder.
+        output: a folder; or, for a single picture, also a file name that ends in .png.
+
+    Raises:
+        InputError: there is no such guide, the folder holds no pictures, or a manifest row is wrong.
+        ConfigError: a single file is named as the output of many pictures, or another format than PNG.
+    """
+    common = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
+    if guide is None or guide.is_file() and guide.suffix != ".jsonl" or not guide.exists():
+        return [Job(guide=guide, output=_single_output(guide, output), **common)]
+    if output.suffix:
+        raise ConfigError(f"{guide} may give many pictures, so --output must be a folder, not {output}")
+    if guide.is_dir():
+        files = sorted(path for path in guide.rglob("*") if path.suffix.lower() in images.SUFFIXES)
+        if not files:
+            raise InputError(f"{guide} holds no pictures ({', '.join(images.SUFFIXES)})")
+        return [Job(guide=file, output=target, **common) for file, target in _targets(files, guide, output)]
+    rows = list(_rows(guide))
+    files = [guide.parent / row["image"] for row in rows]
+    targets = _targets(files, guide.parent, output)
+    return [
+        Job(guide=file, output=target, **{**common, **{key: row[key] for key in common if key in row}})
+        for row, (file, target) in zip(rows, targets, strict=True)
+    ]
+
+
+def _single_output(guide: Path | None, output: Path) -> Path:
+    if output.suffix and not output.is_dir():
+        if output.suffix.lower() != ".png":
+            raise ConfigError(f"pictures are written as PNG; name the output {output.with_suffix('.png')}")
+        return output
+    return output / f"{guide.stem if guide else 'montage'}.png"
+
+
+def _targets(files: Sequence[Path], root: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Returns each file with its output: the same tree; a.jpg gives a.png, or a.jpg.png where a.png is taken."""
+    targets: dict[Path, Path] = {}
+    for file in files:
+        inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+        target = output / inside.with_suffix(".png")
+        if target in targets.values():
+            target = output / inside.parent / f"{inside.name}.png"
+        if target in targets.values():
+            raise InputError(f"{file} is listed twice, so that its pictures would overwrite each other; list it once")
+        targets[file] = target
+    return list(targets.items())
+
+
+def _rows(manifest: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{manifest} cannot be read as text ({error}); write one JSON object per line") from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise InputError(f"{manifest} is empty; write one JSON object per line")
+    for number, line in numbered:
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{manifest} line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict) or not isinstance(row.get("image"), str):
+            raise InputError(f'{manifest} line {number} needs "image", the path of a guide')
+        for key, value in row.items():
+            if key not in ROW_KEYS or not isinstance(value, ROW_KEYS[key]) or isinstance(value, bool):
+                known = ", ".join(f"{name} ({kind.__name__})" for name, kind in ROW_KEYS.items())
+                raise InputError(f"{manifest} line {number}: {key!r} is not one of {known}")
+        yield row
+
+
+def check_writable(job: Job, overwrite: bool) -> None:
+    """Raises `OutputError` when a job's output cannot be written, or exists and may not be overwritten."""
+    if job.output.exists() and not overwrite:
+        raise OutputError(f"{job.output} exists; name another --output, or allow --overwrite")
+    parent = job.output.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OutputError(f"{job.output} cannot be written: {parent} is no folder one can write to; choose another")
+
+
+def canvas_size(
+    guide: Image.Image | None, width: int | None, height: int | None, geometry: Geometry, loop: bool
+) -> tuple[int, int]:
+    """Returns height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
+
+    Raises:
+        ConfigError: there is neither guide nor size.
+        InputError: the guide is so small that nothing is left to follow once it is enlarged.
+    """
+    if guide is None:
+        if width is None and height is None:
+            raise ConfigError("without a guide the picture needs --width (and --height, if not the model's native one)")
+        return height or geometry.window_px[0], width or geometry.window_px[1]
+    native_h, native_w = geometry.window_px
+    aspect = guide.width / guide.height
+    if height is None and width is None:
+        height = native_h if aspect >= native_w / native_h else round(native_w / aspect)
+    if width is None:
+        assert height is not None
+        width = round(height * aspect)
+        if loop:  # whole cells, or the ring would not close
+            width = max(round(width / geometry.cell) * geometry.cell, native_w)
+    height = height or round(width / aspect)
+    smallest = min(guide.size)
+    if min(height, width) > LARGEST_ENLARGEMENT * smallest:
+        needed = -(-min(height, width) // LARGEST_ENLARGEMENT)
+        raise InputError(
+            f"the guide is only {guide.width}x{guide.height}: to fill {width}x{height} it would be enlarged more than "
+            f"{LARGEST_ENLARGEMENT} times; its shorter side needs at least {needed} pixels"
+        )
+    return height, width
+
+
+def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], None] | None = None) -> None:
+    """Makes one picture and writes it, with its control maps if wanted.
+
+    Raises:
+        SyncControlError: whatever is wrong with this guide or its settings.
+    """
+    guide = images.open_image(job.guide) if job.guide is not None else None
+    loop = recipe.windows.loop
+    height, width = canvas_size(guide, recipe.width, recipe.height, montage.denoiser.geometry, loop)
+    montage.layout(height, width, recipe.windows)  # what cannot be drawn needs no detector
+    if recipe.control_maps:
+        maps = [images.fit(images.open_image(path), height, width, f"control map {path}") for path in recipe.control_maps]
+    elif guide is not None and recipe.detectors:
+        fitted = images.fit(guide, height, width, "guide")
+        maps = [detect(fitted) for _, detect in recipe.detectors]
+    else:
+        maps = []
+    result = montage(
+        job.prompt,
+        maps or None,
+        height=height,
+        width=width,
+        negative_prompt=job.negative_prompt,
+        seed=job.seed,
+        sampling=recipe.sampling,
+        windows=recipe.windows,
+        sync=recipe.sync,
+        on_step=on_step,
+    )
+    settings = {**result.config, **recipe.settings, "guide": str(job.guide) if job.guide else None}
+    metadata.save_png(result.image, job.output, settings)
+    if recipe.save_control_maps:
+        for (name, _), control_map in zip(recipe.detectors, maps, strict=True):
+            metadata.save_png(control_map, job.output.with_suffix(f".{name}.png"), settings)
+
+
+def run(
+    jobs: Iterable[Job],
+    make_one: Callable[[Job], None],
+    report: Callable[[Job, SyncControlError], None],
+) -> int:
+    """Returns how many jobs failed; each failure is reported, and the rest go on."""
+    failed = 0
+    for job in jobs:
+        try:
+            make_one(job)
+        except SyncControlError as error:
+            report(job, error)
+            failed += 1
+    return failed

@@ -1,0 +1,170 @@
+"""The settings of a picture: the only home of defaults, ranges and units. The CLI's flags are made from them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from synccontrol.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+MIDDLE = "middle"
+SCHEDULERS = ("model", "ddim", "euler", "euler_a", "dpmpp_2m", "unipc")
+WEIGHTS = ("uniform", "ramp", "gaussian")
+GRADIENTS = ("full", "x0")
+STEP_SIZES = ("gradient", "rms")
+OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
+
+Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+def option(default: Any, text: str, *, flag: str = "", choices: Sequence[str] = ()) -> Any:
+    """Returns a dataclass field whose help text, flag (if not the class's prefix and its name) and choices the CLI reads."""
+    return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "choices": tuple(choices)})
+
+
+def flags(config: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Returns the fields of a config class or object by the name of their flag, without dashes in front."""
+    return {
+        field.metadata["flag"] or (config.prefix + field.name).replace("_", "-"): field
+        for field in dataclasses.fields(config)
+    }
+
+
+def record(*configs: Any) -> dict[str, Any]:
+    """Returns configs as JSON values by flag, dashes as underscores; what has none by its name or class."""
+    values = {
+        flag.replace("-", "_"): getattr(config, field.name) for config in configs for flag, field in flags(config).items()
+    }
+    return {name: _json_value(value) for name, value in values.items()}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, int | float | str):
+        return value
+    return getattr(value, "__name__", type(value).__name__)  # a function or a picture
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_number(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
+    values = value if isinstance(value, tuple) else (value,)
+    for number in values:
+        finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+        limit = f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
+        _require(finite and minimum <= number <= maximum, f"{name} is {number}; it must be {limit}")
+
+
+def _require_whole(name: str, value: object, minimum: int) -> None:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool),
+        f"{name} is {value!r}; it must be a whole number",
+    )
+    _require_number(name, value, minimum)
+
+
+def _require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    _require(value in choices, f"unknown {name} {value!r}; known: {', '.join(choices)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the canvas is denoised. Raises `ConfigError` for a value outside its range."""
+
+    prefix: ClassVar[str] = ""  # of flags
+
+    steps: int = option(50, "denoising steps")
+    guidance_scale: float = option(7.5, "classifier-free guidance; 1 turns it off")
+    control_scale: float | tuple[float, ...] = option(1.0, "strength of the control, one for all or one per control")
+    control_start: float | tuple[float, ...] = option(0.0, "fraction of the steps at which the control starts, 0..1")
+    control_end: float | tuple[float, ...] = option(1.0, "fraction of the steps at which the control ends, 0..1")
+    guess_mode: bool = option(False, "let the control act on the prompted half only, deeper layers more strongly")
+    scheduler: str = option("model", "sampler; 'model' is the model's own", choices=SCHEDULERS)
+
+    def __post_init__(self) -> None:
+        _require_whole("steps", self.steps, 1)
+        _require_number("guidance scale", self.guidance_scale, 0.0)
+        _require_number("control scale", self.control_scale, 0.0)
+        _require_number("control start", self.control_start, 0.0, 1.0)
+        _require_number("control end", self.control_end, 0.0, 1.0)
+        _require_choice("scheduler", self.scheduler, SCHEDULERS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """Where windows lie and how they blend. Raises `ConfigError` for a value outside its range."""
+
+    prefix: ClassVar[str] = "window-"  # of flags
+
+    stride: int = option(16, "cells between neighbouring windows; below the window's size", flag="stride")
+    batch: int = option(4, "windows in one network call; changes memory and speed only")
+    loop: bool = option(False, "close the picture to a ring: the right edge continues at the left", flag="loop")
+    weights: str = option(
+        "uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS
+    )
+
+    def __post_init__(self) -> None:
+        _require_whole("stride", self.stride, 1)
+        _require_whole("window batch", self.batch, 1)
+        _require_choice("window weights", self.weights, WEIGHTS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SyncConfig:
+    """How windows are kept coherent (SyncDiffusion, arXiv 2306.05178). Raises `ConfigError` for a bad value."""
+
+    prefix: ClassVar[str] = "sync-"  # of flags
+
+    weight: float = option(20.0, "size of the nudge (see the step size); 0 turns sync off")
+    steps: int = option(5, "denoising steps, from the first, in which sync acts; 0 turns it off")
+    every: int = option(1, "of those steps, every how-manieth syncs")
+    decay: float = option(0.95, "factor on the weight per denoising step")
+    gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
+    step_size: str = option(
+        "gradient",
+        "what the weight multiplies: the gradient (the paper's), or the gradient scaled to RMS 1 per window",
+        choices=STEP_SIZES,
+    )
+    objective: str | Objective = option(
+        "lpips", "perceptual distance to the anchor", flag="objective", choices=OBJECTIVES
+    )
+    shrink: int = option(1, "factor by which the objective sees the windows smaller")
+    anchor: "int | str | Image.Image" = option(
+        MIDDLE,
+        "window that the others follow: middle, an index from the top left, or an image",
+        flag="anchor",
+    )
+
+    def __post_init__(self) -> None:
+        _require_number("sync weight", self.weight, 0.0)
+        _require_whole("sync steps", self.steps, 0)
+        _require_whole("sync every", self.every, 1)
+        _require_number("sync decay", self.decay, 0.0)
+        _require_choice("sync gradient", self.gradient, GRADIENTS)
+        _require_choice("sync step size", self.step_size, STEP_SIZES)
+        _require_whole("sync shrink", self.shrink, 1)
+        if not callable(self.objective):
+            _require_choice("objective", self.objective, OBJECTIVES)
+        if isinstance(self.anchor, str):
+            _require_choice("anchor", self.anchor, (MIDDLE,))
+
+    @property
+    def active(self) -> bool:
+        """Returns whether sync does anything at all."""
+        return self.weight > 0 and self.steps > 0
+
+    def due(self, index: int) -> bool:
+        """Returns whether sync acts at denoising step `index` (from 0)."""
+        return self.active and index < self.steps and index % self.every == 0
+
+    def weight_at(self, index: int) -> float:
+        """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
+        return self.weight * self.decay**index

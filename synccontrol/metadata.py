@@ -1,0 +1,93 @@
+"""What is written into pictures: the AUTOMATIC1111 `parameters` text, and settings that make the picture again."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from synccontrol.errors import InputError, OutputError
+
+PARAMETERS = "parameters"
+SETTINGS = "synccontrol"
+SAMPLERS = {  # AUTOMATIC1111's names
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "dpmpp_2m": "DPM++ 2M",
+    "unipc": "UniPC",
+    "model": "model default",
+}
+
+
+def parameters(settings: Mapping[str, Any]) -> str:
+    """Returns settings (by flag, as `Result.config`) in the form that AUTOMATIC1111 and its readers use."""
+    fields = {
+        "Steps": settings["steps"],
+        "Sampler": SAMPLERS[settings["scheduler"]],
+        "CFG scale": settings["guidance_scale"],
+        "Seed": settings["seed"],
+        "Size": f"{settings['width']}x{settings['height']}",
+        "Model": settings["model"],
+        "Version": "SyncControl",
+    }
+    lines = [settings["prompt"]]
+    if settings["negative_prompt"]:
+        lines.append(f"Negative prompt: {settings['negative_prompt']}")
+    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in fields.items())])
+
+
+def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes a PNG with its settings, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    info = PngInfo()
+    info.add_itxt(PARAMETERS, parameters(settings))
+    info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".png")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            image.save(file, "PNG", pnginfo=info)
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the settings in a PNG that `save_png` wrote, or in a JSON file of the same content.
+
+    Raises:
+        InputError: the file has none.
+    """
+    try:
+        if path.suffix == ".json":
+            text = path.read_text(encoding="utf-8")
+        else:
+            with Image.open(path) as image:
+                text = image.info[SETTINGS]
+        settings = json.loads(text)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} holds no settings; give a PNG made by SyncControl, or a JSON file") from error
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds no settings, which are a JSON object")
+    return settings
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,128 @@
+"""What "coherent" means: a loss for each window image against the image of the anchor."""
+
+import abc
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synccontrol.config import Objective
+from synccontrol.errors import ModelError
+
+Losses = Callable[[Tensor], Tensor]  # images (n, 3, H, W) in -1..1 -> losses (n,)
+
+
+class AbstractObjective(abc.ABC):
+    """A perceptual distance to an anchor image."""
+
+    @abc.abstractmethod
+    def against(self, anchor: Tensor) -> Losses:
+        """Returns the function from images (n, 3, H, W) in -1..1 to losses (n,), differentiable, for one anchor.
+
+        Args:
+            anchor: the anchor's image (1, 3, H, W) in -1..1; no gradient flows to it.
+        """
+
+
+class FunctionObjective(AbstractObjective):
+    """A function of the user's: (images (n, 3, H, W), anchor (1, 3, H, W)) -> losses (n,)."""
+
+    def __init__(self, function: Objective) -> None:
+        self._function = function
+
+    def against(self, anchor: Tensor) -> Losses:
+        return lambda images: self._function(images, anchor)
+
+
+class FeatureDistance(AbstractObjective):
+    """LPIPS (arXiv 1801.03924, eq. 1) over the parts of a loaded `lpips` or `stlpips_pytorch` network.
+
+    The packages divide features by a norm whose gradient is NaN at all-zero columns; here it is zero there. The
+    anchor's features are computed once. Computes in float32, or in float64 for float64 images.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network.eval().requires_grad_(False)
+
+    def against(self, anchor: Tensor) -> Losses:
+        dtype = torch.promote_types(anchor.dtype, torch.float32)
+        self._network.to(device=anchor.device, dtype=dtype)
+        with torch.no_grad():
+            anchor_features = self._features(anchor.to(dtype))
+
+        def losses(images: Tensor) -> Tensor:
+            features = self._features(images.to(dtype))
+            layers = zip(features, anchor_features, self._network.lins, strict=True)
+            return torch.stack([weigh((f - a) ** 2).mean(dim=(1, 2, 3)) for f, a, weigh in layers]).sum(dim=0)
+
+        return losses
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        layers = self._network.net(self._network.scaling_layer(images))
+        return [_unit(layer) for layer in layers]
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Returns features (n, c, h, w) at length 1 along c; columns of zeros stay zero, with gradient zero."""
+    square = (features**2).sum(dim=1, keepdim=True)
+    return features / (square.clamp_min(torch.finfo(features.dtype).tiny).sqrt() + 1e-10)
+
+
+def load(objective: str | Objective) -> AbstractObjective:
+    """Returns the objective of a name in `config.OBJECTIVES`, or of a function.
+
+    Raises:
+        ModelError: the network's weights, or the package, cannot be had here.
+    """
+    if not isinstance(objective, str):
+        return FunctionObjective(objective)
+    package, _, net = objective.partition("-")
+    return FeatureDistance(_lpips(net or "vgg") if package == "lpips" else _stlpips(net or "alex"))
+
+
+def _lpips(net: str) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips
+            import lpips
+
+            network: nn.Module = lpips.LPIPS(net=net, verbose=False)
+    except ImportError as error:
+        raise ModelError(f"objective lpips: {error}; pip install lpips, or --objective stlpips") from error
+    except OSError as error:  # urllib's errors are OSErrors
+        raise ModelError(
+            f"objective lpips needs torchvision's {net} weights, which cannot be downloaded ({error}); "
+            f"put them into {torch.hub.get_dir()}/checkpoints, or use --objective stlpips, which carries its own"
+        ) from error
+    return network
+
+
+def _stlpips(net: str) -> nn.Module:
+    try:
+        with _placeholders("IPython", "torchsummary"):
+            from stlpips_pytorch import stlpips
+    except ImportError as error:
+        raise ModelError(f"objective stlpips: {error}; pip install stlpips-pytorch, or --objective lpips") from error
+    network: nn.Module = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
+    return network
+
+
+@contextmanager
+def _placeholders(*names: str) -> Iterator[None]:
+    """Stands in for packages that stlpips_pytorch imports for its debugging aids without declaring them."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    for name in missing:
+        module = ModuleType(name)
+        module.__getattr__ = lambda _: None  # type: ignore[method-assign]
+        sys.modules[name] = module
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]

