@@ -1,6 +1,6 @@
 """Command line: flags -> config -> one library call -> files.
 
-    python cli.py --control depth --guide wide.png --prompt "a valley at sunset"
+python cli.py --control depth --guide wide.png --prompt "a valley at sunset"
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
+from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags
 from synccontrol.errors import ConfigError, SyncControlError
 
 CONFIGS = {"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig}
@@ -44,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     what.add_argument("--height", type=int, help="pixels (default: the model's native height)")
     what.add_argument("--seed", type=int, default=0, help="of all noise (default: 0)")
-    what.add_argument("--settings", type=Path, help="PNG made by this program, or JSON: its settings become the defaults")
+    what.add_argument(
+        "--settings", type=Path, help="PNG made by this program, or JSON: its settings become the defaults"
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="tiny", help="preset, diffusers folder or hub id (default: tiny, bundled)")
     model.add_argument("--controlnet", action="append", default=[], help="folder or hub id, one per --control")
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from synccontrol import batch, presets, runtime
 
     _check_request(args)
-    defaults = presets.defaults(args.model)
+    defaults = presets.defaults(args.model, args.offline)
     configs = {kind: _config(kind, getattr(defaults, kind), vars(args)) for kind in CONFIGS}
     jobs = batch.plan(args.guide, args.prompt, args.negative_prompt, args.seed, args.output)
     many = args.guide is not None and (args.guide.is_dir() or args.guide.suffix == ".jsonl")
@@ -153,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         detectors=runtime.detectors(request) if not args.control_map else [],
         width=args.width,
         height=args.height,
-        settings={**request.settings(), "control_map": [str(path) for path in args.control_map]},
+        settings=_settings(args, request),
         save_control_maps=args.save_control_map,
         **configs,
     )
@@ -167,6 +169,14 @@ def run(args: argparse.Namespace) -> int:
     return _draw(montage, jobs, recipe, many, args.quiet)
 
 
+def _settings(args: argparse.Namespace, request: Any) -> dict[str, Any]:
+    """Returns what a picture's settings hold besides the configs."""
+    settings = {**request.settings(), "control_map": [str(path) for path in args.control_map]}
+    if args.anchor is not None:
+        settings["anchor"] = args.anchor
+    return settings
+
+
 def _check_request(args: argparse.Namespace) -> None:
     """Raises `ConfigError` for flags that make no sense together."""
     if args.guide is not None and not args.control:
@@ -178,7 +188,9 @@ def _check_request(args: argparse.Namespace) -> None:
     for flag in ("controlnet", "detector", "control_map"):
         given = len(getattr(args, flag))
         if given and given != len(args.control):
-            raise ConfigError(f"{given} --{flag.replace('_', '-')} for {len(args.control)} --control; give one for each")
+            raise ConfigError(
+                f"{given} --{flag.replace('_', '-')} for {len(args.control)} --control; give one for each"
+            )
 
 
 def _draw(montage: Any, jobs: Sequence[Any], recipe: Any, many: bool, quiet: bool) -> int:

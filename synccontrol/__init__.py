@@ -1,9 +1,30 @@
 """SyncControl: one coherent wide picture that follows a guide."""
 
-from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import SyncControlError
-from synccontrol.loop import Step
-from synccontrol.montage import Montage, Result
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+    from synccontrol.errors import SyncControlError
+    from synccontrol.loop import Step
+    from synccontrol.montage import Montage, Result
 
 __all__ = ["Montage", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Montage": "montage",
+    "Result": "montage",
+    "SamplingConfig": "config",
+    "Step": "loop",
+    "SyncConfig": "config",
+    "SyncControlError": "errors",
+    "WindowConfig": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Returns a public name from its module, loaded on first use: torch and diffusers take seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,11 +10,12 @@ from typing import Any
 from PIL import Image
 
 from synccontrol import images, metadata
-from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.denoiser import Geometry
+from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, OutputError, SyncControlError
 from synccontrol.loop import Step
 from synccontrol.montage import Montage
+from synccontrol.sync import anchor_index
+from synccontrol.windows import Layout, lay_out
 
 LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
 ROW_KEYS = {"image": str, "prompt": str, "negative_prompt": str, "seed": int}
@@ -62,8 +63,8 @@ def plan(guide: Path | None, prompt: str, negative_prompt: str, seed: int, outpu
         InputError: there is no such guide, the folder holds no pictures, or a manifest row is wrong.
         ConfigError: a single file is named as the output of many pictures, or another format than PNG.
     """
-    common = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
-    if guide is None or guide.is_file() and guide.suffix != ".jsonl" or not guide.exists():
+    common: dict[str, Any] = {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed}
+    if guide is None or (guide.is_file() and guide.suffix != ".jsonl") or not guide.exists():
         return [Job(guide=guide, output=_single_output(guide, output), **common)]
     if output.suffix:
         raise ConfigError(f"{guide} may give many pictures, so --output must be a folder, not {output}")
@@ -169,6 +170,23 @@ def canvas_size(
     return height, width
 
 
+def check(job: Job, recipe: Recipe, geometry: Geometry) -> Layout:
+    """Returns where a job's windows lie, having looked at its guide and sizes, before any model is loaded.
+
+    Raises:
+        SyncControlError: the guide cannot be read, or a size or stride cannot be drawn.
+    """
+    guide = images.open_image(job.guide) if job.guide is not None else None
+    height, width = canvas_size(guide, recipe.width, recipe.height, geometry, recipe.windows.loop)
+    if guide is not None:
+        images.check_aspect(guide, height, width, "guide")
+    for path in recipe.control_maps:
+        images.check_aspect(images.open_image(path), height, width, f"control map {path}")
+    layout = lay_out(height, width, geometry, recipe.windows)
+    anchor_index(recipe.sync.anchor, len(layout))
+    return layout
+
+
 def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], None] | None = None) -> None:
     """Makes one picture and writes it, with its control maps if wanted.
 
@@ -176,11 +194,13 @@ def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], N
         SyncControlError: whatever is wrong with this guide or its settings.
     """
     guide = images.open_image(job.guide) if job.guide is not None else None
-    loop = recipe.windows.loop
-    height, width = canvas_size(guide, recipe.width, recipe.height, montage.denoiser.geometry, loop)
-    montage.layout(height, width, recipe.windows)  # what cannot be drawn needs no detector
+    geometry = montage.denoiser.geometry
+    height, width = canvas_size(guide, recipe.width, recipe.height, geometry, recipe.windows.loop)
+    lay_out(height, width, geometry, recipe.windows)  # what cannot be drawn needs no detector
     if recipe.control_maps:
-        maps = [images.fit(images.open_image(path), height, width, f"control map {path}") for path in recipe.control_maps]
+        maps = [
+            images.fit(images.open_image(path), height, width, f"control map {path}") for path in recipe.control_maps
+        ]
     elif guide is not None and recipe.detectors:
         fitted = images.fit(guide, height, width, "guide")
         maps = [detect(fitted) for _, detect in recipe.detectors]

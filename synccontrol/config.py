@@ -22,7 +22,7 @@ Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"
 
 
 def option(default: Any, text: str, *, flag: str = "", choices: Sequence[str] = ()) -> Any:
-    """Returns a dataclass field whose help text, flag (if not the class's prefix and its name) and choices the CLI reads."""
+    """Returns a dataclass field that the CLI reads. `flag` replaces the class's prefix and the field's name."""
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "choices": tuple(choices)})
 
 
@@ -37,7 +37,9 @@ def flags(config: Any) -> dict[str, dataclasses.Field[Any]]:
 def record(*configs: Any) -> dict[str, Any]:
     """Returns configs as JSON values by flag, dashes as underscores; what has none by its name or class."""
     values = {
-        flag.replace("-", "_"): getattr(config, field.name) for config in configs for flag, field in flags(config).items()
+        flag.replace("-", "_"): getattr(config, field.name)
+        for config in configs
+        for flag, field in flags(config).items()
     }
     return {name: _json_value(value) for name, value in values.items()}
 
@@ -107,9 +109,7 @@ class WindowConfig:
     stride: int = option(16, "cells between neighbouring windows; below the window's size", flag="stride")
     batch: int = option(4, "windows in one network call; changes memory and speed only")
     loop: bool = option(False, "close the picture to a ring: the right edge continues at the left", flag="loop")
-    weights: str = option(
-        "uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS
-    )
+    weights: str = option("uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS)
 
     def __post_init__(self) -> None:
         _require_whole("stride", self.stride, 1)
@@ -168,3 +168,17 @@ class SyncConfig:
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
         return self.weight * self.decay**index
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """A model's native sizes."""
+
+    window: tuple[int, int]  # height, width in cells
+    cell: int  # pixels per cell
+    channels: int  # of a latent
+
+    @property
+    def window_px(self) -> tuple[int, int]:
+        """Returns the window's height and width in pixels."""
+        return self.window[0] * self.cell, self.window[1] * self.cell

@@ -1,7 +1,6 @@
 """What the montage loop needs of a model: its geometry, predictions for windows, and pictures from latents."""
 
 import abc
-import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,24 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synccontrol.config import SamplingConfig
+from synccontrol.config import Geometry, SamplingConfig
 
 # (z (k, c, h, w) in network coordinates, step index, the windows' indices) -> predictions (k, c, h, w), with guidance
 Predict = Callable[[Tensor, int, Sequence[int]], Tensor]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """A model's native sizes."""
-
-    window: tuple[int, int]  # height, width in cells
-    cell: int  # pixels per cell
-    channels: int  # of a latent
-
-    @property
-    def window_px(self) -> tuple[int, int]:
-        """Returns the window's height and width in pixels."""
-        return self.window[0] * self.cell, self.window[1] * self.cell
 
 
 class AbstractDenoiser(abc.ABC):

@@ -66,26 +66,24 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array.permute(1, 2, 0).cpu().numpy())
 
 
-def fit(image: Image.Image, height: int, width: int, what: str) -> Image.Image:
-    """Returns a picture resized to height x width pixels.
+def check_aspect(image: Image.Image, height: int, width: int, what: str) -> None:
+    """Raises `InputError` when a picture's aspect differs by more than 2 % from a canvas of height x width pixels.
 
-    Args:
-        image: the picture.
-        height: of the canvas, px.
-        width: of the canvas, px.
-        what: what to call the picture in an error ("control map", "guide").
-
-    Raises:
-        InputError: its aspect differs from the canvas's by more than 2 %.
+    `what` is what to call the picture in the message ("guide", "control map").
     """
-    if image.size == (width, height):
-        return image
     if abs((image.width / image.height) / (width / height) - 1) > ASPECT_TOLERANCE:
         fitting = round(height * image.width / image.height)
         raise InputError(
             f"the {what} is {image.width}x{image.height}, another aspect than the canvas of {width}x{height}; "
             f"use width {fitting} at height {height}, or crop the {what}"
         )
+
+
+def fit(image: Image.Image, height: int, width: int, what: str) -> Image.Image:
+    """Returns a picture resized to height x width pixels. Raises `InputError` as `check_aspect`."""
+    if image.size == (width, height):
+        return image
+    check_aspect(image, height, width, what)
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 

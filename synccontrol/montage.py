@@ -15,7 +15,7 @@ from synccontrol.errors import ConfigError, InputError, NonFiniteError
 from synccontrol.loop import Step, montage_steps
 from synccontrol.objectives import AbstractObjective
 from synccontrol.schedule import Schedule
-from synccontrol.windows import Layout
+from synccontrol.windows import Layout, lay_out
 
 ControlMaps = Image.Image | Sequence[Image.Image] | None
 
@@ -40,7 +40,7 @@ class Montage:
 
     def __init__(self, denoiser: AbstractDenoiser, defaults: "presets.Defaults | None" = None) -> None:
         self.denoiser = denoiser
-        self.defaults = defaults or presets.Defaults()
+        self.defaults = defaults or presets.Defaults.fitting(denoiser.geometry)
         self._objectives: dict[str, AbstractObjective] = {}
 
     @classmethod
@@ -80,7 +80,7 @@ class Montage:
             ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
         """
         pipe = presets.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
-        return cls(families.wrap(pipe), presets.defaults(model))
+        return cls(families.wrap(pipe), presets.PRESETS[model].defaults if model in presets.PRESETS else None)
 
     def __call__(
         self,
@@ -123,7 +123,7 @@ class Montage:
         sync = sync or self.defaults.sync
         maps = _as_list(control_map)
         height, width = _canvas_size(maps, height, width)
-        layout = self.layout(height, width, windows)
+        layout = lay_out(height, width, self.denoiser.geometry, windows)
         self._check_controls(maps, sampling)
         generator = torch.Generator("cpu").manual_seed(seed)
         with self.denoiser.running(), torch.no_grad():
@@ -149,31 +149,6 @@ class Montage:
             **record(sampling, windows, sync),
         }
         return Result(image=image, latents=x_t, seed=seed, config=settings)
-
-    def layout(self, height: int, width: int, windows: WindowConfig) -> Layout:
-        """Returns where the windows of a picture of height x width px lie.
-
-        Raises:
-            ConfigError: the size is below one window, the stride too large, or a loop's width not in whole cells.
-        """
-        geometry, cell = self.denoiser.geometry, self._cell
-        window_h, window_w = geometry.window_px
-        if height < window_h or width < window_w:
-            raise ConfigError(
-                f"size {width}x{height} is below one window; this model needs at least {window_w}x{window_h}"
-            )
-        if windows.loop and width % cell:
-            lower = width // cell * cell
-            raise ConfigError(
-                f"a loop of width {width} cannot close: it must be a multiple of {cell}; use {lower} or {lower + cell}"
-            )
-        return Layout(
-            height=-(-height // cell),
-            width=-(-width // cell),
-            window=geometry.window,
-            stride=windows.stride,
-            loop=windows.loop,
-        )
 
     @property
     def _cell(self) -> int:

@@ -3,15 +3,15 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from synccontrol import codec, families
-from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.denoiser import Geometry
+from synccontrol import families
+from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
 
 BUNDLED = Path(__file__).parent / "models" / "tiny"
@@ -31,6 +31,12 @@ class Defaults:
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
+
+    @classmethod
+    def fitting(cls, geometry: Geometry) -> "Defaults":
+        """Returns the published settings, with windows that overlap by half at least."""
+        stride = min(WindowConfig().stride, min(geometry.window) // 2)
+        return cls(windows=WindowConfig(stride=max(stride, 1)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,9 +99,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 
 
-def defaults(model: str) -> Defaults:
-    """Returns the settings for a model: a preset's own, or the published ones."""
-    return PRESETS[model].defaults if model in PRESETS else Defaults()
+def defaults(model: str, offline: bool = False) -> Defaults:
+    """Returns the settings for a model, its weights not loaded. Raises `ModelError` if it cannot be read."""
+    return PRESETS[model].defaults if model in PRESETS else Defaults.fitting(geometry(model, offline))
 
 
 def about(model: str) -> str:
@@ -188,6 +194,7 @@ def _family(model: str, offline: bool) -> Any:
     """Returns the module of the family that a model's `model_index.json` names."""
     import diffusers
 
+    import_module("synccontrol.codec")  # diffusers takes the bundled autoencoder's class from loaded modules only
     index = diffusers.DiffusionPipeline.load_config(base_of(model), local_files_only=offline)
     return families.find(index["_class_name"])
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 import preprocess
-from synccontrol import batch, images, presets
-from synccontrol.config import SyncConfig
+from synccontrol import batch, presets
+from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.montage import Montage
 from synccontrol.windows import Layout
@@ -94,3 +94,34 @@ def load(request: Request) -> Montage:
         dtype=dtype_of(request),
         offline=request.offline,
     )
+
+
+def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) -> list[str]:
+    """Returns lines that say what a run would do, per guide: canvas, windows, steps, network calls.
+
+    Raises:
+        SyncControlError: a guide or a setting is wrong; nothing has been done by then.
+    """
+    geometry = presets.geometry(request.model, request.offline)
+    lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
+    for job in jobs:
+        layout = batch.check(job, recipe, geometry)
+        lines += [f"{job.guide or 'text only'} -> {job.output}", *_forecast_one(layout, geometry, recipe)]
+    return lines
+
+
+def _forecast_one(layout: Layout, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
+    n, steps, sync = len(layout), recipe.sampling.steps, recipe.sync
+    halves = 2 if recipe.sampling.guidance_scale > 1 else 1
+    synced = sum(sync.due(i) for i in range(steps)) if n > 1 else 0
+    calls = halves * (n * steps + (n - 1) * synced)
+    backward = halves * (n - 1) * synced if sync.gradient == "full" else 0
+    h, w = geometry.window_px
+    return [
+        f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
+        f"{layout.width}x{layout.height} cells" + (", a ring" if layout.loop else ""),
+        f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
+        f"  steps    {steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
+        f"  network  {calls} window evaluations, {backward} of them with a backward pass, {(n - 1) * synced} pictures "
+        "through the objective",
+    ]

@@ -66,7 +66,7 @@ class Schedule:
 
     def start(self, noise: Tensor) -> Tensor:
         """Returns the first x_t, for unit-variance noise of the same shape."""
-        return noise * self._scheduler.init_noise_sigma
+        return noise * float(self._scheduler.init_noise_sigma)
 
     def to_network(self, x_t: Tensor, index: int) -> Tensor:
         """Returns z, x_t in network coordinates, at step `index`, which must be the step that comes next."""

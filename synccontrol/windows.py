@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from synccontrol.config import Geometry, WindowConfig
 from synccontrol.errors import ConfigError
 
 
@@ -24,13 +25,12 @@ class Layout:
 
     def __post_init__(self) -> None:
         h, w = self.window
-        if self.height < h or self.width < w:
+        assert self.height >= h and self.width >= w
+        several = [window for window, side in ((h, self.height), (w, self.width)) if side > window]
+        several += [w] if self.loop else []
+        if several and not 0 < self.stride < min(several):
             raise ConfigError(
-                f"the canvas of {self.width}x{self.height} cells is smaller than one window of {w}x{h}; make it larger"
-            )
-        if not 0 < self.stride < min(h, w):
-            raise ConfigError(
-                f"stride is {self.stride} cells; it must be between 1 and {min(h, w) - 1}, so that windows overlap"
+                f"stride is {self.stride} cells; it must be between 1 and {min(several) - 1}, so that windows overlap"
             )
 
     @cached_property
@@ -53,6 +53,29 @@ class Layout:
             canvas = torch.cat([canvas, canvas[..., :w]], dim=-1)
         boxes = ((top * cell, left * cell) for top, left in self.origins)
         return torch.cat([canvas[..., top : top + h, left : left + w] for top, left in boxes])
+
+
+def lay_out(height: int, width: int, geometry: Geometry, windows: WindowConfig) -> Layout:
+    """Returns where the windows of a picture of height x width px lie; a part of a cell counts as a whole one.
+
+    Raises:
+        ConfigError: the size is below one window, the stride too large, or a loop's width not in whole cells.
+    """
+    (window_h, window_w), cell = geometry.window_px, geometry.cell
+    if height < window_h or width < window_w:
+        raise ConfigError(f"size {width}x{height} is below one window; this model needs at least {window_w}x{window_h}")
+    if windows.loop and width % cell:
+        lower = width // cell * cell
+        raise ConfigError(
+            f"a loop of width {width} cannot close: it must be a multiple of {cell}; use {lower} or {lower + cell}"
+        )
+    return Layout(
+        height=-(-height // cell),
+        width=-(-width // cell),
+        window=geometry.window,
+        stride=windows.stride,
+        loop=windows.loop,
+    )
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:

@@ -8,8 +8,8 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from synccontrol.config import SamplingConfig
-from synccontrol.denoiser import AbstractDenoiser, Geometry, Predict, control_scales
+from synccontrol.config import Geometry, SamplingConfig
+from synccontrol.denoiser import AbstractDenoiser, Predict, control_scales
 from synccontrol.errors import ModelError
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
@@ -35,7 +35,7 @@ def load(base: str, controlnets: Sequence[str | tuple[str, str]], **options: Any
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes that a model's configuration files state; options as those of `load`."""
     unet = UNet2DConditionModel.load_config(base, subfolder="unet", **options)
-    vae = ModelMixin.load_config(base, subfolder="vae", **options)
+    vae = UNet2DConditionModel.load_config(base, subfolder="vae", **options)
     return _geometry(unet["sample_size"], len(vae["block_out_channels"]), unet["in_channels"])
 
 

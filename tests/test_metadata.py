@@ -1,0 +1,65 @@
+"""What is written into a picture can be read by others, and makes the picture again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sd_parsers import ParserManager
+
+from synccontrol import metadata
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, record
+from synccontrol.errors import InputError, OutputError
+
+SETTINGS = {
+    "prompt": "a valley, at sunset",
+    "negative_prompt": "people",
+    "width": 640,
+    "height": 256,
+    "seed": 7,
+    "model": "tiny",
+    **record(SamplingConfig(steps=12, guidance_scale=4.0, scheduler="dpmpp_2m"), WindowConfig(), SyncConfig()),
+}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "picture.png"
+    metadata.save_png(Image.new("RGB", (640, 256)), path, SETTINGS)
+    return path
+
+
+def test_another_program_reads_the_parameters(picture: Path) -> None:
+    found = ParserManager().parse(picture)
+    assert found is not None
+    assert [prompt.value for prompt in found.prompts] == ["a valley, at sunset"]
+    assert [prompt.value for prompt in found.negative_prompts] == ["people"]
+    (sampler,) = found.samplers
+    assert sampler.name == "DPM++ 2M"
+    assert sampler.parameters["steps"] == "12"
+    assert sampler.parameters["seed"] == "7" or sampler.parameters["seed"] == 7
+
+
+def test_settings_come_back(picture: Path, tmp_path: Path) -> None:
+    assert metadata.read_settings(picture) == json.loads(json.dumps(SETTINGS))
+    copy = tmp_path / "settings.json"
+    copy.write_text(json.dumps(SETTINGS))
+    assert metadata.read_settings(copy) == metadata.read_settings(picture)
+
+
+def test_only_the_picture_is_left_behind(picture: Path) -> None:
+    assert [path.name for path in picture.parent.iterdir()] == ["picture.png"]
+
+
+def test_files_without_settings_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    (tmp_path / "list.json").write_text("[1]")
+    for name in ("plain.png", "list.json", "none.png"):
+        with pytest.raises(InputError, match="no settings"):
+            metadata.read_settings(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        metadata.save_png(Image.new("RGB", (8, 8)), tmp_path / "file" / "picture.png", SETTINGS)
