@@ -137,29 +137,35 @@ def check_writable(job: Job, overwrite: bool) -> None:
         raise OutputError(f"{job.output} cannot be written: {parent} is no folder one can write to; choose another")
 
 
-def canvas_size(
-    guide: Image.Image | None, width: int | None, height: int | None, geometry: Geometry, loop: bool
-) -> tuple[int, int]:
+def _sources(job: Job, recipe: Recipe) -> dict[str, Image.Image]:
+    """Returns the pictures that a job follows, by what to call them: the ready-made control maps, or else the guide."""
+    if recipe.control_maps:
+        return {f"control map {path}": images.open_image(path) for path in recipe.control_maps}
+    return {"guide": images.open_image(job.guide)} if job.guide is not None else {}
+
+
+def canvas_size(guide: Image.Image | None, recipe: Recipe, geometry: Geometry) -> tuple[int, int]:
     """Returns height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
 
     Raises:
         ConfigError: there is neither guide nor size.
         InputError: the guide is so small that nothing is left to follow once it is enlarged.
     """
+    height, width = recipe.height, recipe.width
+    native_h, native_w = geometry.window_px
     if guide is None:
         if width is None and height is None:
-            raise ConfigError("without a guide the picture needs --width (and --height, if not the model's native one)")
-        return height or geometry.window_px[0], width or geometry.window_px[1]
-    native_h, native_w = geometry.window_px
+            raise ConfigError("without a guide the picture needs --width in pixels, and --height if not the native one")
+        return native_h if height is None else height, native_w if width is None else width
     aspect = guide.width / guide.height
     if height is None and width is None:
         height = native_h if aspect >= native_w / native_h else round(native_w / aspect)
     if width is None:
         assert height is not None
         width = round(height * aspect)
-        if loop:  # whole cells, or the ring would not close
+        if recipe.windows.loop:  # whole cells, or the ring would not close
             width = max(round(width / geometry.cell) * geometry.cell, native_w)
-    height = height or round(width / aspect)
+    height = round(width / aspect) if height is None else height
     smallest = min(guide.size)
     if min(height, width) > LARGEST_ENLARGEMENT * smallest:
         needed = -(-min(height, width) // LARGEST_ENLARGEMENT)
@@ -176,12 +182,10 @@ def check(job: Job, recipe: Recipe, geometry: Geometry) -> Layout:
     Raises:
         SyncControlError: the guide cannot be read, or a size or stride cannot be drawn.
     """
-    guide = images.open_image(job.guide) if job.guide is not None else None
-    height, width = canvas_size(guide, recipe.width, recipe.height, geometry, recipe.windows.loop)
-    if guide is not None:
-        images.check_aspect(guide, height, width, "guide")
-    for path in recipe.control_maps:
-        images.check_aspect(images.open_image(path), height, width, f"control map {path}")
+    sources = _sources(job, recipe)
+    height, width = canvas_size(next(iter(sources.values()), None), recipe, geometry)
+    for what, image in sources.items():
+        images.check_aspect(image, height, width, what)
     layout = lay_out(height, width, geometry, recipe.windows)
     anchor_index(recipe.sync.anchor, len(layout))
     return layout
@@ -193,19 +197,13 @@ def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], N
     Raises:
         SyncControlError: whatever is wrong with this guide or its settings.
     """
-    guide = images.open_image(job.guide) if job.guide is not None else None
     geometry = montage.denoiser.geometry
-    height, width = canvas_size(guide, recipe.width, recipe.height, geometry, recipe.windows.loop)
+    sources = _sources(job, recipe)
+    height, width = canvas_size(next(iter(sources.values()), None), recipe, geometry)
     lay_out(height, width, geometry, recipe.windows)  # what cannot be drawn needs no detector
-    if recipe.control_maps:
-        maps = [
-            images.fit(images.open_image(path), height, width, f"control map {path}") for path in recipe.control_maps
-        ]
-    elif guide is not None and recipe.detectors:
-        fitted = images.fit(guide, height, width, "guide")
-        maps = [detect(fitted) for _, detect in recipe.detectors]
-    else:
-        maps = []
+    maps = [images.fit(image, height, width, what) for what, image in sources.items()]
+    if not recipe.control_maps:
+        maps = [detect(guide) for guide in maps for _, detect in recipe.detectors]
     result = montage(
         job.prompt,
         maps or None,

@@ -211,7 +211,7 @@ def _as_list(control_map: ControlMaps) -> list[Image.Image]:
 
 def _canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
     if maps:
-        return height or maps[0].height, width or maps[0].width
-    if not height or not width:
+        return maps[0].height if height is None else height, maps[0].width if width is None else width
+    if height is None or width is None:
         raise ConfigError("a picture from text only needs a height and a width in pixels")
     return height, width

@@ -184,7 +184,7 @@ def load(
     check_device(device)
     base = base_of(model)
     sources = controlnet_sources(model, controls, controlnets)
-    with _readable(model):
+    with _readable(model), _silent():
         pipe = _family(model, offline).load(base, sources, dtype=dtype, local_files_only=offline)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
@@ -209,6 +209,23 @@ def _readable(model: str) -> Iterator[None]:
         raise ModelError(
             f"model {model!r} cannot be loaded ({reason}); without network use --model tiny or a diffusers folder"
         ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps diffusers and transformers from drawing progress bars over weights that are here already."""
+    import diffusers
+    import transformers
+
+    loggings = [library.utils.logging for library in (diffusers, transformers)]
+    talkative = [logging for logging in loggings if logging.is_progress_bar_enabled()]
+    for logging in talkative:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in talkative:
+            logging.enable_progress_bar()
 
 
 def check_device(device: str) -> None:

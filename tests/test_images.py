@@ -83,7 +83,7 @@ def test_tensors_and_pictures_convert_back_and_forth() -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
     tensor = images.to_tensor(picture)
     assert tensor.shape == (1, 3, 5, 7)
-    assert 0 <= tensor.min() and tensor.max() <= 1
+    assert tensor.min() >= 0 and tensor.max() <= 1
     assert np.array_equal(np.asarray(images.to_pil(tensor * 2 - 1)), np.asarray(picture))
     assert images.to_pil(torch.full((1, 3, 2, 2), 3.0)).getpixel((0, 0)) == (255, 255, 255)
 

@@ -1,5 +1,7 @@
 """Windows cover every cell, lie on the canvas, and are cropped where they say."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,7 +47,7 @@ def test_every_cell_is_covered(layout: Layout) -> None:
 @given(layouts())
 def test_neighbours_are_at_most_one_stride_apart(layout: Layout) -> None:
     lefts = sorted({left for _, left in layout.origins})
-    gaps = [right - left for left, right in zip(lefts, lefts[1:], strict=False)]
+    gaps = [right - left for left, right in itertools.pairwise(lefts)]
     if layout.loop:
         gaps.append(layout.width - lefts[-1])
     assert all(0 < gap <= layout.stride for gap in gaps)
