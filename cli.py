@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -214,11 +215,20 @@ def _draw(montage: Any, jobs: Sequence[Any], recipe: Any, many: bool, quiet: boo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 an item failed, 2 bad usage or input."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of the libraries below; -W shows them
     try:
         return run(_parse(argv))
     except SyncControlError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("error: interrupted; pictures that are written stay", file=sys.stderr)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        text = " ".join(str(error).split())
+        print(f"error: unexpected {type(error).__name__}: {text} (python -X dev shows where)", file=sys.stderr)
+    return BAD_INPUT
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def check(job: Job, recipe: Recipe, geometry: Geometry) -> Layout:
     return layout
 
 
-def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], None] | None = None) -> None:
+def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], object] | None = None) -> None:
     """Makes one picture and writes it, with its control maps if wanted.
 
     Raises:

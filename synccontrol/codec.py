@@ -5,7 +5,7 @@ the principal components of patches); what a linear map cannot express, a few co
 There are no absolute positions and no norms across space: moving a picture by whole cells moves its latents.
 """
 
-from typing import cast
+from typing import Literal, cast, overload
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -64,7 +64,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         force_upcast: whether pipelines must decode in float32.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         latent_channels: int = 8,
@@ -96,11 +96,27 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.PixelShuffle(self.cell // _HALF),
         )
 
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[True] = True) -> AutoencoderKLOutput: ...
+
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[False]) -> tuple[PointDistribution]: ...
+
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PointDistribution]:
         """Return the latents (b, c, H / 8, W / 8) of pictures (b, 3, H, W) in -1..1, as `.latent_dist`."""
         patches = F.pixel_unshuffle(x, self.cell)
         latents = PointDistribution(self.linear_encoder(patches) + self.residual_encoder(patches))
         return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
+
+    @overload
+    def decode(
+        self, z: Tensor, return_dict: Literal[True] = True, generator: torch.Generator | None = None
+    ) -> DecoderOutput: ...
+
+    @overload
+    def decode(
+        self, z: Tensor, return_dict: Literal[False], generator: torch.Generator | None = None
+    ) -> tuple[Tensor]: ...
 
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
@@ -114,5 +130,5 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return pictures after encoding and decoding, both (b, 3, H, W)."""
-        latents = cast(AutoencoderKLOutput, self.encode(x)).latent_dist.mode()
-        return cast(DecoderOutput, self.decode(latents)).sample
+        (picture,) = self.decode(self.encode(x).latent_dist.mode(), return_dict=False)
+        return picture

@@ -59,7 +59,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "tiny": Preset(
             base=str(BUNDLED),
             controlnets={},
-            geometry=Geometry(window=(32, 32), cell=8, channels=16),
+            geometry=Geometry(window=(32, 32), cell=8, channels=8),
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
             "(a download of about 5 GB; a GPU with 8 GB or more)",
             licence="MIT",
@@ -117,6 +117,15 @@ def geometry(model: str, offline: bool = False) -> Geometry:
         return PRESETS[model].geometry
     with _readable(model):
         return _family(model, offline).geometry(base_of(model), local_files_only=offline)  # type: ignore[no-any-return]
+
+
+def skeleton(
+    model: str, controls: Sequence[str], controlnets: Sequence[str], dtype: torch.dtype, offline: bool = False
+) -> Any:
+    """Returns a model's networks without weights, to rehearse memory with. Raises `ModelError` as `load`."""
+    sources = controlnet_sources(model, controls, controlnets)
+    with _readable(model), _silent():
+        return _family(model, offline).skeleton(base_of(model), sources, dtype, local_files_only=offline)
 
 
 def base_of(model: str) -> str:
@@ -213,17 +222,22 @@ def _readable(model: str) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keeps diffusers and transformers from drawing progress bars over weights that are here already."""
+    """Keeps diffusers and transformers from drawing progress bars, and from remarks on the autoencoder's class."""
     import diffusers
     import transformers
 
     loggings = [library.utils.logging for library in (diffusers, transformers)]
     talkative = [logging for logging in loggings if logging.is_progress_bar_enabled()]
+    levels = [logging.get_verbosity() for logging in loggings]
     for logging in talkative:
         logging.disable_progress_bar()
+    for logging in loggings:
+        logging.set_verbosity_error()
     try:
         yield
     finally:
+        for logging, level in zip(loggings, levels, strict=True):
+            logging.set_verbosity(level)
         for logging in talkative:
             logging.enable_progress_bar()
 

@@ -2,19 +2,21 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from PIL import Image
 
 import preprocess
-from synccontrol import batch, presets
+from synccontrol import batch, footprint, presets
 from synccontrol.config import Geometry
-from synccontrol.errors import ConfigError, InputError
+from synccontrol.errors import ConfigError, InputError, ModelError
 from synccontrol.montage import Montage
 from synccontrol.windows import Layout
 
 AUTO = "auto"
+GB = 1e9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,14 +105,15 @@ def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) 
         SyncControlError: a guide or a setting is wrong; nothing has been done by then.
     """
     geometry = presets.geometry(request.model, request.offline)
+    describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
     lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
     for job in jobs:
         layout = batch.check(job, recipe, geometry)
-        lines += [f"{job.guide or 'text only'} -> {job.output}", *_forecast_one(layout, geometry, recipe)]
+        lines += [f"{job.guide or 'text only'} -> {job.output}", *describe(layout)]
     return lines
 
 
-def _forecast_one(layout: Layout, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
+def _forecast_one(layout: Layout, request: Request, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
     n, steps, sync = len(layout), recipe.sampling.steps, recipe.sync
     halves = 2 if recipe.sampling.guidance_scale > 1 else 1
     synced = sum(sync.due(i) for i in range(steps)) if n > 1 else 0
@@ -124,4 +127,22 @@ def _forecast_one(layout: Layout, geometry: Geometry, recipe: batch.Recipe) -> l
         f"  steps    {steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
         f"  network  {calls} window evaluations, {backward} of them with a backward pass, {(n - 1) * synced} pictures "
         "through the objective",
+        _forecast_memory(layout, request, recipe, halves, sync.gradient if synced else None),
     ]
+
+
+def _forecast_memory(layout: Layout, request: Request, recipe: batch.Recipe, halves: int, gradient: str | None) -> str:
+    with footprint.fake():
+        try:
+            skeleton = presets.skeleton(
+                request.model, request.controls, request.controlnets, dtype_of(request), request.offline
+            )
+        except ModelError:
+            return "  memory   unknown until the model's configuration files are downloaded"
+        found = footprint.rehearse(skeleton, layout, recipe.windows.batch, halves, gradient)
+    parts = {"sampling": found.sampling, "sync": found.sync, "decoding": found.decoding}
+    working = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items() if size)
+    return (
+        f"  memory   about {found.peak / GB:.2f} GB: weights {found.weights / GB:.2f}, and the largest of {working} "
+        "(the objective's network comes on top)"
+    )

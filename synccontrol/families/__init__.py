@@ -1,4 +1,4 @@
-"""Model families, one file each. The directory is the registry: a file that names `PIPELINES` is a family."""
+"""Model families, one file each. The directory is the registry: what has no underscore in front is a family."""
 
 import importlib
 import pkgutil
@@ -11,8 +11,9 @@ from synccontrol.errors import ModelError
 
 @cache
 def _families() -> dict[str, Any]:
-    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
-    return {name: module for module in modules for name in module.PIPELINES}
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return {pipeline: module for module in modules for pipeline in module.PIPELINES}
 
 
 def find(pipeline_class: str) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.denoiser import AbstractDenoiser, Predict, control_scales
 from synccontrol.errors import ModelError
+from synccontrol.families._sd_skeleton import Skeleton
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
 
@@ -37,6 +38,11 @@ def geometry(base: str, **options: Any) -> Geometry:
     unet = UNet2DConditionModel.load_config(base, subfolder="unet", **options)
     vae = UNet2DConditionModel.load_config(base, subfolder="vae", **options)
     return _geometry(unet["sample_size"], len(vae["block_out_channels"]), unet["in_channels"])
+
+
+def skeleton(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.dtype, **options: Any) -> Skeleton:
+    """Returns the networks without weights, to rehearse memory with; arguments as for `load`."""
+    return Skeleton(base, controlnets, geometry(base, **options), dtype, **options)
 
 
 def _geometry(sample_size: int | Sequence[int], vae_blocks: int, channels: int) -> Geometry:

@@ -1,0 +1,23 @@
+"""Uses a diffusers pipeline that is loaded already: python examples/own_pipeline.py [diffusers folder or hub id]"""
+
+import sys
+
+from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
+
+from synccontrol import Montage, SamplingConfig, SyncConfig, presets
+
+model = sys.argv[1] if len(sys.argv) > 1 else "tiny"
+pipe = presets.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
+pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)  # and LoRAs, dtype, device, offloading ...
+
+montage = Montage.from_pipe(pipe)
+h, w = montage.denoiser.geometry.window_px
+result = montage(
+    "a wide landscape",
+    height=h,
+    width=4 * w,
+    sampling=SamplingConfig(steps=15, guidance_scale=5.0),
+    sync=SyncConfig(objective="stlpips", steps=3),
+)
+result.image.save("own-pipeline.png")
+print("own-pipeline.png")
