@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from synccontrol import images, metadata
 from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import ConfigError, InputError, OutputError, SyncControlError
+from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
 from synccontrol.loop import Step
 from synccontrol.montage import Montage
 from synccontrol.sync import anchor_index
@@ -91,9 +92,9 @@ def _single_output(guide: Path | None, output: Path) -> Path:
 
 
 def _targets(files: Sequence[Path], root: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Returns each file with its output: the same tree; a.jpg gives a.png, or a.jpg.png where a.png is taken."""
+    """Returns each file with its output: the same tree; a.jpg gives a.png, or a.jpg.png beside another a.png."""
     targets: dict[Path, Path] = {}
-    for file in files:
+    for file in sorted(files, key=lambda file: file.suffix.lower() != ".png"):
         inside = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         target = output / inside.with_suffix(".png")
         if target in targets.values():
@@ -101,7 +102,7 @@ def _targets(files: Sequence[Path], root: Path, output: Path) -> list[tuple[Path
         if target in targets.values():
             raise InputError(f"{file} is listed twice, so that its pictures would overwrite each other; list it once")
         targets[file] = target
-    return list(targets.items())
+    return [(file, targets[file]) for file in files]
 
 
 def _rows(manifest: Path) -> Iterator[dict[str, Any]]:
@@ -204,18 +205,23 @@ def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], o
     maps = [images.fit(image, height, width, what) for what, image in sources.items()]
     if not recipe.control_maps:
         maps = [detect(guide) for guide in maps for _, detect in recipe.detectors]
-    result = montage(
-        job.prompt,
-        maps or None,
-        height=height,
-        width=width,
-        negative_prompt=job.negative_prompt,
-        seed=job.seed,
-        sampling=recipe.sampling,
-        windows=recipe.windows,
-        sync=recipe.sync,
-        on_step=on_step,
-    )
+    try:
+        result = montage(
+            job.prompt,
+            maps or None,
+            height=height,
+            width=width,
+            negative_prompt=job.negative_prompt,
+            seed=job.seed,
+            sampling=recipe.sampling,
+            windows=recipe.windows,
+            sync=recipe.sync,
+            on_step=on_step,
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            "the device is out of memory; try a smaller --window-batch, --sync-gradient x0, or --dtype float16"
+        ) from error
     settings = {**result.config, **recipe.settings, "guide": str(job.guide) if job.guide else None}
     metadata.save_png(result.image, job.output, settings)
     if recipe.save_control_maps:

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from synccontrol.sync import window_gradient
 from synccontrol.windows import Layout
 
 
@@ -44,16 +45,16 @@ def rehearse(skeleton: Any, layout: Layout, batch: int, halves: int, gradient: s
         skeleton.predict(windows, halves)
     with _Live() as sync:
         if gradient is not None:
-            with torch.set_grad_enabled(gradient == "full"):
-                z = windows.clone().requires_grad_(gradient == "full")
-                x0 = skeleton.predict(z, halves)
-            if gradient != "full":
-                z = x0 = x0.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = torch.cat([skeleton.decode(one[None]) for one in x0]).sum()
-            torch.autograd.grad(loss, z)
+            window_gradient(
+                windows,
+                range(n),
+                lambda z, _: skeleton.predict(z, halves),
+                lambda _, prediction: prediction,
+                lambda x0: torch.stack([skeleton.decode(one[None]).sum() for one in x0]),
+                gradient == "full",
+            )
     with torch.no_grad(), _Live() as decoding:
-        margin = layout.window[1] if layout.loop else 0
+        margin = layout.window[1] if layout.loop else 0  # half a window on either side
         skeleton.decode(skeleton.latents(1, layout.height, layout.width + margin))
     return Footprint(weights=skeleton.weights(), sampling=sampling.peak, sync=sync.peak, decoding=decoding.peak)
 

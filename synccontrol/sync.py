@@ -102,7 +102,7 @@ def nudge(
     others = [window for window in range(len(z)) if window not in known]
     for start in range(0, len(others), batch):
         windows = others[start : start + batch]
-        d = _gradient(z[windows], windows, predict, x0_hat, lambda x0: losses(look(x0)), gradient == "full")
+        d = window_gradient(z[windows], windows, predict, x0_hat, lambda x0: losses(look(x0)), gradient == "full")
         if not d.isfinite().all():
             raise NonFiniteError(f"the sync gradient of windows {windows} is not finite; try float32 or a lower weight")
         if step_size == "rms":
@@ -111,7 +111,7 @@ def nudge(
     return Nudged(z=moved, known=known)
 
 
-def _gradient(
+def window_gradient(
     z: Tensor,
     windows: Sequence[int],
     predict: WindowPredict,
