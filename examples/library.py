@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 import preprocess
-from synccontrol import Montage, WindowConfig
+from synccontrol import Montage
 
 GUIDE = Path(__file__).parent / "guides" / "valley.png"
 
@@ -15,7 +15,6 @@ result = montage(
     "a mountain valley at night",
     control_map,
     seed=1,
-    windows=WindowConfig(stride=16, weights="ramp"),
     on_step=lambda step: print(f"step {step.index + 1} of {step.steps}"),
 )
 result.image.save("valley-night.png")

@@ -66,6 +66,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             download_gb=0.0,
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0),
+                windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
                 sync=SyncConfig(objective="stlpips", shrink=2),
             ),
         ),

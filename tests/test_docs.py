@@ -1,7 +1,10 @@
 """The documents are true: every flag, control, family and objective stands in the README, and its commands run."""
 
 import re
+import runpy
 import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,18 @@ def test_readme_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.M
         return
     assert cli.main([*argv, *FEW_STEPS, "--offline"]) == cli.DONE
     assert list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.name)
+def test_examples_are_short_and_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example)])
+    tiny = presets.PRESETS["tiny"]
+    few_steps = replace(tiny.defaults, sampling=config.SamplingConfig(steps=2))
+    monkeypatch.setattr(presets, "PRESETS", {"tiny": replace(tiny, defaults=few_steps)})
+    runpy.run_path(str(example), run_name="__main__")
+    assert list(tmp_path.glob("*.png"))
 
 
 def test_readme_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
