@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def montage_steps(
                 z,
                 sync_config.weight_at(i),
                 predict=predict_now,
-                x0_hat=lambda z, prediction, i=i: schedule.x0_hat(z, prediction, i),  # type: ignore[misc]
+                x0_hat=partial(schedule.x0_hat, index=i),
                 decode=decode,
                 objective=objective,
                 anchor=anchor,

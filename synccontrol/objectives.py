@@ -52,12 +52,14 @@ class FeatureDistance(AbstractObjective):
 
     def against(self, anchor: Tensor) -> Losses:
         dtype = torch.promote_types(anchor.dtype, torch.float32)
-        self._network.to(device=anchor.device, dtype=dtype)
+        # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
+        layout = torch.channels_last if dtype == torch.float32 else torch.contiguous_format
+        self._network.to(device=anchor.device, dtype=dtype, memory_format=layout)
         with torch.no_grad():
-            anchor_features = self._features(anchor.to(dtype))
+            anchor_features = self._features(anchor.to(dtype=dtype, memory_format=layout))
 
         def losses(images: Tensor) -> Tensor:
-            features = self._features(images.to(dtype))
+            features = self._features(images.to(dtype=dtype, memory_format=layout))
             layers = zip(features, anchor_features, self._network.lins, strict=True)
             return torch.stack([weigh((f - a) ** 2).mean(dim=(1, 2, 3)) for f, a, weigh in layers]).sum(dim=0)
 

@@ -1,0 +1,133 @@
+"""Every scheduler on a wide canvas: one step for the whole canvas, one history, one draw of noise, one sync weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+TOLERANCE = 1e-5  # of the latents' deviation: Euler and DPM++ compute in float32 whatever they are given
+WIDTH = 3 * WINDOW + 2  # cells
+STRIDE = 3  # cells
+STEPS = 7
+SEED = 5
+MEAN, DEVIATION = 0.7, 0.5  # of the data that the analytic network denoises
+
+
+class GaussianUNet(UNet2DConditionModel):
+    """The exact denoiser of independent Gaussian cells: it looks at one cell at a time, so windows cannot matter."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor]:
+        """Returns E[eps | x_t] of data N(MEAN, DEVIATION^2) in variance-preserving coordinates."""
+        alpha = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+        a = alpha[torch.as_tensor(timestep).flatten()[0].long()].to(sample.dtype)
+        gain = a.sqrt() * DEVIATION**2 / (a * DEVIATION**2 + 1 - a)
+        x0 = MEAN + gain * (sample - a.sqrt() * MEAN)
+        return ((sample - a.sqrt() * x0) / (1 - a).sqrt(),)
+
+
+@pytest.fixture
+def gaussian_pipe(make_pipe: PipeFactory) -> Any:
+    """Returns a text-only pipeline whose network is the analytic one."""
+    pipe = make_pipe(0)
+    pipe.unet = GaussianUNet.from_config(pipe.unet.config).to(torch.float64)
+    return pipe
+
+
+def plain_loop(pipe: Any, scheduler: str) -> Tensor:
+    """Returns what the scheduler makes of the whole canvas at once, by diffusers alone."""
+    solver = getattr(diffusers, SCHEDULERS[scheduler]).from_config(pipe.scheduler.config)
+    solver.set_timesteps(STEPS)
+    generator = torch.Generator().manual_seed(SEED)
+    x = torch.randn((1, CHANNELS, WINDOW, WIDTH), generator=generator).to(torch.float64) * solver.init_noise_sigma
+    noisy = {"generator": generator} if scheduler == "euler_a" else {}
+    for t in solver.timesteps:
+        (eps,) = pipe.unet(solver.scale_model_input(x, t), t)
+        x = solver.step(eps, t, x, **noisy).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_overlapping_windows_leave_the_solver_alone(gaussian_pipe: Any, scheduler: str) -> None:
+    expected = plain_loop(gaussian_pipe, scheduler)
+    result = Montage.from_pipe(gaussian_pipe)(
+        "",
+        None,
+        height=WINDOW * CELL,
+        width=WIDTH * CELL,
+        seed=SEED,
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler),
+        windows=WindowConfig(stride=STRIDE),
+        sync=SyncConfig(weight=0.0),
+    )
+    assert (result.latents - expected).abs().max() < TOLERANCE * expected.std()
+
+
+def test_ancestral_noise_is_not_averaged_away(gaussian_pipe: Any) -> None:
+    montage = Montage.from_pipe(gaussian_pipe)
+    drawn = [
+        montage(
+            "",
+            None,
+            height=WINDOW * CELL,
+            width=6 * WINDOW * CELL,
+            seed=seed,
+            sampling=SamplingConfig(steps=STEPS, scheduler="euler_a"),
+            windows=WindowConfig(stride=STRIDE),
+            sync=SyncConfig(weight=0.0),
+        ).latents
+        for seed in range(4)
+    ]
+    canvas = torch.cat(drawn)
+    covered_once = torch.cat([canvas[..., :STRIDE], canvas[..., -STRIDE:]], dim=-1)
+    covered_often = canvas[..., WINDOW:-WINDOW]
+    assert float(covered_often.std()) == pytest.approx(float(covered_once.std()), rel=0.1)
+
+
+def synced(pipe: Any, scheduler: str, noise: Tensor, spacing: str, steps: int, weight: float) -> Tensor:
+    """Returns the final latents of a montage of a random network, synchronised in its first step or two."""
+    # Ending at sigma 0, as all other solvers do, and at the same timesteps.
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True, timestep_spacing=spacing)
+    return Montage.from_pipe(pipe)(
+        "a red hill",
+        None,
+        height=WINDOW * CELL,
+        width=WIDTH * CELL,
+        latents=noise,
+        sampling=SamplingConfig(steps=steps, scheduler=scheduler),
+        windows=WindowConfig(stride=STRIDE),
+        sync=SyncConfig(
+            weight=weight, steps=2, objective=lambda images, anchor: (images - anchor).square().mean((1, 2, 3))
+        ),
+    ).latents
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "spacing", "steps"),
+    [("euler", "leading", STEPS), ("dpmpp_2m", "trailing", 2), ("unipc", "trailing", 1)],
+)
+def test_a_sync_weight_means_the_same_under_every_scheduler(
+    make_pipe: PipeFactory, make_noise: Callable[..., Tensor], scheduler: str, spacing: str, steps: int
+) -> None:
+    """Euler at any number of steps, and the others while they are first order, are DDIM in other coordinates."""
+    noise, weight = make_noise(WINDOW, WIDTH), 3000.0
+    expected = synced(make_pipe(0), "ddim", noise, spacing, steps, weight)
+    unsynced = synced(make_pipe(0), "ddim", noise, spacing, steps, 0.0)
+    assert (expected - unsynced).abs().max() > 0.05 * expected.std()
+    ours = synced(make_pipe(0), scheduler, noise, spacing, steps, weight)
+    assert (ours - expected).abs().max() < 100 * TOLERANCE * expected.std()
