@@ -1,11 +1,12 @@
 """What "coherent" means: a loss for each window image against the image of the anchor."""
 
 import abc
+import contextlib
 import importlib.util
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -90,7 +91,7 @@ def load(objective: str | Objective) -> AbstractObjective:
 
 def _lpips(net: str) -> nn.Module:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch.hub prints there
             warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips
             import lpips
 
@@ -115,7 +116,7 @@ def _stlpips(net: str) -> nn.Module:
     return network
 
 
-@contextmanager
+@contextlib.contextmanager
 def _placeholders(*names: str) -> Iterator[None]:
     """Stands in for packages that stlpips_pytorch imports for its debugging aids without declaring them."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]

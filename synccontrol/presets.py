@@ -1,7 +1,7 @@
 """Named models, and how a model is found and loaded: a preset, a diffusers folder or a hub id."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,9 @@ from synccontrol.errors import ConfigError, ModelError
 
 BUNDLED = Path(__file__).parent / "models" / "tiny"
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
+OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
+ANSWER_SECONDS = 5.0  # how long the hub may take to say whether it has a model
+LONGEST_REASON = 200  # characters of another library's message
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -116,17 +119,21 @@ def geometry(model: str, offline: bool = False) -> Geometry:
     """Returns a model's native sizes without loading its weights. Raises `ModelError` if it cannot be read."""
     if model in PRESETS:
         return PRESETS[model].geometry
-    with _readable(model):
-        return _family(model, offline).geometry(base_of(model), local_files_only=offline)  # type: ignore[no-any-return]
+    base = base_of(model)
+    found: Geometry = _fetch([base], offline, lambda local: _family(base, local).geometry(base, local_files_only=local))
+    return found
 
 
 def skeleton(
     model: str, controls: Sequence[str], controlnets: Sequence[str], dtype: torch.dtype, offline: bool = False
 ) -> Any:
     """Returns a model's networks without weights, to rehearse memory with. Raises `ModelError` as `load`."""
-    sources = controlnet_sources(model, controls, controlnets)
-    with _readable(model), _silent():
-        return _family(model, offline).skeleton(base_of(model), sources, dtype, local_files_only=offline)
+    base, sources = base_of(model), controlnet_sources(model, controls, controlnets)
+    return _fetch(
+        [base, *sources],
+        offline,
+        lambda local: _family(base, local).skeleton(base, sources, dtype, local_files_only=local),
+    )
 
 
 def base_of(model: str) -> str:
@@ -194,31 +201,65 @@ def load(
     check_device(device)
     base = base_of(model)
     sources = controlnet_sources(model, controls, controlnets)
-    with _readable(model), _silent():
-        pipe = _family(model, offline).load(base, sources, dtype=dtype, local_files_only=offline)
+    pipe = _fetch(
+        [base, *sources],
+        offline,
+        lambda local: _family(base, local).load(base, sources, dtype=dtype, local_files_only=local),
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
 
-def _family(model: str, offline: bool) -> Any:
+def _family(base: str, local_files_only: bool) -> Any:
     """Returns the module of the family that a model's `model_index.json` names."""
     import diffusers
 
     import_module("synccontrol.codec")  # diffusers takes the bundled autoencoder's class from loaded modules only
-    index = diffusers.DiffusionPipeline.load_config(base_of(model), local_files_only=offline)
+    index = diffusers.DiffusionPipeline.load_config(base, local_files_only=local_files_only)
     return families.find(index["_class_name"])
 
 
-@contextmanager
-def _readable(model: str) -> Iterator[None]:
-    """Turns what diffusers and the hub raise for missing files, ids and networks into a `ModelError`."""
+def _fetch(sources: Sequence[str | tuple[str, str]], offline: bool, load: Callable[[bool], Any]) -> Any:
+    """Returns what `load` makes of folders and hub ids: from this machine if they are all here, else from the hub.
+
+    Args:
+        sources: the folders and hub ids, the model's first.
+        offline: never ask the network.
+        load: its argument says whether only files on this machine may be used.
+
+    Raises:
+        ModelError: a file is missing or broken, or the hub does not give it.
+    """
+    import huggingface_hub
+
+    remote = [source for source in sources if isinstance(source, str) and not Path(source).is_dir()]
+    name = remote[0] if remote else sources[0]
+    with _silent():
+        try:
+            return load(True)
+        except (OSError, ValueError) as error:
+            if not remote or offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+                raise ModelError(f"model {name!r} cannot be loaded ({_reason(error)}); {OFFLINE_HINT}") from error
+        for source in remote:
+            _ask(source)
+        try:
+            return load(False)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"model {name!r} cannot be loaded ({_reason(error)}); {OFFLINE_HINT}") from error
+
+
+def _ask(hub_id: str) -> None:
+    """Raises `ModelError` in seconds when the hub cannot be reached, which loading would try for half a minute."""
+    import huggingface_hub
+
     try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"model {model!r} cannot be loaded ({reason}); without network use --model tiny or a diffusers folder"
-        ) from error
+        huggingface_hub.HfApi().model_info(hub_id, timeout=ANSWER_SECONDS)
+    except Exception as error:  # which library reports a dead network depends on the version of huggingface_hub
+        raise ModelError(f"the hub does not give {hub_id!r} ({_reason(error)}); {OFFLINE_HINT}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 @contextmanager
