@@ -1,0 +1,76 @@
+"""Guide in, control map out: `preprocess.load("depth")(guide)`.
+
+This directory is the registry: every module in it that holds a `CONTROL` is a control type of the module's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from PIL import Image
+
+from preprocess.control import ControlType, Detector, Option, Runtime
+from preprocess.errors import DetectorError, OptionError, PreprocessError
+
+__all__ = ["Detector", "DetectorError", "OptionError", "PreprocessError", "detectors", "load", "names"]
+
+
+def names() -> list[str]:
+    """Returns the control types that can be loaded, sorted."""
+    return sorted(_registry())
+
+
+def detectors(name: str) -> list[str]:
+    """Returns the detectors of the control type `name` that have a name of their own, the default first.
+
+    Raises:
+        OptionError: No such control type.
+    """
+    control = _control(name)
+    return sorted(control.detectors, key=lambda detector: detector != control.default)
+
+
+def load(
+    name: str, model: str | None = None, *, device: str = "cpu", offline: bool = False, **options: Option
+) -> Detector:
+    """Returns a function from a guide to its control map: PIL in, PIL RGB out, exactly the guide's size.
+
+    Args:
+        name: A control type, one of `names()`.
+        model: A detector by name, one of `detectors(name)`; for depth also a hub id or a folder. None: the default,
+            which needs no download.
+        device: The torch device that the detector runs on.
+        offline: True: never touch the network, use only what has been downloaded before.
+        options: What the control type offers: `low` and `high` for canny, `output` for depth, ...
+
+    Raises:
+        OptionError: An unknown control type, detector or option.
+        DetectorError: The detector's weights, package or device cannot be had.
+    """
+    detect = _control(name).load(name, model, Runtime(device=device, offline=offline), options)
+
+    def control_map(guide: Image.Image) -> Image.Image:
+        found = detect(guide.convert("RGB"))
+        assert found.size == guide.size and found.mode == "RGB"
+        return found
+
+    return control_map
+
+
+def _control(name: str) -> ControlType[Any]:
+    registry = _registry()
+    if name not in registry:
+        raise OptionError(f"no control type '{name}'; use {', '.join(sorted(registry))}")
+    return registry[name]
+
+
+def _registry() -> dict[str, ControlType[Any]]:
+    modules = {
+        found.name: importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+        if not found.ispkg
+    }
+    records = {name: vars(module).get("CONTROL") for name, module in modules.items()}
+    return {name: record for name, record in records.items() if isinstance(record, ControlType)}

@@ -1,0 +1,71 @@
+"""What a control type is: the record `CONTROL` that makes a file of this directory a control type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from PIL import Image
+
+from preprocess.errors import OptionError
+
+Detector = Callable[[Image.Image], Image.Image]  # RGB guide in, RGB control map of its size out
+Option = float | str | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where a detector's network runs, and whether it may be downloaded."""
+
+    device: str = "cpu"  # a torch device
+    offline: bool = False  # True: never touch the network
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """The options of a control type that has none."""
+
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlType(Generic[Options]):
+    """One way to turn a guide into a control map, by any of several detectors."""
+
+    options: type[Options]  # a dataclass
+    detectors: Mapping[str, Callable[[Options, Runtime], Detector]]  # by name
+    default: str  # the detector that is used when none is named
+    from_id: Callable[[str, Options, Runtime], Detector] | None = None  # from a hub id or a folder
+
+    def load(self, control: str, model: str | None, runtime: Runtime, options: Mapping[str, Option]) -> Detector:
+        """Returns the detector `model` of this control type.
+
+        Args:
+            control: The name of this control type, for messages.
+            model: A detector's name, or a hub id or folder where the control type takes them; None: the default.
+            runtime: Where it runs, and whether it may be downloaded.
+            options: Values for fields of the control type's options.
+
+        Raises:
+            OptionError: No such detector or option, or a value out of range.
+            DetectorError: Its weights or package cannot be had.
+        """
+        chosen = self._options(control, options)
+        model = model or self.default
+        if model in self.detectors:
+            return self.detectors[model](chosen, runtime)
+        if self.from_id is not None and ("/" in model or Path(model).is_dir()):
+            return self.from_id(model, chosen, runtime)
+        also = "" if self.from_id is None else ", a hub id (owner/name) or a folder"
+        raise OptionError(f"{control} has no detector '{model}'; use {', '.join(self.detectors)}{also}")
+
+    def _options(self, control: str, options: Mapping[str, Option]) -> Options:
+        known = [field.name for field in fields(self.options)]  # type: ignore[arg-type]
+        for name in options:
+            if name not in known:
+                raise OptionError(f"{control} has no option '{name}'; it has {', '.join(known) or 'none'}")
+        build: Callable[..., Options] = self.options
+        return build(**options)

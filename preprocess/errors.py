@@ -1,0 +1,13 @@
+"""What can go wrong between a guide and its control map."""
+
+
+class PreprocessError(Exception):
+    """Any error of this package; its text is one line that says what, why and what would work."""
+
+
+class OptionError(PreprocessError, ValueError):
+    """A control type, detector or option that does not exist, or a value out of range."""
+
+
+class DetectorError(PreprocessError, RuntimeError):
+    """A detector that cannot be used here: its weights, its package or its device cannot be had."""

@@ -1,0 +1,114 @@
+"""The detectors of controlnet_aux that are offered by name, made quiet and without its resizing and drawing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from preprocess.control import Runtime
+from preprocess.errors import DetectorError
+from preprocess.estimators.hub import fetch, quiet, torch_device
+from preprocess.skeleton import JOINTS
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+REPOSITORY = "lllyasviel/Annotators"
+MIDAS_FILE = "dpt_hybrid-midas-501f0c75.pt"
+LERES_FILE = "res101.pth"
+OPENPOSE_FILE = "body_pose_model.pth"
+
+
+def midas(runtime: Runtime) -> Callable[[Bytes], Floats]:
+    """Returns MiDaS 3.0 (DPT-hybrid) as a function from an RGB picture to nearness."""
+    with _controlnet_aux():
+        from controlnet_aux.midas import MidasDetector
+    weights = _weights(MIDAS_FILE, runtime)
+    with quiet():
+        detector = MidasDetector.from_pretrained(str(weights.parent), filename=weights.name)
+    return _first_channel(detector.to(torch_device(runtime.device)))
+
+
+def leres(runtime: Runtime) -> Callable[[Bytes], Floats]:
+    """Returns LeReS (ResNeXt-101) as a function from an RGB picture to nearness.
+
+    Only its depth network is loaded: the package's own loader also builds the merging network of "LeReS++", which
+    reads the flags of the running program.
+    """
+    with _controlnet_aux():
+        from controlnet_aux.leres import LeresDetector
+        from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
+        from controlnet_aux.leres.leres.net_tools import strip_prefix_if_present
+    weights = _weights(LERES_FILE, runtime)
+    with quiet():
+        checkpoint = torch.load(weights, map_location="cpu")
+        network = RelDepthModel(backbone="resnext101")
+        network.load_state_dict(strip_prefix_if_present(checkpoint["depth_model"], "module."))
+    detector = LeresDetector(network.eval(), pix2pixmodel=None)
+    return _first_channel(detector.to(torch_device(runtime.device)))
+
+
+def openpose(runtime: Runtime) -> Callable[[Bytes], Floats]:
+    """Returns OpenPose's body network as a function from an RGB picture to people (n, 18, 3).
+
+    Its licence (CMU) allows non-commercial use only.
+    """
+    with _controlnet_aux():
+        from controlnet_aux.open_pose import OpenposeDetector
+        from controlnet_aux.open_pose.body import Body
+    weights = _weights(OPENPOSE_FILE, runtime)
+    with quiet():
+        body = Body(str(weights)).to(torch_device(runtime.device))
+    detector = OpenposeDetector(body)
+
+    def estimate(picture: Bytes) -> Floats:
+        with quiet():
+            poses = detector.detect_poses(picture)
+        people = np.zeros((len(poses), len(JOINTS), 3), np.float32)
+        for person, pose in zip(people, poses, strict=True):
+            for joint, found in zip(person, pose.body.keypoints, strict=True):
+                if found is not None:
+                    joint[:] = found.x * picture.shape[1], found.y * picture.shape[0], 1
+        return people
+
+    return estimate
+
+
+def _first_channel(detector: Callable[..., Bytes]) -> Callable[[Bytes], Floats]:
+    """Returns the estimator in a depth annotator that answers with a grey RGB picture, near = white."""
+
+    def estimate(picture: Bytes) -> Floats:
+        with quiet():
+            return detector(picture, output_type="np")[..., 0].astype(np.float32)
+
+    return estimate
+
+
+def _weights(file: str, runtime: Runtime) -> Path:
+    """Returns where a file of the annotators' repository lies on this machine."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(fetch(lambda local: hf_hub_download(REPOSITORY, file, local_files_only=local), REPOSITORY, runtime))
+
+
+@contextmanager
+def _controlnet_aux() -> Iterator[None]:
+    """Imports parts of controlnet_aux without its warnings and without the environment variables it sets."""
+    environment = dict(os.environ)
+    try:
+        with quiet():
+            yield
+    except ImportError as error:
+        raise DetectorError(
+            f"controlnet_aux cannot be imported ({error}); pip install controlnet_aux==0.0.10, "
+            "or use the detector 'tiny'"
+        ) from error
+    finally:
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]

@@ -1,0 +1,1 @@
+"""The renderer and the recipe that made the bundled model `tiny`."""
