@@ -1,0 +1,83 @@
+"""The whole recipe from one command: `python -m training.train --out DIR`; finished stages are kept, others resume."""
+
+import argparse
+from pathlib import Path
+
+import cv2
+
+from training.cache import build
+from training.dataset import encode_cache
+from training.export import export
+from training.parallel import launch
+from training.plot import plot
+from training.samples import sheet
+from training.tokenizer import build as build_tokenizer
+from training.train_codec import train_codec
+from training.train_model import CHECKPOINT, LOG, Plan, train_model
+
+STAGES = ("cache", "codec", "latents", "model", "export", "sheet")
+
+
+def run(
+    out: Path,
+    target: Path,
+    stages: tuple[str, ...],
+    *,
+    scenes: int,
+    workers: int,
+    channels: int,
+    codec_seconds: float,
+    plan: Plan,
+) -> None:
+    """Run stages of the recipe, in order; everything but the exported model is written below `out`."""
+    cache, codec, latents, model, tokenizer = (
+        out / name for name in ("cache", "codec", "latents", "model", "tokenizer")
+    )
+    if "cache" in stages:
+        build(cache, scenes, workers)
+    if "codec" in stages and not codec.exists():
+        launch(train_codec, workers, codec, cache, codec_seconds, channels)
+    if "latents" in stages:
+        launch(encode_cache, workers, cache, latents, codec)
+    if "model" in stages:
+        model.mkdir(parents=True, exist_ok=True)
+        if not tokenizer.exists():
+            build_tokenizer().save_pretrained(tokenizer)
+        launch(train_model, workers, model, cache, latents, tokenizer, plan)
+    if "export" in stages:
+        export(model / CHECKPOINT, codec, tokenizer, target)
+        plot(model / LOG, out / "curve.png")
+    if "sheet" in stages:
+        cv2.imwrite(str(out / "sheet.png"), cv2.cvtColor(sheet(target), cv2.COLOR_RGB2BGR))
+
+
+def main() -> None:
+    """Parse the command line and run the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("training/runs"), help="cache, checkpoints, log")
+    parser.add_argument("--target", type=Path, default=Path("synccontrol/models/tiny"), help="the exported model")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages, in this order")
+    parser.add_argument("--scenes", type=int, default=20_000, help="rendered scenes")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--channels", type=int, default=8, help="latent channels")
+    parser.add_argument("--codec-seconds", type=float, default=300, help="training time of the codec")
+    parser.add_argument("--minutes", type=float, default=106, help="training time of the model, over all resumptions")
+    parser.add_argument("--device", default=Plan.device, help="where the model trains; cuda wants --workers 1")
+    parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
+    arguments = parser.parse_args()
+    if arguments.device != "cpu" and arguments.workers > 1:
+        parser.error(f"--device {arguments.device} trains in one process; add --workers 1")
+    run(
+        arguments.out,
+        arguments.target,
+        tuple(arguments.stages),
+        scenes=arguments.scenes,
+        workers=arguments.workers,
+        channels=arguments.channels,
+        codec_seconds=arguments.codec_seconds,
+        plan=Plan(minutes=arguments.minutes, batch=arguments.batch, device=arguments.device),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The second stage: UNet, text encoder and the ControlNets' trunk, trained together."""
+
+import csv
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from training.dataset import CELL, Batch, Windows
+from training.networks import Networks, load_weights, scheduler
+from training.parallel import average_gradients, mean_over_processes, same_start
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.csv"
+WINDOW, NARROW = 256, 128  # px of width
+FIGURE_WEIGHT = 2.0  # added to the weight of cells that a skeleton covers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long and how fast to train."""
+
+    minutes: float  # of training in all, over every start and resumption
+    narrow_share: float = 0.7  # of that time on windows of half the width: landscapes look alike at every x
+    batch: int = 5  # windows a process, twice as many narrow ones
+    learning_rate: float = 8e-4  # at its peak; cosine to a fiftieth
+    warm_up: int = 200  # steps
+    most_ema: float = 0.9985  # the average's decay when it has warmed up
+    save_every: float = 240.0  # seconds
+    log_every: int = 50  # steps
+    device: str = "cpu"  # or "cuda", with one process
+
+
+@dataclass
+class _Progress:
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    networks: Networks
+    ema: Networks
+    optimizer: torch.optim.Optimizer
+    progress: _Progress
+
+
+def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_folder: Path, plan: Plan) -> None:
+    """Train until the plan's minutes are used up; go on from the checkpoint in `folder` if there is one."""
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    workers = dist.get_world_size()
+    windows = Windows(cache, latents, tokenizer, rank, workers)
+    state = _begin(folder / CHECKPOINT, windows.latents[0].shape[0], tokenizer, plan)
+    networks, progress, parameters = state.networks, state.progress, state.networks.parameters()
+    torch.manual_seed(progress.step * workers + rank)
+    rng = np.random.default_rng([rank, progress.step])
+    alphas = scheduler().alphas_cumprod
+    recent: list[float] = []
+    last = saved = time.monotonic()
+    while (share := mean_over_processes(torch.tensor(progress.seconds / 60 / plan.minutes))) < 1:
+        narrow = share < plan.narrow_share
+        batch = windows.batch(rng, plan.batch * (2 if narrow else 1), NARROW if narrow else WINDOW)
+        state.optimizer.param_groups[0]["lr"] = _rate(plan, progress.step, share)
+        loss = _loss(networks, batch, alphas, plan.device)
+        state.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(parameters)
+        nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        state.optimizer.step()
+        progress.step += 1
+        progress.samples += len(batch.latents) * workers
+        _follow(state.ema, networks, min(plan.most_ema, (1 + progress.step) / (20 + progress.step)))
+        recent.append(loss.item())
+        now = time.monotonic()
+        progress.seconds, last = progress.seconds + now - last, now
+        if rank == 0 and progress.step % plan.log_every == 0:
+            _log(folder / LOG, progress, float(np.mean(recent)), NARROW if narrow else WINDOW)
+            recent = []
+        if rank == 0 and now - saved > plan.save_every:
+            _save(folder / CHECKPOINT, state)
+            saved = now
+    if rank == 0:
+        _save(folder / CHECKPOINT, state)
+
+
+def _begin(checkpoint: Path, channels: int, tokenizer: CLIPTokenizer, plan: Plan) -> _State:
+    """Return what was saved, or untrained networks that are the same in every process."""
+    networks, progress = Networks.fresh(channels, tokenizer), _Progress()
+    for module in networks.modules().values():
+        module.to(plan.device)
+    for network in (networks.unet, networks.trunk):  # the fused kernel is slow backwards on so few tokens
+        network.set_attn_processor(AttnProcessor())
+    optimizer = torch.optim.AdamW(
+        networks.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    if not checkpoint.exists():
+        same_start(networks.modules().values())
+        return _State(networks, deepcopy(networks), optimizer, progress)
+    saved = load_weights(networks, checkpoint, "model")
+    optimizer.load_state_dict(saved["optimizer"])
+    ema = deepcopy(networks)
+    load_weights(ema, checkpoint, "ema")
+    return _State(networks, ema, optimizer, _Progress(*saved["progress"]))
+
+
+def _rate(plan: Plan, step: int, share: float) -> float:
+    """Return the learning rate: a linear start, then a cosine down to a fiftieth."""
+    cosine = 0.02 + 0.98 * (0.5 + 0.5 * float(np.cos(np.pi * share)))
+    return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up) * cosine
+
+
+def _loss(networks: Networks, batch: Batch, alphas: Tensor, device: str) -> Tensor:
+    """Return the mean squared error of the predicted v (Salimans and Ho, arXiv 2202.00512)."""
+    size = len(batch.latents)
+    strata = (torch.arange(size) + torch.rand(size)) / size  # timesteps spread evenly over the batch
+    t = (strata[torch.randperm(size)] * len(alphas)).long().clamp(max=len(alphas) - 1)
+    alpha_bar = alphas[t].to(device)[:, None, None, None]
+    alpha, sigma, latents = alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), batch.latents.to(device)
+    noise = torch.randn_like(latents)
+    maps = {control: control_maps.to(device) for control, control_maps in batch.maps.items()}
+    with torch.autocast(device, torch.bfloat16):
+        predicted = networks.predict(alpha * latents + sigma * noise, t.to(device), batch.tokens.to(device), maps)
+    squared = (predicted.float() - (alpha * noise - sigma * latents)).square()
+    return (squared * _weight(batch).to(device)).mean()
+
+
+def _weight(batch: Batch) -> Tensor:
+    """Return the weight (b, 1, h, w) of every cell: more where a skeleton asks for a figure, which is a small part."""
+    weight = torch.ones(len(batch.latents), 1, *batch.latents.shape[2:])
+    if "pose" in batch.maps:
+        skeletons = batch.maps["pose"]
+        end = sum(len(maps) for maps in batch.maps.values())  # poses are the last of the controlled windows
+        near = F.max_pool2d(skeletons.amax(1, keepdim=True), CELL)
+        figures = F.max_pool2d(near, 3, stride=1, padding=1) > 0
+        weight[end - len(skeletons) : end] += FIGURE_WEIGHT * figures
+    return weight
+
+
+@torch.no_grad()
+def _follow(ema: Networks, networks: Networks, decay: float) -> None:
+    """Move the averaged weights towards the trained ones."""
+    torch._foreach_lerp_(
+        [parameter.data for parameter in ema.parameters()],
+        [parameter.data for parameter in networks.parameters()],
+        1 - decay,
+    )
+
+
+def _log(path: Path, progress: _Progress, loss: float, width: int) -> None:
+    """Append a line to the training log."""
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", "samples", "minutes", "loss", "width"])
+        writer.writerow([progress.step, progress.samples, f"{progress.seconds / 60:.2f}", f"{loss:.5f}", width])
+
+
+def _save(path: Path, state: _State) -> None:
+    """Write a checkpoint; an interrupted write leaves the former one."""
+    content = {
+        "model": {name: module.state_dict() for name, module in state.networks.modules().items()},
+        "ema": {name: module.state_dict() for name, module in state.ema.modules().items()},
+        "optimizer": state.optimizer.state_dict(),
+        "progress": (state.progress.step, state.progress.samples, state.progress.seconds),
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.rename(path)
