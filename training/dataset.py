@@ -27,16 +27,19 @@ _JOINTS_TO_COUNT = 9  # visible joints that make a figure at a window's edge cou
 
 @torch.no_grad()
 def encode_cache(rank: int, cache: Path, folder: Path, codec_folder: Path) -> None:
-    """Write the latents of every cached scene to `folder`, the files shared out among the processes."""
+    """Write the latents of every cached scene to `folder`, the files shared out among the processes; none twice."""
     codec = PatchAutoencoder.from_pretrained(codec_folder)
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(cache.glob("[0-9]*.npz"))[rank :: dist.get_world_size()]:
+        target = folder / f"{path.stem}.npy"
+        if target.exists():
+            continue
         images = read(path).images
         latents = [
             codec.encode(pictures(images[at : at + _ENCODE_BATCH])).latent_dist.mode()
             for at in range(0, len(images), _ENCODE_BATCH)
         ]
-        np.save(folder / f"{path.stem}.npy", torch.cat(latents).half().numpy())
+        np.save(target, torch.cat(latents).half().numpy())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,8 @@ def run(
         launch(train_model, workers, model, cache, latents, tokenizer, plan)
     if "export" in stages:
         export(model / CHECKPOINT, codec, tokenizer, target)
-        plot(model / LOG, out / "curve.png")
+        if (model / LOG).exists():  # a run shorter than the first entry has no curve
+            plot(model / LOG, out / "curve.png")
     if "sheet" in stages:
         cv2.imwrite(str(out / "sheet.png"), cv2.cvtColor(sheet(target), cv2.COLOR_RGB2BGR))
 

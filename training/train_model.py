@@ -161,7 +161,7 @@ def _log(path: Path, progress: _Progress, loss: float, width: int) -> None:
     """Append a line to the training log."""
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow(["step", "samples", "minutes", "loss", "width"])
         writer.writerow([progress.step, progress.samples, f"{progress.seconds / 60:.2f}", f"{loss:.5f}", width])
