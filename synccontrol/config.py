@@ -130,7 +130,7 @@ class SyncConfig:
     gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
     step_size: str = option(
         "gradient",
-        "what the weight multiplies: the gradient (the paper's), or the gradient scaled to RMS 1 per window",
+        "what the weight multiplies: the gradient (the paper's), or the gradient at RMS 0.003 per window",
         choices=STEP_SIZES,
     )
     objective: str | Objective = option(

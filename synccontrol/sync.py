@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from synccontrol.objectives import AbstractObjective, Losses
 
+RMS_PER_WEIGHT = 0.003  # weight 20 is a move of RMS 0.06, about what the published weights come to at the first steps
 FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above the smallest fp16 number
 
 WindowPredict = Callable[[Tensor, Sequence[int]], Tensor]  # Predict at one step
@@ -75,8 +76,8 @@ def nudge(
         anchor: the anchor window's index (it is not moved), or an image (1, 3, H, W) in -1..1 that all follow.
         gradient: 'full' differentiates through the networks; 'x0' takes dL/dx0 in place of dL/dz (as MPGD, arXiv
             2311.16424, does): no backward pass through the networks.
-        step_size: 'gradient' as in the formula; 'rms' divides each window's gradient by its root mean square, so that
-            the weight is the RMS of the move.
+        step_size: 'gradient' as in the formula; 'rms' scales each window's gradient to a root mean square of
+            `RMS_PER_WEIGHT`, so that the size of the move is the same for every window, model and objective.
         shrink: the objective sees pictures smaller by this factor.
         batch: windows in one call.
 
@@ -106,7 +107,8 @@ def nudge(
         if not d.isfinite().all():
             raise NonFiniteError(f"the sync gradient of windows {windows} is not finite; try float32 or a lower weight")
         if step_size == "rms":
-            d = d / d.pow(2).mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(torch.finfo(d.dtype).tiny)
+            rms = d.pow(2).mean(dim=(1, 2, 3), keepdim=True).sqrt()
+            d = d / rms.clamp_min(torch.finfo(d.dtype).tiny) * RMS_PER_WEIGHT
         moved[windows] = z[windows] - (weight * d).to(z.dtype)
     return Nudged(z=moved, known=known)
 

@@ -114,7 +114,7 @@ def test_x0_gradient_is_the_slope_at_the_clean_estimate(scene: Scene, make_noise
 @pytest.mark.parametrize("objective", ["stlpips", smooth], ids=["stlpips", "smooth"])
 def test_a_small_nudge_lowers_the_loss(scene: Scene, objective: Any) -> None:
     losses = objectives.load(objective).against(scene.target())
-    moved = scene.nudge(1.0, objective=objective, step_size="rms").z
+    moved = scene.nudge(300.0, objective=objective, step_size="rms").z
     small = scene.z + 1e-4 * (moved - scene.z)
     for window in (0, 2):
         before, after = (losses(scene.decode(scene.clean(z[window : window + 1], window))) for z in (scene.z, small))
@@ -135,10 +135,10 @@ def test_an_anchor_image_moves_every_window(scene: Scene) -> None:
     assert all(not torch.equal(moved, z) for moved, z in zip(nudged.z, scene.z, strict=True))
 
 
-def test_rms_steps_have_the_size_of_the_weight(scene: Scene) -> None:
-    moves = scene.nudge(0.25, step_size="rms").z - scene.z
+def test_rms_steps_of_weight_20_have_the_size_of_6_hundredths(scene: Scene) -> None:
+    moves = scene.nudge(20.0, step_size="rms").z - scene.z
     sizes = moves.square().mean((1, 2, 3)).sqrt()
-    assert sizes[[0, 2]].tolist() == pytest.approx([0.25, 0.25])
+    assert sizes[[0, 2]].tolist() == pytest.approx([0.06, 0.06])
 
 
 def test_the_weight_scales_the_move(scene: Scene) -> None:
