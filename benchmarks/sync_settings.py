@@ -32,6 +32,7 @@ SETTINGS = {
     "full, rms": replace(BASE, step_size="rms"),
     "full, rms, weight 40": replace(BASE, weight=40.0, step_size="rms"),
     "x0, rms": replace(BASE, step_size="rms", gradient="x0"),
+    "x0, rms, weight 10": replace(BASE, weight=10.0, step_size="rms", gradient="x0"),
     "x0, rms, 10 steps": replace(BASE, step_size="rms", gradient="x0", steps=10),
     "full, weight 20, every 2nd of 10": replace(BASE, weight=20.0, steps=10, every=2),
 }

@@ -70,7 +70,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0),
                 windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
-                sync=SyncConfig(gradient="x0", step_size="rms", objective="stlpips", shrink=2),
+                sync=SyncConfig(weight=10.0, gradient="x0", step_size="rms", objective="stlpips", shrink=2),
             ),
         ),
         "sd15": Preset(
