@@ -163,10 +163,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(runtime.forecast(request, jobs, recipe)))
         return DONE
-    note(f"{args.model}: {presets.about(args.model)}")
     if not many:
         batch.check(jobs[0], recipe, presets.geometry(args.model, args.offline))
     montage = runtime.load(request)
+    note(f"{args.model}: {presets.about(args.model)}")  # not earlier: bad input is one line
     return _draw(montage, jobs, recipe, many, args.quiet)
 
 
