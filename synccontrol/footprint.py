@@ -54,8 +54,7 @@ def rehearse(skeleton: Any, layout: Layout, batch: int, halves: int, gradient: s
                 gradient == "full",
             )
     with torch.no_grad(), _Live() as decoding:
-        margin = layout.window[1] if layout.loop else 0  # half a window on either side
-        skeleton.decode(skeleton.latents(1, layout.height, layout.width + margin))
+        skeleton.decode(skeleton.latents(1, layout.height, layout.width + 2 * layout.margin))
     return Footprint(weights=skeleton.weights(), sampling=sampling.peak, sync=sync.peak, decoding=decoding.peak)
 
 

@@ -194,7 +194,7 @@ class Montage:
 
     def _decode(self, x0: Tensor, layout: Layout, height: int, width: int) -> Image.Image:
         """Returns the picture; a ring is decoded with its ends continued, so that they meet."""
-        margin = layout.window[1] // 2 if layout.loop else 0
+        margin = layout.margin
         ring = torch.cat([x0[..., layout.width - margin :], x0, x0[..., :margin]], dim=-1) if margin else x0
         left = margin * self._cell
         decoded = self.denoiser.decode(ring)[..., :height, left : left + width]

@@ -51,7 +51,6 @@ class Preset:
     geometry: Geometry
     about: str  # one line for the user
     licence: str
-    download_gb: float  # 0 for what is shipped
     defaults: Defaults = Defaults()
 
 
@@ -66,7 +65,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
             "(a download of about 5 GB; a GPU with 8 GB or more)",
             licence="MIT",
-            download_gb=0.0,
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0),
                 windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
@@ -83,7 +81,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
             about="Stable Diffusion 1.5, photographic",
             licence="CreativeML OpenRAIL-M",
-            download_gb=5.0,
             defaults=_PUBLISHED,
         ),
         "sd21": Preset(
@@ -96,7 +93,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
-            download_gb=6.0,
             defaults=_PUBLISHED,
         ),
     }

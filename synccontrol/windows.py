@@ -43,6 +43,11 @@ class Layout:
     def __len__(self) -> int:
         return len(self.origins)
 
+    @property
+    def margin(self) -> int:
+        """Returns how many cells of the other end a ring is decoded with on either side; 0 if it is none."""
+        return self.window[1] // 2 if self.loop else 0
+
     def crop(self, canvas: Tensor, cell: int = 1) -> Tensor:
         """Returns the windows (n, c, h * cell, w * cell) of a canvas (1, c, height * cell, width * cell).
 
