@@ -20,7 +20,7 @@ from training.train_codec import pictures
 CELL = 8  # px
 PROMPT_DROP = 0.1  # share of windows that are trained without a prompt, for guidance
 CONTROLLED_SHARE = 0.75  # of windows
-POSE_SHARE = 0.8  # of the controlled windows that show people
+CONTROL_SHARES = {"depth": 0.3, "canny": 0.24, "pose": 0.46}  # of the controlled windows
 _ENCODE_BATCH = 25
 _JOINTS_TO_COUNT = 9  # visible joints that make a figure at a window's edge count as one of its people
 
@@ -68,24 +68,20 @@ class Windows:
             self.canny.extend(chunk.canny)
             self.people.extend(chunk.people)
             self.attributes.extend(chunk.attributes)
+        self.crowded = np.flatnonzero([_visible(people) > 0 for people in self.people])
 
     def batch(self, rng: np.random.Generator, size: int, width: int) -> Batch:
         """Return `size` random windows, 256 px high and `width` px wide, with captions and control maps."""
-        taken: dict[str, list[tuple[Tensor, str, Tensor]]] = {"depth": [], "canny": [], "pose": [], "none": []}
         controlled = max(1, round(CONTROLLED_SHARE * size))
-        for number in range(size):
-            index = int(rng.integers(len(self.latents)))
-            left = int(rng.integers((WIDTH - width) // CELL + 1)) * CELL
-            people = inside(self.people[index], left, width)
+        controls = rng.choice(list(CONTROL_SHARES), controlled, p=list(CONTROL_SHARES.values())).tolist()
+        taken: dict[str, list[tuple[Tensor, str, Tensor]]] = {control: [] for control in (*CONTROL_SHARES, "none")}
+        for control in controls + ["none"] * (size - controlled):
+            index, left, people = self._place(rng, width, crowded=control == "pose")
             attributes = self.attributes[index] | {"people": people_word(_visible(people))}
             words = "" if rng.random() < PROMPT_DROP else caption(rng, attributes)
             cells = slice(left // CELL, (left + width) // CELL)
             latents = torch.from_numpy(self.latents[index][:, :, cells].astype(np.float32))
-            control, image = "none", np.zeros((0,), np.uint8)
-            if number < controlled:
-                crowded = attributes["people"] != "none" and rng.random() < POSE_SHARE
-                control = "pose" if crowded else ("depth", "canny")[rng.integers(2)]
-                image = self._map(control, index, people, left, width)
+            image = self._map(control, index, people, left, width)
             taken[control].append((latents, words, torch.from_numpy(image)))
         ordered = [window for windows in taken.values() for window in windows]
         tokens = self.tokenizer(
@@ -101,8 +97,19 @@ class Windows:
         }
         return Batch(latents=torch.stack([latents for latents, *_ in ordered]), tokens=tokens, maps=maps)
 
+    def _place(self, rng: np.random.Generator, width: int, *, crowded: bool) -> tuple[int, int, Floats]:
+        """Return a random scene's number, a left edge in it and the people seen there; `crowded` asks for some."""
+        while True:
+            index = int(rng.choice(self.crowded) if crowded else rng.integers(len(self.latents)))
+            left = int(rng.integers((WIDTH - width) // CELL + 1)) * CELL
+            people = inside(self.people[index], left, width)
+            if _visible(people) or not crowded:
+                return index, left, people
+
     def _map(self, control: str, index: int, people: Floats, left: int, width: int) -> NDArray[np.uint8]:
         """Return the control map (256, width, 3) of a window."""
+        if control == "none":
+            return np.zeros((0, 0, 3), np.uint8)
         if control == "pose":
             return draw(people, HEIGHT, width)
         if control == "depth":

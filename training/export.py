@@ -39,6 +39,6 @@ def export(checkpoint: Path, codec_folder: Path, tokenizer_folder: Path, target:
     scheduler().save_pretrained(target / "scheduler")
     networks.text.half().save_pretrained(target / "text_encoder")
     parts: dict[str, ModelMixin] = {"vae": codec, "unet": networks.unet}
-    parts |= {f"controlnet-{control}": networks.controlnet(control) for control in CONTROLS}
+    parts |= {f"controlnet-{control}": networks.controlnets[control] for control in CONTROLS}
     for name, part in parts.items():
         part.to(torch.float16).to(memory_format=torch.contiguous_format).save_pretrained(target / name)

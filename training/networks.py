@@ -1,4 +1,4 @@
-"""The networks of the bundled model, all of stock classes, and how the three ControlNets share a trunk in training."""
+"""The networks of the bundled model, all of stock classes."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -40,16 +40,15 @@ def scheduler() -> DDIMScheduler:
 
 @dataclass
 class Networks:
-    """Everything that is trained together after the codec; `trunk` serves all controls until they are exported."""
+    """Everything that is trained together after the codec."""
 
     unet: UNet2DConditionModel
-    trunk: ControlNetModel
-    embeddings: nn.ModuleDict
+    controlnets: nn.ModuleDict  # one ControlNetModel a control
     text: CLIPTextModel
 
     @classmethod
     def fresh(cls, latent_channels: int, tokenizer: CLIPTokenizer) -> "Networks":
-        """Return untrained networks."""
+        """Return untrained networks; the ControlNets differ in the embeddings of their maps alone."""
         unet = UNet2DConditionModel(
             sample_size=32,
             in_channels=latent_channels,
@@ -60,13 +59,14 @@ class Networks:
         trunk = ControlNetModel(
             in_channels=latent_channels, conditioning_embedding_out_channels=EMBEDDING_CHANNELS, **_SHARED
         )
-        width = trunk.config.block_out_channels[0]
-        embeddings = nn.ModuleDict()
+        controlnets = nn.ModuleDict()
         for control in CONTROLS:
-            embedding = ControlNetConditioningEmbedding(width, block_out_channels=EMBEDDING_CHANNELS)
+            embedding = ControlNetConditioningEmbedding(
+                trunk.config.block_out_channels[0], block_out_channels=EMBEDDING_CHANNELS
+            )
             nn.init.kaiming_uniform_(embedding.conv_out.weight)  # nothing is pretrained here that zeros would protect
-            embeddings[control] = embedding
-        trunk.controlnet_cond_embedding = nn.Identity()  # it is given maps that are embedded already
+            controlnets[control] = deepcopy(trunk)
+            controlnets[control].controlnet_cond_embedding = embedding
         text = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),
@@ -82,11 +82,23 @@ class Networks:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-        return cls(unet, trunk, embeddings, text)
+        return cls(unet, controlnets, text)
+
+    @classmethod
+    def exported(cls, model: Path) -> "Networks":
+        """Return the networks of an exported model, to be trained further, in float32."""
+        controlnets = {
+            control: ControlNetModel.from_pretrained(model / f"controlnet-{control}") for control in CONTROLS
+        }
+        return cls(
+            UNet2DConditionModel.from_pretrained(model / "unet"),
+            nn.ModuleDict(controlnets),
+            CLIPTextModel.from_pretrained(model / "text_encoder", dtype=torch.float32),
+        )
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the parts by name."""
-        return {"unet": self.unet, "trunk": self.trunk, "embeddings": self.embeddings, "text": self.text}
+        return {"unet": self.unet, "controlnets": self.controlnets, "text": self.text}
 
     def parameters(self) -> list[nn.Parameter]:
         """Return every trained parameter."""
@@ -102,28 +114,40 @@ class Networks:
             maps: for each control, the maps (k, 3, H, W), 0..1, of the next k windows; the rest go without.
         """
         states = self.text(tokens).last_hidden_state
-        embedded = torch.cat([self.embeddings[control](control_maps) for control, control_maps in maps.items()])
-        count = len(embedded)
-        down, middle = self.trunk(x_t[:count], t[:count], states[:count], controlnet_cond=embedded, return_dict=False)
-
-        def pad(features: Tensor) -> Tensor:
-            return torch.cat([features, features.new_zeros(len(x_t) - count, *features.shape[1:])])
-
+        residuals, start = [], 0
+        for control, images in maps.items():
+            these = slice(start, start + len(images))
+            down, middle = self.controlnets[control](
+                x_t[these], t[these], states[these], controlnet_cond=images, return_dict=False
+            )
+            residuals.append([*down, middle])
+            start = these.stop
+        *down, middle = (
+            torch.cat([*parts, parts[0].new_zeros(len(x_t) - start, *parts[0].shape[1:])])
+            for parts in zip(*residuals, strict=True)
+        )
         prediction: Tensor = self.unet(
             x_t,
             t,
             states,
-            down_block_additional_residuals=[pad(features) for features in down],
-            mid_block_additional_residual=pad(middle),
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
         return prediction
 
-    def controlnet(self, control: str) -> ControlNetModel:
-        """Return the stock ControlNet of one control: the trunk with that control's own embedding."""
-        network = deepcopy(self.trunk)
-        network.controlnet_cond_embedding = deepcopy(self.embeddings[control])
-        return network
+    def share_gradients(self) -> None:
+        """Give what the ControlNets have in common the sum of its gradients: equal weights stay equal."""
+        trunks = [
+            [p for name, p in network.named_parameters() if not name.startswith("controlnet_cond_embedding")]
+            for network in self.controlnets.values()
+        ]
+        for same in zip(*trunks, strict=True):
+            given = [parameter.grad for parameter in same if parameter.grad is not None]
+            if given:
+                total = torch.stack(given).sum(0)
+                for parameter in same:
+                    parameter.grad = total.clone()
 
 
 def count(module: nn.Module) -> int:

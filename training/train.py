@@ -1,6 +1,7 @@
 """The whole recipe from one command: `python -m training.train --out DIR`; finished stages are kept, others resume."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,10 @@ def run(
     )
     if "cache" in stages:
         build(cache, scenes, workers)
+    if plan.start and not codec.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(plan.start / "vae", codec)
+        shutil.copytree(plan.start / "tokenizer", tokenizer)
     if "codec" in stages and not codec.exists():
         launch(train_codec, workers, codec, cache, codec_seconds, channels)
     if "latents" in stages:
@@ -63,6 +68,8 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=8, help="latent channels")
     parser.add_argument("--codec-seconds", type=float, default=300, help="training time of the codec")
     parser.add_argument("--minutes", type=float, default=106, help="training time of the model, over all resumptions")
+    parser.add_argument("--start", type=Path, help="an exported model to train further, e.g. synccontrol/models/tiny")
+    parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help="at its peak")
     parser.add_argument("--device", default=Plan.device, help="where the model trains; cuda wants --workers 1")
     parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
     arguments = parser.parse_args()
@@ -76,7 +83,13 @@ def main() -> None:
         workers=arguments.workers,
         channels=arguments.channels,
         codec_seconds=arguments.codec_seconds,
-        plan=Plan(minutes=arguments.minutes, batch=arguments.batch, device=arguments.device),
+        plan=Plan(
+            minutes=arguments.minutes,
+            start=arguments.start,
+            batch=arguments.batch,
+            learning_rate=arguments.learning_rate,
+            device=arguments.device,
+        ),
     )
 
 

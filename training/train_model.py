@@ -1,4 +1,4 @@
-"""The second stage: UNet, text encoder and the ControlNets' trunk, trained together."""
+"""The second stage: UNet, text encoder and ControlNets, trained together."""
 
 import csv
 import time
@@ -29,6 +29,10 @@ class Plan:
     """How long and how fast to train."""
 
     minutes: float  # of training in all, over every start and resumption
+    start: Path | None = None  # an exported model to train further; None starts from nothing
+    alike_share: float = (
+        0.5  # of that time ControlNets learn alike all but their embeddings; with `start` they never do
+    )
     narrow_share: float = 0.7  # of that time on windows of half the width: landscapes look alike at every x
     batch: int = 5  # windows a process, twice as many narrow ones
     learning_rate: float = 8e-4  # at its peak; cosine to a fiftieth
@@ -75,6 +79,8 @@ def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_f
         loss = _loss(networks, batch, alphas, plan.device)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if plan.start is None and share < plan.alike_share:
+            networks.share_gradients()
         average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         state.optimizer.step()
@@ -95,11 +101,15 @@ def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_f
 
 
 def _begin(checkpoint: Path, channels: int, tokenizer: CLIPTokenizer, plan: Plan) -> _State:
-    """Return what was saved, or untrained networks that are the same in every process."""
-    networks, progress = Networks.fresh(channels, tokenizer), _Progress()
+    """Return what was saved, or networks to begin with that are the same in every process."""
+    networks = Networks.exported(plan.start) if plan.start else Networks.fresh(channels, tokenizer)
+    progress = _Progress()
     for module in networks.modules().values():
         module.to(plan.device)
-    for network in (networks.unet, networks.trunk):  # the fused kernel is slow backwards on so few tokens
+    for network in (
+        networks.unet,
+        *networks.controlnets.values(),
+    ):  # the fused kernel is slow backwards
         network.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(
         networks.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
