@@ -49,25 +49,29 @@ class FeatureDistance(AbstractObjective):
     """
 
     def __init__(self, network: Any) -> None:
-        self._network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)
 
     def against(self, anchor: Tensor) -> Losses:
         dtype = torch.promote_types(anchor.dtype, torch.float32)
         # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
         layout = torch.channels_last if dtype == torch.float32 else torch.contiguous_format
-        self._network.to(device=anchor.device, dtype=dtype, memory_format=layout)
+        self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
         with torch.no_grad():
-            anchor_features = self._features(anchor.to(dtype=dtype, memory_format=layout))
+            anchor_features = self.features(anchor.to(dtype=dtype, memory_format=layout))
 
         def losses(images: Tensor) -> Tensor:
-            features = self._features(images.to(dtype=dtype, memory_format=layout))
-            layers = zip(features, anchor_features, self._network.lins, strict=True)
+            features = self.features(images.to(dtype=dtype, memory_format=layout))
+            layers = zip(features, anchor_features, self.network.lins, strict=True)
             return torch.stack([weigh((f - a) ** 2).mean(dim=(1, 2, 3)) for f, a, weigh in layers]).sum(dim=0)
 
         return losses
 
-    def _features(self, images: Tensor) -> list[Tensor]:
-        layers = self._network.net(self._network.scaling_layer(images))
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Returns what the distance compares, (n, c, h, w) a layer at length 1 along c, of images (n, 3, H, W).
+
+        Images are in -1..1, on the network's device and in its dtype.
+        """
+        layers = self.network.net(self.network.scaling_layer(images))
         return [_unit(layer) for layer in layers]
 
 

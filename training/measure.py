@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synccontrol.evaluate.control import edge_f1
 from training.cache import HELD_OUT, edges
 from training.captions import BIOME_WORDS, TIME_WORDS
 from training.render import BIOMES, TIMES, render
@@ -58,15 +59,20 @@ class Classifier(nn.Module):
         logits: Tensor = self.layers(x)
         return logits
 
-    @torch.no_grad()
     def right(self, pictures: list[Picture], times: list[str], biomes: list[str]) -> tuple[float, float]:
         """Return the shares of pictures whose time and whose biome it names as given."""
-        logits = self(_tensor(pictures))
-        time, biome = logits[:, : len(TIMES)].argmax(1).tolist(), logits[:, len(TIMES) :].argmax(1).tolist()
+        time, biome = self.names(pictures)
         return (
-            float(np.mean([TIMES[index] == wanted for index, wanted in zip(time, times, strict=True)])),
-            float(np.mean([BIOMES[index] == wanted for index, wanted in zip(biome, biomes, strict=True)])),
+            float(np.mean([named == wanted for named, wanted in zip(time, times, strict=True)])),
+            float(np.mean([named == wanted for named, wanted in zip(biome, biomes, strict=True)])),
         )
+
+    @torch.no_grad()
+    def names(self, pictures: list[Picture]) -> tuple[list[str], list[str]]:
+        """Return the time and the biome of every picture."""
+        logits = self(_tensor(pictures))
+        times, biomes = logits[:, : len(TIMES)].argmax(1).tolist(), logits[:, len(TIMES) :].argmax(1).tolist()
+        return [TIMES[index] for index in times], [BIOMES[index] for index in biomes]
 
 
 def train_classifier() -> Classifier:
@@ -91,20 +97,6 @@ def train_classifier() -> Classifier:
     return classifier.eval()
 
 
-def edge_f1(drawn: Picture, wanted: NDArray[np.uint8]) -> float:
-    """Return the F1 of a picture's Canny edges against wanted ones, at a tolerance of two pixels."""
-    found = edges(drawn) > 0
-    kernel = np.ones((2 * TOLERANCE + 1, 2 * TOLERANCE + 1), np.uint8)
-
-    def near(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel) > 0)
-
-    true = wanted > 0
-    precision = (found & near(true)).sum() / max(1, found.sum())
-    recall = (true & near(found)).sum() / max(1, true.sum())
-    return float(2 * precision * recall / max(1e-9, precision + recall))
-
-
 def measure(model: Path, count: int) -> None:
     """Print the figures."""
     classifier = train_classifier()
@@ -123,7 +115,8 @@ def measure(model: Path, count: int) -> None:
     drawn = draw_windows(pipe, prompts, maps)
     _report(classifier, "windows drawn from prompts and edges", drawn, wanted)
     for name, pictures in (("on", drawn), ("off", free)):
-        f1 = np.mean([edge_f1(picture, image[..., 0]) for picture, image in zip(pictures, maps, strict=True)])
+        pairs = zip(pictures, maps, strict=True)
+        f1 = np.mean([edge_f1(edges(picture) > 0, image[..., 0] > 0, TOLERANCE) for picture, image in pairs])
         print(f"canny F1 at {TOLERANCE} px, control {name}: {f1:.3f}", flush=True)
 
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from preprocess.estimators.bundled import BundledDepth, BundledPose
+from synccontrol.evaluate import control
+from synccontrol.evaluate.keypoints import PCK_SHARE, pck
 from training.cache import HELD_OUT
-from training.canvas import Floats
 from training.render import BIOMES, TIMES, Scene, render
 from training.samples import Picture, control_map, draw_windows, pipeline
 
-PCK_SHARE = 0.1  # of a person's height: how far off a joint may be found
 _TEST = HELD_OUT + 60_000  # first seed of the scenes that are measured on
 
 
@@ -24,26 +24,13 @@ def depth_rmse(drawn: Picture, scene: Scene, detector: BundledDepth) -> float:
     """Return the root mean squared error (0..255) of a picture's detected depth against a scene's own."""
     height, width = scene.depth.shape
     found = cv2.resize(detector(drawn), (width, height), interpolation=cv2.INTER_LINEAR)
-    return float(255 * np.sqrt(np.mean((found - scene.depth) ** 2)))
-
-
-def pck(drawn: Picture, scene: Scene, detector: BundledPose) -> float:
-    """Return the share of a scene's visible joints that are detected in a picture at the right place."""
-    found: Floats = detector(drawn)
-    hits: list[bool] = []
-    for person in scene.people:
-        reach = PCK_SHARE * float(np.ptp(person[:, 1]))
-        for joint in np.flatnonzero(person[:, 2] > 0):
-            candidates = found[found[:, joint, 2] > 0, joint, :2]
-            away = np.linalg.norm(candidates - person[joint, :2], axis=1)
-            hits.append(bool(len(away) and away.min() <= reach))
-    return float(np.mean(hits))
+    return control.depth_rmse(255 * found, 255 * scene.depth)
 
 
 def measure(model: Path, count: int) -> None:
     """Print the figures of both controls."""
     depth, pose = BundledDepth("cpu"), BundledPose("cpu")
-    for control, crowd in (("depth", None), ("pose", 2)):
+    for kind, crowd in (("depth", None), ("pose", 2)):
         scenes = [
             render(
                 np.random.default_rng(_TEST + i),
@@ -53,8 +40,8 @@ def measure(model: Path, count: int) -> None:
             )
             for i in range(count)
         ]
-        prompts, maps = [scene.caption for scene in scenes], [control_map(scene, control) for scene in scenes]
-        pipe = pipeline(model, control)
+        prompts, maps = [scene.caption for scene in scenes], [control_map(scene, kind) for scene in scenes]
+        pipe = pipeline(model, kind)
         drawn = {
             "control on": draw_windows(pipe, prompts, maps),
             "control off": draw_windows(pipe, prompts, maps, strength=0.0),
@@ -62,10 +49,11 @@ def measure(model: Path, count: int) -> None:
         }
         for name, pictures in drawn.items():
             pairs = list(zip(pictures, scenes, strict=True))
-            if control == "depth":
+            if kind == "depth":
                 print(f"depth RMSE, {name}: {np.mean([depth_rmse(*pair, depth) for pair in pairs]):.1f}", flush=True)
             else:
-                print(f"pose PCK@{PCK_SHARE}, {name}: {np.mean([pck(*pair, pose) for pair in pairs]):.3f}", flush=True)
+                shares = [pck(pose(picture), scene.people) for picture, scene in pairs]
+                print(f"pose PCK@{PCK_SHARE}, {name}: {np.nanmean(shares):.3f}", flush=True)
 
 
 if __name__ == "__main__":

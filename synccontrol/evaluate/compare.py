@@ -1,0 +1,117 @@
+"""Scored folders, and what two of them differ by, montage for montage of the same name."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synccontrol.errors import InputError
+from synccontrol.evaluate import timings
+from synccontrol.evaluate.bootstrap import interval
+from synccontrol.evaluate.measurement import Measurement, Progress, Scores, Settings
+from synccontrol.evaluate.pictures import open_gallery, picture_files
+from synccontrol.evaluate.score import score
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A folder of montages and its figures."""
+
+    label: str  # what to call it
+    folder: Path
+    scores: Scores
+    seconds: Mapping[str, float]  # that a montage took, by montage; empty where nobody wrote them down
+
+    def measurement(self, metric: str) -> Measurement | None:
+        """Returns the measurement of a metric; None if the folder has none."""
+        return next((found for found in self.scores.measurements if found.metric == metric), None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What a folder has more of than a baseline in one metric, over montages of the same name."""
+
+    metric: str
+    group: str
+    baseline: str  # its label
+    other: str  # label of the folder that is held against it
+    value: float  # other minus baseline; of the distance from 1 where nearest to 1 is best
+    low: float  # 95 % bootstrap interval over pairs; nan where single montages have no figure
+    high: float
+    n: int  # pairs; 0 where only whole folders have a figure
+    better: str  # "lower" or "higher": which sign of the value speaks for the other folder
+
+    @property
+    def verdict(self) -> str:
+        """Returns "better" or "worse" of the other folder if the interval excludes 0, else "open"."""
+        if math.isnan(self.low) or self.low <= 0 <= self.high:
+            return "open"
+        return "better" if (self.value < 0) == (self.better == "lower") else "worse"
+
+
+def scored(folder: Path, label: str, settings: Settings, progress: Progress) -> Scored:
+    """Returns a folder with its figures. Raises `SyncControlError` as `score`, and for unreadable timings."""
+    seconds = {montage: taken["seconds"] for montage, taken in timings.read(folder).items()}
+    return Scored(label=label, folder=folder, scores=score(folder, settings, progress), seconds=seconds)
+
+
+def check(folders: Sequence[Path], settings: Settings) -> None:
+    """Raises `InputError` for folders that cannot be scored, or not compared: their sizes or windows differ."""
+    for needed in (settings.reference, settings.guides):
+        if needed is not None:
+            picture_files(needed)
+    galleries = [open_gallery(folder, settings) for folder in folders]
+    sizes = [f"{gallery.width}x{gallery.height} in windows of {gallery.window} px" for gallery in galleries]
+    for folder, size in zip(folders, sizes, strict=True):
+        if size != sizes[0]:
+            raise InputError(
+                f"{folders[0]} holds montages of {sizes[0]}, {folder} of {size}; figures of several sizes cannot be "
+                "compared; say one --window, or make the montages of one size"
+            )
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Returns what to call folders: their last names, or as much of their paths as tells them apart."""
+    paths = [folder.resolve().parts for folder in folders]
+    longest = max(len(path) for path in paths)
+    shortened = (["/".join(path[-parts:]) for path in paths] for parts in range(1, longest + 1))
+    return next((short for short in shortened if len(set(short)) == len(set(paths))), [str(path) for path in folders])
+
+
+def differences(baseline: Scored, other: Scored, draws: int, seed: int) -> list[Difference]:
+    """Returns what a folder differs by from a baseline in every metric that both have.
+
+    Args:
+        baseline: what is held against.
+        other: what is asked about.
+        draws: bootstrap resamples of the pairs.
+        seed: of them.
+    """
+    pairs = [(first, other.measurement(first.metric)) for first in baseline.scores.measurements]
+    return [difference(first, second, (baseline.label, other.label), draws, seed) for first, second in pairs if second]
+
+
+def difference(baseline: Measurement, other: Measurement, names: tuple[str, str], draws: int, seed: int) -> Difference:
+    """Returns what one measurement differs by from another of the same metric; arguments as `differences`."""
+
+    def cost(value: float) -> float:
+        return abs(value - 1) if baseline.better == "1" else value
+
+    shared = [name for name in baseline.values if name in other.values]
+    pairs = [cost(other.values[name]) - cost(baseline.values[name]) for name in shared]
+    pairs = [pair for pair in pairs if not math.isnan(pair)]
+    value = sum(pairs) / len(pairs) if pairs else cost(other.value) - cost(baseline.value)
+    low, high = interval(np.array(pairs, np.float64), draws, seed)
+    return Difference(
+        metric=baseline.metric,
+        group=baseline.group,
+        baseline=names[0],
+        other=names[1],
+        value=value,
+        low=low,
+        high=high,
+        n=len(pairs),
+        better="higher" if baseline.better == "higher" else "lower",
+    )

@@ -1,0 +1,274 @@
+"""Fidelity: whether windows of the montages look like pictures of the reference, and like their prompt.
+
+The published evaluation takes one random crop of each montage; here every non-overlapping native-size crop counts.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from synccontrol import images
+from synccontrol.errors import InputError, ModelError
+from synccontrol.evaluate.bootstrap import percentiles, resamples, summary
+from synccontrol.evaluate.measurement import Measurement, Progress, Settings
+from synccontrol.evaluate.networks import Eyes, from_hub
+from synccontrol.evaluate.pictures import Gallery, cut, grid, picture_files
+
+LEAST = 50  # windows of the montages, and of the reference, that KID needs
+KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
+KID_SUBSETS = 20  # estimates whose mean is KID where the two sets differ in size
+NEIGHBOURS = 8  # K of KNN-GIQA (arXiv 2306.05178, section 5)
+GIQA_EPSILON = 1e-6  # per feature, so that a picture of the reference itself has a finite score
+HALVES = "reference against itself, in halves"
+
+Floats = npt.NDArray[np.float64]
+Skipped = list[tuple[str, str]]
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """Returns the Frechet distance of features (n, d) to reference features (m, d), by torchmetrics (FID)."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    metric = FrechetInceptionDistance(feature=_Features(features.shape[1]))
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    return float(metric.compute())
+
+
+def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
+    """Returns the squared kernel distance of features (n, d) to reference features (m, d), by torchmetrics (KID)."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(len(features), len(reference), KID_SUBSET)
+    subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
+        metric = KernelInceptionDistance(feature=_Features(features.shape[1]), subsets=subsets, subset_size=size)
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return float(metric.compute()[0])
+
+
+class _Features(nn.Module):
+    """The feature network that torchmetrics asks for: "pictures" are features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def kernel_interval(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of KID when montages are resampled; nan, nan for fewer than two.
+
+    The unbiased estimate (arXiv 1801.01401, eq. 4) with each montage as often as it was drawn. Two windows of one
+    montage count as a pair as often as it was drawn, copies of it never meet.
+
+    Args:
+        montages: features (n_i, d) of the windows of each montage.
+        reference: features (m, d).
+    """
+    if len(montages) < 2:
+        return np.nan, np.nan
+    sizes = np.array([len(features) for features in montages])
+    every = torch.cat(list(montages)).double().numpy()
+    real = reference.double().numpy()
+    starts = np.cumsum(sizes) - sizes
+    own = _kernel(every, every)
+    blocks = np.add.reduceat(np.add.reduceat(own, starts, axis=0), starts, axis=1)
+    inside = np.diag(blocks) - np.add.reduceat(np.diag(own), starts)
+    cross = np.add.reduceat(_kernel(every, real).mean(axis=1), starts)
+    np.fill_diagonal(blocks, 0)
+    real_own = _kernel(real, real)
+    real_mean = (real_own.sum() - np.trace(real_own)) / (len(real) * (len(real) - 1))
+    found = []
+    for counts in resamples(len(montages), draws, seed):
+        windows = counts * sizes
+        pairs = windows.sum() ** 2 - (windows**2).sum() + (counts * sizes * (sizes - 1)).sum()
+        own_mean = (counts @ blocks @ counts + counts @ inside) / pairs if pairs else np.nan
+        found.append(own_mean + real_mean - 2 * (counts @ cross) / windows.sum())
+    return percentiles(np.array(found)[~np.isnan(found)])
+
+
+def _kernel(one: Floats, other: Floats) -> Floats:
+    kernel: Floats = (one @ other.T / one.shape[1] + 1) ** 3
+    return kernel
+
+
+def giqa(features: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
+    """Returns the KNN-GIQA score (n,) of features (n, d): the sum of 1 / distance to the K nearest of the reference.
+
+    Gu et al., arXiv 2003.08932, section 3.2, with the L1 distance and the sum of their program (knn_score.py).
+    """
+    apart = torch.cdist(features.double(), reference.double(), p=1) + GIQA_EPSILON * features.shape[1]
+    return (1 / apart.topk(neighbours, largest=False).values).sum(dim=1)
+
+
+def check(gallery: Gallery, settings: Settings) -> None:
+    """Raises `InputError` when there is a reference, and it or the montages have too few windows."""
+    if settings.reference is None:
+        return
+    windows = len(gallery.boxes) * len(gallery.montages)
+    if windows < LEAST:
+        raise InputError(
+            f"{gallery.folder} has {windows} windows of {gallery.window} px, and FID and KID need {LEAST}: give "
+            f"{-(-LEAST // len(gallery.boxes))} montages of this size, or leave the reference out"
+        )
+    found = 0
+    files = picture_files(settings.reference)
+    for path in files:
+        width, height = images.open_image(path).size
+        if not grid(height, width, gallery.window):
+            raise InputError(
+                f"{path} is {width}x{height}, below a window of {gallery.window} px; leave it out of the reference"
+            )
+        found += len(grid(height, width, gallery.window))
+    if found < 2 * LEAST or len(files) < 2:
+        raise InputError(
+            f"{settings.reference} has {found} windows of {gallery.window} px in {len(files)} pictures; FID and KID "
+            f"need {2 * LEAST} in two at least, to hold its halves against each other; give more pictures"
+        )
+
+
+def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress) -> tuple[list[Measurement], Skipped]:
+    """Returns the figures of fidelity, and those that cannot be had, with why.
+
+    `bounds` holds each against the reference's own halves: what pictures just like the reference would give.
+    """
+    measured, skipped = clip_score(gallery, settings, progress)
+    metrics = [f"{metric} ({settings.features})" for metric in ("FID", "KID", "Mean-GIQA")]
+    if settings.reference is None:
+        why = "needs pictures to compare with: name their folder with --reference"
+        return measured, [*((metric, why) for metric in metrics), *skipped]
+    try:
+        eyes.load(settings.features)
+    except ModelError as error:
+        return measured, [*((metric, str(error)) for metric in metrics), *skipped]
+    progress("fidelity: the montages")
+    found = {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
+    reference = []
+    for path in picture_files(settings.reference):
+        progress(f"fidelity: reference {path.name}")
+        crops = cut(images.to_tensor(images.open_image(path)), gallery.window)
+        reference.append(eyes.see(settings.features, crops).pooled)
+    progress("fidelity: FID, KID, GIQA")
+    return [*distances(metrics, found, reference, settings), *measured], skipped
+
+
+def distances(
+    metrics: Sequence[str], montages: Mapping[str, Tensor], reference: Sequence[Tensor], settings: Settings
+) -> list[Measurement]:
+    """Returns FID, KID and Mean-GIQA, by the names `metrics`.
+
+    Args:
+        montages: features (n, d) of the windows of each montage, by its name.
+        reference: features (m, d) of the windows of each picture of the reference.
+    """
+    every, real = torch.cat(list(montages.values())), torch.cat(list(reference))
+    order = np.random.default_rng(settings.seed).permutation(len(reference))
+    one, other = (torch.cat([reference[i] for i in order[start::2]]) for start in (0, 1))
+    low, high = kernel_interval(list(montages.values()), real, settings.draws, settings.seed)
+    common: dict[str, Any] = {"group": "fidelity", "n": len(montages), "better": "lower", "values": {}}
+    scores = {name: float(giqa(features, real).mean()) for name, features in montages.items()}
+    return [
+        Measurement(
+            metric=metrics[0],
+            value=frechet_distance(every, real),
+            low=np.nan,  # FID is biased by the number of pictures, and a resample holds fewer different ones
+            high=np.nan,
+            what="How far the windows as a set are from the reference; compare only sets of equal size.",
+            source="arXiv 1706.08500, eq. 6, by torchmetrics, over all windows of the montages",
+            bounds={HALVES: frechet_distance(one, other)},
+            **common,
+        ),
+        Measurement(
+            metric=metrics[1],
+            value=kernel_distance(every, real, settings.seed),
+            low=low,
+            high=high,
+            what="How far the windows as a set are from the reference, at any size of the sets; 0: no difference.",
+            source="arXiv 1801.01401, eq. 4, by torchmetrics, over all windows of the montages",
+            bounds={HALVES: kernel_distance(one, other, settings.seed)},
+            **common,
+        ),
+        summary(
+            metrics[2],
+            "fidelity",
+            scores,
+            settings,
+            better="higher",
+            what=f"How near each window is to the {NEIGHBOURS} pictures of the reference that are most like it.",
+            source="KNN-GIQA, arXiv 2003.08932 and its knn_score.py, K = 8, as in arXiv 2306.05178",
+            bounds={HALVES: float(giqa(one, other).mean())},
+        ),
+    ]
+
+
+def clip_score(gallery: Gallery, settings: Settings, progress: Progress) -> tuple[list[Measurement], Skipped]:
+    """Returns the CLIP score of the windows for the prompts that the montages carry, or why it cannot be had."""
+    metric = f"CLIP score ({settings.clip})"
+    prompts = {montage.name: str(montage.settings.get("prompt", "")) for montage in gallery.montages}
+    silent = next((name for name, prompt in prompts.items() if not prompt), None)
+    if silent:
+        return [], [
+            (metric, f"needs the prompts, and {silent} does not carry one; use PNG files as SyncControl writes")
+        ]
+    try:
+        clip = Clip(settings)
+    except ModelError as error:
+        return [], [(metric, str(error))]
+    values = {}
+    for number, montage in enumerate(gallery.montages, 1):
+        progress(f"CLIP score: {montage.name} ({number} of {len(gallery.montages)})")
+        crops = (gallery.crops(montage) * 255).round().to(settings.device, torch.uint8)
+        values[montage.name] = clip.score(crops, prompts[montage.name])
+    what = "How well the windows fit the prompt, as CLIP sees it; 0..100."
+    source = "arXiv 2104.08718, by torchmetrics; Mean-CLIP-S of arXiv 2306.05178"
+    measured = summary(metric, "fidelity", values, settings, better="higher", what=what, source=source, bounds={})
+    return [measured], []
+
+
+class Clip:
+    """A CLIP model as torchmetrics calls it; whatever transformers' own methods return, these return tensors."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `ModelError` when the model cannot be had."""
+        from transformers import CLIPModel, CLIPProcessor
+
+        def load(local: bool) -> tuple[Any, Any]:
+            name = settings.clip
+            model = CLIPModel.from_pretrained(name, local_files_only=local)
+            return model, CLIPProcessor.from_pretrained(name, local_files_only=local)
+
+        model, self._processor = from_hub(load, settings.clip, settings.device, settings.offline)
+        self._model = model.eval().to(settings.device)
+        self.config = model.config
+
+    def score(self, crops: Tensor, prompt: str) -> float:
+        """Returns the mean CLIP score of crops (n, 3, H, W) uint8 for a prompt."""
+        from torchmetrics.functional.multimodal import clip_score as score
+
+        with torch.inference_mode():
+            found = score(list(crops), [prompt] * len(crops), model_name_or_path=lambda: (self, self._processor))
+        return float(found)
+
+    def to(self, device: torch.device) -> "Clip":
+        return self
+
+    def get_image_features(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self._model.visual_projection(self._model.vision_model(pixels).pooler_output)
+        return features
+
+    def get_text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        pooled = self._model.text_model(input_ids=tokens, attention_mask=mask).pooler_output
+        features: Tensor = self._model.text_projection(pooled)
+        return features

@@ -1,0 +1,44 @@
+"""All figures about a folder of montages."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from synccontrol import presets
+from synccontrol.evaluate import coherence, control, fidelity, seams
+from synccontrol.evaluate.measurement import GROUPS, Measurement, Progress, Scores, Settings
+from synccontrol.evaluate.networks import Eyes
+from synccontrol.evaluate.pictures import open_gallery
+
+
+def score(folder: Path, settings: Settings, progress: Progress = lambda line: None) -> Scores:
+    """Returns the figures of the montages in a folder, and which cannot be had here, with why.
+
+    Args:
+        folder: PNG, JPEG or WebP files, all of one size; searched through.
+        settings: what to measure, and how.
+        progress: is told in a line what is being measured.
+
+    Raises:
+        InputError: no pictures, pictures of several sizes, a montage too narrow for two windows, one without guide,
+            or too few windows for FID and KID.
+        ConfigError: settings that contradict each other or the pictures.
+        ModelError: the device is not there.
+    """
+    presets.check_device(settings.device)
+    gallery = open_gallery(folder, settings)
+    if "fidelity" in settings.groups:
+        fidelity.check(gallery, settings)
+    if "control" in settings.groups:
+        control.check(gallery, settings)
+    eyes = Eyes(gallery, settings)
+    measure: dict[str, Callable[[], tuple[list[Measurement], list[tuple[str, str]]]]] = {
+        "coherence": lambda: coherence.measure(gallery, eyes, settings, progress),
+        "fidelity": lambda: fidelity.measure(gallery, eyes, settings, progress),
+        "control": lambda: control.measure(gallery, settings, progress),
+        "seams": lambda: seams.measure(gallery, settings, progress),
+    }
+    results = [measure[group]() for group in GROUPS if group in settings.groups]
+    return Scores(
+        measurements=tuple(measurement for measured, _ in results for measurement in measured),
+        skipped=tuple(reason for _, skipped in results for reason in skipped),
+    )

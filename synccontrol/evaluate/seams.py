@@ -1,0 +1,177 @@
+"""Seams: whether the vertical borders of windows, and the place where a ring closes, can be seen."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from synccontrol.config import EQUIRECTANGULAR
+from synccontrol.errors import ConfigError
+from synccontrol.evaluate.bootstrap import summary
+from synccontrol.evaluate.measurement import Measurement, Progress, Settings
+from synccontrol.evaluate.pictures import Gallery, Montage, geometry
+
+Floats = npt.NDArray[np.float64]
+
+SCHARR = 16.0  # the weights on one side of OpenCV's kernel; divided by it, an edge answers with its height
+CALM = 0.1  # grey 0..1: the constant c of the score, which keeps flat regions finite
+STRIP = 4  # px on either side of a border whose mean colours are compared
+REACH = 4  # px from a border that belong to it; the columns further away are what it is held against
+BORDERS, RING = "window borders", "loop seam"
+DS, STEP = "Discontinuity Score", "colour step"
+WHAT = {
+    DS: "How much sharper the picture changes {} than right beside it",
+    STEP: "How far the colour jumps {}, 0..255",
+}
+WHERE = {BORDERS: "at the borders of windows", RING: "where the ring closes"}
+SOURCE = {
+    DS: "arXiv 2407.18207, Discontinuity Score, with c = 0.1 of grey 0..1",
+    STEP: "4 px on either side, per row and channel, without sign",
+}
+
+
+def discontinuity(picture: Floats, loop: bool) -> Floats:
+    """Returns the Discontinuity Score of every place between two columns of a picture, (W,).
+
+    The response of a horizontal Scharr filter at the two columns that touch, each over the response at its other
+    neighbour plus c, averaged: DS(a) of arXiv 2407.18207. Entry x is the place between column x - 1 and column x;
+    entry 0 is where a ring closes.
+
+    Args:
+        picture: (H, W, 3) in 0..255.
+        loop: whether the right edge continues at the left; if not, places within two columns of an edge are nan.
+    """
+    grey = cv2.cvtColor((picture / 255).astype(np.float32), cv2.COLOR_RGB2GRAY)
+    ring = cv2.copyMakeBorder(grey, 0, 0, 1, 1, cv2.BORDER_WRAP)
+    edges = np.abs(cv2.Scharr(ring, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_REPLICATE))[:, 1:-1] / SCHARR
+    left = np.roll(edges, 1, axis=1) / (np.roll(edges, 2, axis=1) + CALM)
+    right = edges / (np.roll(edges, -1, axis=1) + CALM)
+    scores: Floats = (left + right).mean(axis=0) / 2
+    return scores if loop else _without_edges(scores, 3)
+
+
+def colour_step(picture: Floats, loop: bool) -> Floats:
+    """Returns how far the colour jumps at every place between two columns, 0..255, (W,).
+
+    The mean of the 4 px on the left minus the mean of the 4 px on the right of a row, without sign, averaged over
+    rows and channels. Arguments and places as `discontinuity`; without a loop, places within 3 px of an edge are nan.
+    """
+    ring = np.concatenate([picture[:, -STRIP:], picture, picture[:, :STRIP]], axis=1)
+    sums = np.cumsum(np.pad(ring, ((0, 0), (1, 0), (0, 0))), axis=1)
+    strips = (sums[:, STRIP:] - sums[:, :-STRIP]) / STRIP  # entry x: the mean of columns x - STRIP .. x - 1
+    width = picture.shape[1]
+    jumps: Floats = np.abs(strips[:, STRIP : STRIP + width] - strips[:, :width]).mean(axis=(0, 2))
+    return jumps if loop else _without_edges(jumps, STRIP)
+
+
+def _without_edges(scores: Floats, reach: int) -> Floats:
+    scores = scores.copy()
+    scores[:reach] = np.nan
+    scores[len(scores) - reach + 1 :] = np.nan
+    return scores
+
+
+def borders_of(width: int, window: int, stride: int, loop: bool) -> list[int]:
+    """Returns the places (px) where a window begins or ends between two columns of a canvas, sorted.
+
+    Windows begin at 0, stride, 2 stride, ...; the last one is slid to end with the canvas. In a ring they pass the
+    edge and go on at the other end; place 0, where it closes, is left out.
+    """
+    lefts = range(0, width, stride) if loop else (*range(0, width - window, stride), width - window)
+    return sorted({(left + side) % width for left in lefts for side in (0, window)} - {0})
+
+
+def other_places(width: int, borders: Sequence[int], loop: bool) -> npt.NDArray[np.int64]:
+    """Returns the places more than 4 px from every border, and from the edges or where a ring closes; those that are
+    simply no border, if borders lie too close for that."""
+    places = np.arange(STRIP, width - STRIP + 1)
+    seams = np.array([*borders, 0, width] if loop else borders or [0])
+    away = np.abs(places[:, None] - seams[None]).min(axis=1)
+    return np.asarray(places[away > REACH] if (away > REACH).any() else places[away > 0])
+
+
+def is_ring(montage: Montage, settings: Settings) -> bool:
+    """Returns whether the right edge of a montage continues at its left."""
+    own = montage.settings
+    return settings.loop or bool(own.get("loop")) or own.get("projection") == EQUIRECTANGULAR
+
+
+def window_borders(montage: Montage, gallery: Gallery, settings: Settings) -> list[int]:
+    """Returns the places (px) where windows of a montage begin or end; none where neither it nor the settings say how
+    its windows lay, and for the windows of a sphere, which have no columns.
+
+    Raises:
+        ConfigError: the stride leaves gaps between windows.
+    """
+    own = montage.settings
+    known = geometry(own["model"]) if own.get("model") else None
+    if own.get("projection") == EQUIRECTANGULAR or not (settings.stride or (known and own.get("stride"))):
+        return []
+    cell = known.cell if known and not settings.stride else 1
+    stride = settings.stride or own["stride"] * cell
+    if stride > gallery.window:
+        raise ConfigError(f"stride {stride} px leaves gaps between windows of {gallery.window} px; lower it")
+    canvas = -(-gallery.width // cell) * cell  # of whole cells; the picture is cropped out of it
+    borders = borders_of(canvas, gallery.window, stride, is_ring(montage, settings))
+    return [place for place in borders if place < gallery.width]
+
+
+def measure(
+    gallery: Gallery, settings: Settings, progress: Progress
+) -> tuple[list[Measurement], list[tuple[str, str]]]:
+    """Returns the figures of seams, and those that cannot be had, with why. Raises as `window_borders`."""
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for number, montage in enumerate(gallery.montages, 1):
+        progress(f"seams: {montage.name} ({number} of {len(gallery.montages)})")
+        borders, loop = window_borders(montage, gallery, settings), is_ring(montage, settings)
+        picture = montage.read()[0].permute(1, 2, 0).double().numpy() * 255
+        others = other_places(gallery.width, borders, loop)
+        for score, function in ((DS, discontinuity), (STEP, colour_step)):
+            scores = function(picture, loop)
+            beside = float(np.nanmean(scores[others]))
+            for where, places in ((BORDERS, borders), (RING, [0] if loop else [])):
+                if not np.isnan(scores[places]).all():
+                    found.setdefault((score, where), {})[montage.name] = (float(np.nanmean(scores[places])), beside)
+    missing = [(where, score) for where in WHERE for score in (DS, STEP) if (score, where) not in found]
+    return _measurements(found, settings), [(f"{score}, {where}", _why(where)) for where, score in missing]
+
+
+def _why(where: str) -> str:
+    if where == RING:
+        return "no montage is a ring; if they are, say so with --loop"
+    return "where windows lay is not known: the pictures do not say so; say it with --stride (and --window)"
+
+
+def _measurements(
+    found: Mapping[tuple[str, str], Mapping[str, tuple[float, float]]], settings: Settings
+) -> list[Measurement]:
+    measured = []
+    for (score, where), pairs in found.items():
+        name, what = f"{score}, {where}", WHAT[score].format(WHERE[where])
+        there = {montage: value for montage, (value, _) in pairs.items()}
+        beside = {montage: value for montage, (_, value) in pairs.items() if value > 0}
+        absolute = summary(
+            name,
+            "seams",
+            there,
+            settings,
+            better="lower",
+            what=f"{what}.",
+            source=SOURCE[score],
+            bounds={"other columns": float(np.mean([value for _, value in pairs.values()]))},
+        )
+        measured.append(absolute)
+        if beside:
+            relative = summary(
+                f"{name} / other columns",
+                "seams",
+                {montage: there[montage] / value for montage, value in beside.items()},
+                settings,
+                better="1",
+                what=f"{what}, over the same at all other columns of the montage: 1 is a seam that nobody can see.",
+                source=SOURCE[score],
+                bounds={"no seam": 1.0},
+            )
+            measured.append(relative)
+    return measured

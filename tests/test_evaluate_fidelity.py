@@ -1,0 +1,169 @@
+"""Set distances against closed forms, and the CLIP score against the model's own arithmetic."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from scipy.linalg import sqrtm
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPVisionConfig
+
+from synccontrol.errors import InputError
+from synccontrol.evaluate import fidelity
+from synccontrol.evaluate.measurement import Settings
+from synccontrol.evaluate.networks import Eyes
+from synccontrol.evaluate.pictures import open_gallery
+from tests.conftest import tiny_text_encoder, tiny_tokenizer
+
+SIDE = 32
+SETTINGS = Settings(window=SIDE, offline=True, groups=("fidelity",), draws=50)
+
+
+def gaussian(n: int, seed: int, mean: float = 0.0, spread: float = 1.0, d: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return mean + spread * torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+def test_frechet_distance_of_two_known_gaussians() -> None:
+    # N(0, I) and N(m, s^2 I): d (m^2 + (s - 1)^2)
+    found = fidelity.frechet_distance(gaussian(20000, 0, 0.5, 2.0), gaussian(20000, 1))
+    assert found == pytest.approx(4 * (0.25 + 1), rel=0.03)
+
+
+def test_frechet_distance_agrees_with_its_formula_on_the_same_samples() -> None:
+    a, b = gaussian(30, 0), gaussian(40, 1, 0.3, 1.5) @ torch.rand(4, 4, dtype=torch.float64)
+    means, covariances = (a.mean(0) - b.mean(0)).numpy(), [np.cov(x.numpy().T) for x in (a, b)]
+    root = sqrtm(covariances[0] @ covariances[1]).real
+    expected = means @ means + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert fidelity.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_kernel_distance_agrees_with_the_estimator_written_out_and_is_nothing_for_a_set_itself() -> None:
+    x, y = gaussian(12, 0), gaussian(12, 1, 1.0)
+
+    def k(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a @ b / 4 + 1) ** 3)
+
+    same = sum(k(s[i], s[j]) for s in (x, y) for i in range(12) for j in range(12) if i != j) / (12 * 11)
+    expected = same - 2 * sum(k(a, b) for a in x for b in y) / 144
+    assert fidelity.kernel_distance(x, y, 0) == pytest.approx(expected, rel=1e-9)
+    big = gaussian(1500, 2)
+    assert abs(fidelity.kernel_distance(big, big, 0)) < 0.02 < fidelity.kernel_distance(big, big + 0.5, 0)
+
+
+def test_sets_of_unlike_size_are_compared_and_the_global_generator_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    one, other = (fidelity.kernel_distance(gaussian(80, 0), gaussian(60, 1), 5) for _ in range(2))
+    assert one == other and torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_interval_of_kid_holds_its_value_and_narrows_with_montages() -> None:
+    reference = gaussian(300, 9)
+    widths = []
+    for montages in (10, 60):
+        sets = [gaussian(5, 100 + i, 0.4) for i in range(montages)]
+        low, high = fidelity.kernel_interval(sets, reference, 200, 0)
+        assert low < fidelity.kernel_distance(torch.cat(sets), reference, 0) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0]
+    assert np.isnan(fidelity.kernel_interval([reference], reference, 10, 0)).all()
+
+
+def test_giqa_is_the_sum_of_the_nearest_inverse_distances() -> None:
+    reference = torch.tensor([[0.0, 0.0], [1.0, 1.0], [10.0, 0.0]])
+    scores = fidelity.giqa(torch.tensor([[0.0, 1.0], [10.0, 0.0]]), reference, neighbours=2)
+    assert scores[0] == pytest.approx(1 / 1 + 1 / 1, rel=1e-4)
+    assert torch.isfinite(scores[1]) and scores[1] > scores[0]
+
+
+def save(path: Path, width: int, seed: int, prompt: str = "") -> None:
+    info = PngInfo()
+    if prompt:
+        info.add_itxt("synccontrol", json.dumps({"prompt": prompt}))
+    path.parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, pnginfo=info)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Returns a folder with montages/ (5 of 10 windows) and reference/ (10 of 10 windows)."""
+    for i in range(5):
+        save(tmp_path / "montages" / f"{i}.png", 10 * SIDE, i)
+    for i in range(10):
+        save(tmp_path / "reference" / f"{i}.png", 10 * SIDE, 50 + i)
+    return tmp_path
+
+
+def test_pictures_like_the_reference_are_as_near_as_its_halves(folders: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+    gallery = open_gallery(folders / "montages", settings)
+    fidelity.check(gallery, settings)
+    measured, skipped = fidelity.measure(gallery, Eyes(gallery, settings), settings, lambda line: None)
+    fid, kid, giqa = measured
+    assert [figure.metric.split()[0] for figure in measured] == ["FID", "KID", "Mean-GIQA"]
+    assert kid.low < 0 < kid.high or abs(kid.value) < 1e-4
+    assert fid.value < 2 * fid.bounds[fidelity.HALVES] and np.isnan(fid.low)
+    assert giqa.value == pytest.approx(giqa.bounds[fidelity.HALVES], rel=0.2)
+    assert len(giqa.values) == giqa.n == 5
+    assert [metric.split()[0] for metric, _ in skipped] == ["CLIP"]
+
+
+def test_too_few_windows_are_refused_with_the_number_that_is_needed(folders: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, reference=folders / "reference")
+    (folders / "montages" / "0.png").unlink()
+    with pytest.raises(InputError, match="has 40 windows of 32 px, and FID and KID need 50: give 5 montages"):
+        fidelity.check(open_gallery(folders / "montages", settings), settings)
+    fidelity.check(open_gallery(folders / "montages", SETTINGS), SETTINGS)
+    save(folders / "montages" / "0.png", 10 * SIDE, 0)
+    gallery = open_gallery(folders / "montages", settings)
+    (folders / "reference" / "0.png").unlink()
+    with pytest.raises(InputError, match="has 90 windows of 32 px in 9 pictures; FID and KID need 100"):
+        fidelity.check(gallery, settings)
+    Image.new("RGB", (SIDE, SIDE - 1)).save(folders / "reference" / "0.png")
+    with pytest.raises(InputError, match="below a window"):
+        fidelity.check(gallery, settings)
+
+
+def test_without_reference_the_distances_say_what_they_need(folders: Path) -> None:
+    gallery = open_gallery(folders / "montages", SETTINGS)
+    measured, skipped = fidelity.measure(gallery, Eyes(gallery, SETTINGS), SETTINGS, lambda line: None)
+    assert not measured and len(skipped) == 4
+    assert sum("--reference" in why for _, why in skipped) == 3 and "0.png does not carry one" in skipped[3][1]
+
+
+def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE, patch_size=8
+    )
+    config = CLIPConfig(
+        text_config=tiny_text_encoder(tokenizer).config.to_dict(), vision_config=vision.to_dict(), projection_dim=12
+    )
+    size = {"height": SIDE, "width": SIDE}
+    images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size)
+    model, processor = CLIPModel(config).eval(), CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+    model.save_pretrained(tmp_path / "clip")
+    processor.save_pretrained(tmp_path / "clip")
+    save(tmp_path / "montages" / "a.png", 2 * SIDE, 0, "a sea")
+    settings = dataclasses.replace(SETTINGS, clip=str(tmp_path / "clip"), embedding=str(tmp_path / "clip"))
+    gallery = open_gallery(tmp_path / "montages", settings)
+    measured, _ = fidelity.clip_score(gallery, settings, lambda line: None)
+    crops = gallery.crops(gallery.montages[0])
+    with torch.no_grad():
+        inputs = processor(text=["a sea"], images=list((crops * 255).to(torch.uint8)), return_tensors="pt")
+        expected = (
+            100
+            * torch.nn.functional.cosine_similarity(
+                *(model(**inputs)[key] for key in ("image_embeds", "text_embeds"))
+            ).mean()
+        )
+        pooled = model.vision_model(inputs["pixel_values"]).pooler_output
+    assert measured[0].value == pytest.approx(max(float(expected), 0), abs=1e-3)
+    assert torch.allclose(Eyes(gallery, settings).see(settings.embedding, crops).pooled, pooled, atol=1e-5)
