@@ -38,12 +38,22 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--guide", type=Path, help="picture, folder of pictures, or JSONL manifest")
     what.add_argument("--control", action="append", default=[], help="control type; repeat it for several at once")
     what.add_argument(
-        "--control-map", type=Path, action="append", default=[], help="ready-made control map, one per --control"
+        "--control-map",
+        type=Path,
+        action="append",
+        default=[],
+        help="ready-made control map, one per --control; for pose also OpenPose JSON",
     )
     what.add_argument("--prompt", default="", help="what to draw")
     what.add_argument("--negative-prompt", default="", help="what to avoid")
     what.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     what.add_argument("--height", type=int, help="pixels (default: the model's native height)")
+    what.add_argument(
+        "--fit",
+        default="exact",
+        help="how a guide or control map of another aspect comes onto the canvas: exact (an error), crop, pad, stretch "
+        "(default: exact)",
+    )
     what.add_argument("--seed", type=int, default=0, help="of all noise (default: 0)")
     what.add_argument(
         "--settings", type=Path, help="PNG made by this program, or JSON: its settings become the defaults"
@@ -151,11 +161,14 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         offline=args.offline,
     )
+    presets.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
     recipe = batch.Recipe(
         control_maps=tuple(args.control_map),
-        detectors=runtime.detectors(request) if not args.control_map else [],
+        detectors=runtime.detectors(request, configs["windows"].closed) if not args.control_map else [],
         width=args.width,
         height=args.height,
+        fit=args.fit,
+        outside=runtime.outside(request),
         settings=_settings(args, request),
         save_control_maps=args.save_control_map,
         **configs,
@@ -172,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, request: Any) -> dict[str, Any]:
     """Returns what a picture's settings hold besides the configs."""
-    settings = {**request.settings(), "control_map": [str(path) for path in args.control_map]}
+    settings = {**request.settings(), "control_map": [str(path) for path in args.control_map], "fit": args.fit}
     if args.anchor is not None:
         settings["anchor"] = args.anchor
     return settings
@@ -186,6 +199,9 @@ def _check_request(args: argparse.Namespace) -> None:
         raise ConfigError(f"--guide needs --control, one of {', '.join(preprocess.names())}")
     if args.control and args.guide is None and not args.control_map:
         raise ConfigError("--control needs a --guide to follow, or a ready-made --control-map")
+    for control, path in zip(args.control, args.control_map, strict=False):
+        if path.suffix.lower() == ".json" and control != "pose":
+            raise ConfigError(f"{path} is no control map for {control}: only pose is read from JSON; give a picture")
     for flag in ("controlnet", "detector", "control_map"):
         given = len(getattr(args, flag))
         if given and given != len(args.control):
@@ -201,7 +217,8 @@ def _draw(montage: Any, jobs: Sequence[Any], recipe: Any, many: bool, quiet: boo
 
     def make_one(job: Any) -> None:
         with tqdm(total=recipe.sampling.steps, desc=job.output.name, disable=quiet, leave=False) as bar:
-            batch.make(montage, job, recipe, lambda _: bar.update())
+            note = batch.silent if quiet else lambda text: bar.write(f"{job.output}: {text}", file=sys.stderr)
+            batch.make(montage, job, recipe, lambda _: bar.update(), note)
         print(job.output)
 
     if not many:

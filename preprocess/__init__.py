@@ -11,10 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Option, Runtime
+from preprocess.control import Colour, ControlType, Detector, Option, Runtime
 from preprocess.errors import DetectorError, OptionError, PreprocessError
+from preprocess.ring import closed
 
-__all__ = ["Detector", "DetectorError", "OptionError", "PreprocessError", "detectors", "load", "names"]
+__all__ = ["Detector", "DetectorError", "OptionError", "PreprocessError", "detectors", "load", "names", "outside"]
 
 
 def names() -> list[str]:
@@ -33,23 +34,34 @@ def detectors(name: str) -> list[str]:
 
 
 def load(
-    name: str, model: str | None = None, *, device: str = "cpu", offline: bool = False, **options: Option
+    name: str,
+    model: str | None = None,
+    *,
+    device: str = "cpu",
+    offline: bool = False,
+    loop: bool = False,
+    **options: Option,
 ) -> Detector:
     """Returns a function from a guide to its control map: PIL in, PIL RGB out, exactly the guide's size.
 
     Args:
         name: A control type, one of `names()`.
-        model: A detector by name, one of `detectors(name)`; for depth also a hub id or a folder. None: the default,
-            which needs no download.
+        model: A detector by name, one of `detectors(name)`; where it has weights, also a folder with them, and for
+            depth, normal and segmentation a hub id. None: the default, which needs no download for canny, depth, pose,
+            qr and tile.
         device: The torch device that the detector runs on.
         offline: True: never touch the network, use only what has been downloaded before.
+        loop: True: guides are rings, whose left and right edges continue each other, and so are the maps.
         options: What the control type offers: `low` and `high` for canny, `output` for depth, ...
 
     Raises:
         OptionError: An unknown control type, detector or option.
         DetectorError: The detector's weights, package or device cannot be had.
     """
-    detect = _control(name).load(name, model, Runtime(device=device, offline=offline), options)
+    control = _control(name)
+    detect = control.load(name, model, Runtime(device=device, offline=offline, loop=loop), options)
+    if loop and not control.closes_rings:
+        detect = closed(detect)
 
     def control_map(guide: Image.Image) -> Image.Image:
         found = detect(guide.convert("RGB"))
@@ -57,6 +69,15 @@ def load(
         return found
 
     return control_map
+
+
+def outside(name: str) -> Colour | None:
+    """Returns what the control maps of a type show where there is no guide: a colour, or None: their border goes on.
+
+    Raises:
+        OptionError: No such control type.
+    """
+    return _control(name).outside
 
 
 def _control(name: str) -> ControlType[Any]:

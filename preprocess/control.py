@@ -13,6 +13,7 @@ from preprocess.errors import OptionError
 
 Detector = Callable[[Image.Image], Image.Image]  # RGB guide in, RGB control map of its size out
 Option = float | str | bool
+Colour = tuple[int, int, int]  # RGB, 0..255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Runtime:
 
     device: str = "cpu"  # a torch device
     offline: bool = False  # True: never touch the network
+    loop: bool = False  # True: guides are rings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,9 @@ class ControlType(Generic[Options]):
     detectors: Mapping[str, Callable[[Options, Runtime], Detector]]  # by name
     default: str  # the detector that is used when none is named
     from_id: Callable[[str, Options, Runtime], Detector] | None = None  # from a hub id or a folder
+    id_kinds: str = "a hub id (owner/name) or a folder"  # what `from_id` takes, for messages
+    closes_rings: bool = False  # its detectors heed `Runtime.loop`; else `ring.closed` closes their maps from outside
+    outside: Colour | None = (0, 0, 0)  # what a map shows beyond its guide: a colour, or None: its border goes on
 
     def load(self, control: str, model: str | None, runtime: Runtime, options: Mapping[str, Option]) -> Detector:
         """Returns the detector `model` of this control type.
@@ -59,7 +64,7 @@ class ControlType(Generic[Options]):
             return self.detectors[model](chosen, runtime)
         if self.from_id is not None and ("/" in model or Path(model).is_dir()):
             return self.from_id(model, chosen, runtime)
-        also = "" if self.from_id is None else ", a hub id (owner/name) or a folder"
+        also = "" if self.from_id is None else f", {self.id_kinds}"
         raise OptionError(f"{control} has no detector '{model}'; use {', '.join(self.detectors)}{also}")
 
     def _options(self, control: str, options: Mapping[str, Option]) -> Options:

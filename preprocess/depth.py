@@ -1,6 +1,7 @@
 """Depth: near = white, far = black, whatever the estimator's numbers mean.
 
 An estimator is a function from an RGB picture (H, W, 3) uint8 to nearness (h, w): larger is nearer, at any size.
+Numbers of no fixed scale get one scale over a long guide by `preprocess/wide_depth.py`, and are stretched to 0..1 once.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from PIL import Image
 
 from preprocess.control import ControlType, Detector, Runtime
 from preprocess.errors import OptionError
+from preprocess.ring import closed_estimate
+from preprocess.wide_depth import Estimator, long_depth
 
-Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-Estimator = Callable[[Bytes], Floats]
 
+ANNOTATOR_SIDE = 512  # px; the shorter side at which controlnet_aux shows pictures to its depth networks
 OUTPUTS = ("auto", "nearness", "distance")
 HUB_ID = r"\w[\w.-]*/[\w.-]+"  # owner/name
 HUB_IDS = {
@@ -55,15 +57,21 @@ def normalised(nearness: Floats) -> Floats:
     return stretched
 
 
-def _relative(estimate: Estimator) -> Detector:
-    """Returns the detector around an estimator whose numbers have no fixed scale."""
-    return lambda guide: depth_map(normalised(estimate(np.asarray(guide))), guide.size)
+def _relative(estimate: Estimator, side: int, runtime: Runtime) -> Detector:
+    """Returns the detector around an estimator whose numbers have no fixed scale, trained on pictures of `side` px."""
+    nearness = long_depth(estimate, side, runtime.loop)
+    return lambda guide: depth_map(normalised(nearness(np.asarray(guide))), guide.size)
 
 
 def _tiny(options: DepthOptions, runtime: Runtime) -> Detector:
+    """Returns the bundled detector, which sees a guide of any length at once.
+
+    It is fully convolutional and its numbers are absolute, so tiles show it nothing new (benchmarks/wide_depth.md).
+    """
     from preprocess.estimators.bundled import BundledDepth
 
-    estimate = BundledDepth(runtime.device)
+    bundled = BundledDepth(runtime.device)
+    estimate = closed_estimate(bundled) if runtime.loop else bundled
     return lambda guide: depth_map(estimate(np.asarray(guide)), guide.size)  # it was taught 0..1, sky 0
 
 
@@ -76,7 +84,8 @@ def _from_id(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
 def _transformers(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
     from preprocess.estimators.transformers_depth import TransformersDepth
 
-    return _relative(TransformersDepth(model, runtime, options.output))
+    estimate = TransformersDepth(model, runtime, options.output)
+    return _relative(estimate, estimate.side, runtime)
 
 
 def _hub(name: str) -> Callable[[DepthOptions, Runtime], Detector]:
@@ -86,13 +95,13 @@ def _hub(name: str) -> Callable[[DepthOptions, Runtime], Detector]:
 def _midas(options: DepthOptions, runtime: Runtime) -> Detector:
     from preprocess.estimators.annotators import midas
 
-    return _relative(midas(runtime))
+    return _relative(midas(runtime), ANNOTATOR_SIDE, runtime)
 
 
 def _leres(options: DepthOptions, runtime: Runtime) -> Detector:
     from preprocess.estimators.annotators import leres
 
-    return _relative(leres(runtime))
+    return _relative(leres(runtime), ANNOTATOR_SIDE, runtime)
 
 
 CONTROL = ControlType(
@@ -100,4 +109,6 @@ CONTROL = ControlType(
     detectors={"tiny": _tiny, **{name: _hub(name) for name in HUB_IDS}, "midas": _midas, "leres": _leres},
     default="tiny",
     from_id=_from_id,
+    closes_rings=True,
+    outside=None,
 )

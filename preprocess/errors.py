@@ -11,3 +11,7 @@ class OptionError(PreprocessError, ValueError):
 
 class DetectorError(PreprocessError, RuntimeError):
     """A detector that cannot be used here: its weights, its package or its device cannot be had."""
+
+
+class FormatError(PreprocessError, ValueError):
+    """A file that does not hold what it should."""

@@ -32,15 +32,17 @@ COLOURS = (
 )  # RGB; joint i and limb i share colour i  # fmt: skip
 
 LIMB_INTENSITY = 0.6  # of the limb's colour; joints are drawn at full intensity
-STICK_PER_HEIGHT = 4 / 512  # half-width of a limb and radius of a joint, as a share of the picture's height
+STICK_PER_WINDOW = 4 / 512  # half-width of a limb and radius of a joint, as a share of the window's height
 
 
-def stick_width(height: int) -> int:
-    """Returns the half-width of a limb in pixels: 4 at a height of 512, at least 1."""
-    return max(1, round(STICK_PER_HEIGHT * height))
+def stick_width(window: int) -> int:
+    """Returns the half-width of a limb, px, for windows of a height in px: 4 at 512, at least 1."""
+    return max(1, round(STICK_PER_WINDOW * window))
 
 
-def draw(people: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.uint8]:
+def draw(
+    people: npt.NDArray[np.float32], height: int, width: int, loop: bool = False, window: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Returns the skeletons of `people` on black, (height, width, 3) uint8 RGB.
 
     Every limb is an ellipse at 0.6 of its colour, every joint a disc at full colour. A joint with
@@ -48,11 +50,17 @@ def draw(people: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArra
 
     Args:
         people: (n, 18, 3) x px, y px and confidence of each joint, in the order of `JOINTS`.
-        height: Height of the picture in pixels; the width of the sticks follows it.
+        height: Height of the picture in pixels.
         width: Width of the picture in pixels.
+        loop: The picture is a ring: what goes on beyond one end is drawn at the other.
+        window: Height in pixels of the windows that a ControlNet will see of the picture, which the width of the
+            sticks follows; None: the picture's shorter side.
     """
+    if loop:
+        turns = np.array([[-width, 0, 0], [0, 0, 0], [width, 0, 0]], np.float32)
+        people = (people[:, None] + turns[:, None]).reshape(-1, len(JOINTS), 3)
     picture = np.zeros((height, width, 3), np.uint8)
-    stick = stick_width(height)
+    stick = stick_width(window or min(height, width))
     for person in people:
         for limb, colour in zip(LIMBS, COLOURS, strict=False):  # there are 17 limbs and 18 colours
             if person[limb[0], 2] > 0 and person[limb[1], 2] > 0:

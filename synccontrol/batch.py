@@ -10,18 +10,24 @@ from typing import Any
 import torch
 from PIL import Image
 
-from synccontrol import images, metadata
-from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol import fitting, images, metadata, poses, sphere
+from synccontrol.config import EQUIRECTANGULAR, Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
+from synccontrol.layout import AbstractLayout
 from synccontrol.loop import Step
 from synccontrol.montage import Montage
 from synccontrol.sync import anchor_index
-from synccontrol.windows import Layout, lay_out
+from synccontrol.windows import lay_out
 
 LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
 ROW_KEYS = {"image": str, "prompt": str, "negative_prompt": str, "seed": int}
 
 Detector = Callable[[Image.Image], Image.Image]
+Note = Callable[[str], object]
+
+
+def silent(text: str) -> None:
+    """Notes nothing."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,11 +49,17 @@ class Recipe:
     detectors: Sequence[tuple[str, Detector]]  # control type and detector
     width: int | None  # px
     height: int | None  # px
+    fit: str  # how a guide or control map of another aspect comes onto the canvas, one of `fitting.FITS`
+    outside: Sequence[fitting.Colour | None]  # what each map shows beyond its guide; None: its border goes on
     sampling: SamplingConfig
     windows: WindowConfig
     sync: SyncConfig
     settings: Mapping[str, Any]  # what else is written into the picture
     save_control_maps: bool
+
+    def __post_init__(self) -> None:
+        if self.fit not in fitting.FITS:
+            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(fitting.FITS)}")
 
 
 def plan(guide: Path | None, prompt: str, negative_prompt: str, seed: int, output: Path) -> list[Job]:
@@ -141,8 +153,12 @@ def check_writable(job: Job, overwrite: bool) -> None:
 def _sources(job: Job, recipe: Recipe) -> dict[str, Image.Image]:
     """Returns the pictures that a job follows, by what to call them: the ready-made control maps, or else the guide."""
     if recipe.control_maps:
-        return {f"control map {path}": images.open_image(path) for path in recipe.control_maps}
+        return {f"control map {path}": _open_map(path) for path in recipe.control_maps}
     return {"guide": images.open_image(job.guide)} if job.guide is not None else {}
+
+
+def _open_map(path: Path) -> Image.Image:
+    return poses.open_map(path) if path.suffix.lower() == poses.SUFFIX else images.open_image(path)
 
 
 def canvas_size(guide: Image.Image | None, recipe: Recipe, geometry: Geometry) -> tuple[int, int]:
@@ -154,9 +170,11 @@ def canvas_size(guide: Image.Image | None, recipe: Recipe, geometry: Geometry) -
     """
     height, width = recipe.height, recipe.width
     native_h, native_w = geometry.window_px
+    if guide is None and width is None and height is None:
+        raise ConfigError("without a guide the picture needs --width in pixels, and --height if not the native one")
+    if recipe.windows.projection == EQUIRECTANGULAR:
+        height, width = sphere.size(height, width, geometry)
     if guide is None:
-        if width is None and height is None:
-            raise ConfigError("without a guide the picture needs --width in pixels, and --height if not the native one")
         return native_h if height is None else height, native_w if width is None else width
     aspect = guide.width / guide.height
     if height is None and width is None:
@@ -177,23 +195,58 @@ def canvas_size(guide: Image.Image | None, recipe: Recipe, geometry: Geometry) -
     return height, width
 
 
-def check(job: Job, recipe: Recipe, geometry: Geometry) -> Layout:
+def _fittings(
+    sources: Mapping[str, Image.Image], recipe: Recipe, height: int, width: int, note: Note
+) -> list[fitting.Fitting]:
+    """Returns how each picture comes onto a canvas of height x width px; changes of aspect are noted."""
+    found = [
+        fitting.plan(image, height, width, what, recipe.fit, recipe.windows.closed) for what, image in sources.items()
+    ]
+    for one in found:
+        if one.note:
+            note(one.note)
+    return found
+
+
+def check(job: Job, recipe: Recipe, geometry: Geometry, note: Note = silent) -> AbstractLayout:
     """Returns where a job's windows lie, having looked at its guide and sizes, before any model is loaded.
+
+    `note` is called with a line for every picture whose aspect changes.
 
     Raises:
         SyncControlError: the guide cannot be read, or a size or stride cannot be drawn.
     """
     sources = _sources(job, recipe)
     height, width = canvas_size(next(iter(sources.values()), None), recipe, geometry)
-    for what, image in sources.items():
-        images.check_aspect(image, height, width, what)
+    _fittings(sources, recipe, height, width, note)
     layout = lay_out(height, width, geometry, recipe.windows)
     anchor_index(recipe.sync.anchor, len(layout))
     return layout
 
 
-def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], object] | None = None) -> None:
-    """Makes one picture and writes it, with its control maps if wanted.
+def _maps(
+    pictures: list[Image.Image], fittings: list[fitting.Fitting], recipe: Recipe, geometry: Geometry
+) -> list[Image.Image]:
+    """Returns the control maps on the canvas, of the ready-made ones or of the guide."""
+    maps = [fit.show(picture) for fit, picture in zip(fittings, pictures, strict=True)]
+    boxes = [fit.box for fit in fittings]  # of what pose maps are drawn from
+    if not recipe.control_maps:
+        maps = pictures = [detect(guide) for guide in maps for _, detect in recipe.detectors]
+        fittings, boxes = fittings * len(maps), [(0, 0, *map_.size) for map_ in maps]  # there is one guide
+    return [
+        poses.on_canvas(picture, box, fit, geometry.window_px[0], recipe.windows.closed) or fit.pad(map_, beyond)
+        for picture, box, fit, map_, beyond in zip(pictures, boxes, fittings, maps, recipe.outside, strict=True)
+    ]
+
+
+def make(
+    montage: Montage,
+    job: Job,
+    recipe: Recipe,
+    on_step: Callable[[Step], object] | None = None,
+    note: Note = silent,
+) -> None:
+    """Makes one picture and writes it, with its control maps if wanted; `note` as for `check`.
 
     Raises:
         SyncControlError: whatever is wrong with this guide or its settings.
@@ -202,9 +255,8 @@ def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], o
     sources = _sources(job, recipe)
     height, width = canvas_size(next(iter(sources.values()), None), recipe, geometry)
     lay_out(height, width, geometry, recipe.windows)  # what cannot be drawn needs no detector
-    maps = [images.fit(image, height, width, what) for what, image in sources.items()]
-    if not recipe.control_maps:
-        maps = [detect(guide) for guide in maps for _, detect in recipe.detectors]
+    fittings = _fittings(sources, recipe, height, width, note)
+    maps = _maps(list(sources.values()), fittings, recipe, geometry)
     try:
         result = montage(
             job.prompt,
@@ -225,8 +277,10 @@ def make(montage: Montage, job: Job, recipe: Recipe, on_step: Callable[[Step], o
     settings = {**result.config, **recipe.settings, "guide": str(job.guide) if job.guide else None}
     metadata.save_png(result.image, job.output, settings)
     if recipe.save_control_maps:
-        for (name, _), control_map in zip(recipe.detectors, maps, strict=True):
+        names = [name for name, _ in recipe.detectors] or recipe.settings["control"]  # ready-made: no detectors
+        for name, control_map in zip(names, maps, strict=True):
             metadata.save_png(control_map, job.output.with_suffix(f".{name}.png"), settings)
+            poses.save(control_map, job.output.with_suffix(f".{name}.json"))
 
 
 def run(

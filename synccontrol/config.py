@@ -16,6 +16,8 @@ SCHEDULERS = ("model", "ddim", "euler", "euler_a", "dpmpp_2m", "unipc")
 WEIGHTS = ("uniform", "ramp", "gaussian")
 GRADIENTS = ("full", "x0")
 STEP_SIZES = ("gradient", "rms")
+FLAT, EQUIRECTANGULAR = "flat", "equirectangular"
+PROJECTIONS = (FLAT, EQUIRECTANGULAR)
 OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
 
 Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
@@ -110,11 +112,24 @@ class WindowConfig:
     batch: int = option(4, "windows in one network call; changes memory and speed only")
     loop: bool = option(False, "close the picture to a ring: the right edge continues at the left", flag="loop")
     weights: str = option("uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS)
+    projection: str = option(
+        FLAT, "a flat picture, or the whole sphere (360 x 180 degrees)", flag="projection", choices=PROJECTIONS
+    )
+
+    @property
+    def closed(self) -> bool:
+        """Returns whether the picture's right edge continues at its left."""
+        return self.loop or self.projection == EQUIRECTANGULAR
 
     def __post_init__(self) -> None:
         _require_whole("stride", self.stride, 1)
         _require_whole("window batch", self.batch, 1)
         _require_choice("window weights", self.weights, WEIGHTS)
+        _require_choice("projection", self.projection, PROJECTIONS)
+        _require(
+            not (self.loop and self.projection == EQUIRECTANGULAR),
+            "loop and projection equirectangular exclude each other: a sphere closes by itself; leave out the loop",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

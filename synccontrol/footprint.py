@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from synccontrol.layout import AbstractLayout
 from synccontrol.sync import window_gradient
-from synccontrol.windows import Layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Footprint:
     weights: int
     sampling: int  # predicting one batch of windows
     sync: int  # nudging one batch of windows, without the objective's own network
-    decoding: int  # the whole canvas
+    decoding: int  # the whole canvas, or one view of a sphere
 
     @property
     def peak(self) -> int:
@@ -29,7 +29,7 @@ class Footprint:
         return self.weights + max(self.sampling, self.sync, self.decoding)
 
 
-def rehearse(skeleton: Any, layout: Layout, batch: int, halves: int, gradient: str | None) -> Footprint:
+def rehearse(skeleton: Any, layout: AbstractLayout, batch: int, halves: int, gradient: str | None) -> Footprint:
     """Returns the footprint of a picture. Call it, and build the skeleton, under the same `FakeTensorMode`.
 
     Args:
@@ -54,7 +54,7 @@ def rehearse(skeleton: Any, layout: Layout, batch: int, halves: int, gradient: s
                 gradient == "full",
             )
     with torch.no_grad(), _Live() as decoding:
-        skeleton.decode(skeleton.latents(1, layout.height, layout.width + 2 * layout.margin))
+        skeleton.decode(skeleton.latents(1, *layout.decoded))
     return Footprint(weights=skeleton.weights(), sampling=sampling.peak, sync=sync.peak, decoding=decoding.peak)
 
 

@@ -11,10 +11,10 @@ from synccontrol import sync
 from synccontrol.config import SyncConfig, WindowConfig
 from synccontrol.denoiser import Predict
 from synccontrol.errors import NonFiniteError
+from synccontrol.layout import AbstractLayout
 from synccontrol.merge import Merger
 from synccontrol.objectives import AbstractObjective
 from synccontrol.schedule import Schedule
-from synccontrol.windows import Layout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Step:
 
 def montage_steps(
     x_t: Tensor,
-    layout: Layout,
+    layout: AbstractLayout,
     schedule: Schedule,
     predict: Predict,
     decode: Callable[[Tensor], Tensor],
@@ -42,11 +42,14 @@ def montage_steps(
     MultiDiffusion (arXiv 2302.08113) with sync (arXiv 2306.05178): the (nudged) windows and their predictions are
     merged with the same weights, then the solver steps once on the canvas. For DDIM that equals the published order
     (step every window, then average), because its step is linear in both; other solvers need one history per canvas.
+    What of the canvas its windows do not hold (on a sphere, where points lie closer than cells) counts as noise.
     """
     merge = Merger(layout, windows.weights, x_t)
     for i in range(len(schedule)):
         # 1. crop
-        z = layout.crop(schedule.to_network(x_t, i))
+        canvas = schedule.to_network(x_t, i)
+        z = layout.crop(canvas)
+        rest = merge.rest(canvas, z)
         known: dict[int, Tensor] = {}
 
         def predict_now(z: Tensor, indices: Sequence[int], i: int = i) -> Tensor:
@@ -68,11 +71,11 @@ def montage_steps(
                 batch=windows.batch,
             )
             z, known = nudged.z, nudged.known
-            x_t = schedule.from_network(merge(z), i)
+            x_t = schedule.from_network(merge(z) + rest, i)
         # 3. predict, 4. merge, 5. step
         with torch.no_grad():
             prediction = merge(predict_all(predict_now, z, known, windows.batch))
-            x_t = schedule.step(prediction, i, x_t)
+            x_t = schedule.step(prediction + schedule.pure_noise(rest, i), i, x_t)
         if not x_t.isfinite().all():
             raise NonFiniteError(
                 f"the latents are not finite after step {i + 1} of {len(schedule)}; "

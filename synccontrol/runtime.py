@@ -12,10 +12,12 @@ import preprocess
 from synccontrol import batch, footprint, presets
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, InputError, ModelError
+from synccontrol.fitting import Colour
+from synccontrol.layout import AbstractLayout
 from synccontrol.montage import Montage
-from synccontrol.windows import Layout
 
 AUTO = "auto"
+BLACK = (0, 0, 0)
 GB = 1e9
 
 
@@ -60,20 +62,32 @@ def dtype_of(request: Request) -> torch.dtype:
     return presets.DTYPES[request.dtype]
 
 
-def detectors(request: Request) -> list[tuple[str, batch.Detector]]:
+def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
     """Returns each control type with its detector; weights are loaded when it is first called.
+
+    Args:
+        request: what is asked for.
+        loop: guides are rings, and so are the control maps.
 
     Raises:
         ConfigError: a control type or detector is unknown.
     """
     names = request.detectors or (None,) * len(request.controls)
-    return [(control, _detector(control, name, request)) for control, name in zip(request.controls, names, strict=True)]
+    return [
+        (control, _detector(control, name, request, loop))
+        for control, name in zip(request.controls, names, strict=True)
+    ]
 
 
-def _detector(control: str, name: str | None, request: Request) -> batch.Detector:
-    options = {"model": name} if name else {}
+def outside(request: Request) -> list[Colour | None]:
+    """Returns what the map of each control shows beyond its guide: a colour, or None: its border goes on."""
+    known = preprocess.names()
+    return [preprocess.outside(control) if control in known else BLACK for control in request.controls]
+
+
+def _detector(control: str, name: str | None, request: Request, loop: bool) -> batch.Detector:
     try:
-        detect = preprocess.load(control, device=device_of(request), offline=request.offline, **options)
+        detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
     except preprocess.PreprocessError as error:
         raise ConfigError(str(error)) from error
 
@@ -108,12 +122,14 @@ def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) 
     describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
     lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
     for job in jobs:
-        layout = batch.check(job, recipe, geometry)
-        lines += [f"{job.guide or 'text only'} -> {job.output}", *describe(layout)]
+        notes: list[str] = []
+        layout = batch.check(job, recipe, geometry, notes.append)
+        lines.append(f"{job.guide or 'text only'} -> {job.output}")
+        lines += [*(f"  fit      {note}" for note in notes), *describe(layout)]
     return lines
 
 
-def _forecast_one(layout: Layout, request: Request, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
+def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
     n, steps, sync = len(layout), recipe.sampling.steps, recipe.sync
     halves = 2 if recipe.sampling.guidance_scale > 1 else 1
     synced = sum(sync.due(i) for i in range(steps)) if n > 1 else 0
@@ -122,7 +138,7 @@ def _forecast_one(layout: Layout, request: Request, geometry: Geometry, recipe: 
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
-        f"{layout.width}x{layout.height} cells" + (", a ring" if layout.loop else ""),
+        f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
         f"  steps    {steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
         f"  network  {calls} window evaluations, {backward} of them with a backward pass, {(n - 1) * synced} pictures "
@@ -131,7 +147,9 @@ def _forecast_one(layout: Layout, request: Request, geometry: Geometry, recipe: 
     ]
 
 
-def _forecast_memory(layout: Layout, request: Request, recipe: batch.Recipe, halves: int, gradient: str | None) -> str:
+def _forecast_memory(
+    layout: AbstractLayout, request: Request, recipe: batch.Recipe, halves: int, gradient: str | None
+) -> str:
     with footprint.fake():
         try:
             skeleton = presets.skeleton(

@@ -90,6 +90,16 @@ class Schedule:
             return signal * z - noise * prediction
         return prediction
 
+    def pure_noise(self, z: Tensor, index: int) -> Tensor:
+        """Returns the prediction for which z holds noise alone: its clean estimate, `x0_hat`, is 0."""
+        alpha_bar = self._alpha_bar(index)
+        signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if self._prediction_type == "epsilon":
+            return z / noise
+        if self._prediction_type == "v_prediction":
+            return z * signal / noise
+        return torch.zeros_like(z)
+
     def step(self, prediction: Tensor, index: int, x_t: Tensor) -> Tensor:
         """Returns the x_t of step `index + 1`. Call it once per timestep, in order: solvers keep a history."""
         t = self.timesteps[index]

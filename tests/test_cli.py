@@ -129,6 +129,20 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["wide.png"]
 
 
+def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str]) -> None:
+    draw(Path("wide.png"), 256, 128)
+    flags = ["--projection", "equirectangular", "--prompt", "hills", "--stride", "5", "--sync-weight", "0"]
+    status, _, err = run(*flags, *canny, "--guide", "wide.png", "--width", "208", "--output", "a.png")
+    assert (status, err) == (0, "")
+    assert pixels("a.png").shape == (104, 208, 3)
+    assert read_settings(Path("a.png"))["projection"] == "equirectangular"
+    with Image.open("a.png") as image:
+        assert 'FullPanoWidthPixels="208"' in image.info["XML:com.adobe.xmp"]
+    status, out, _ = run(*flags, *canny, "--guide", "wide.png", "--dry-run", "--output", "b.png")
+    assert status == 0
+    assert "256x128 px, 32x16 cells, a sphere" in out
+
+
 BAD = {
     "missing guide": (["--guide", "none.png", "--control", "canny"], "none.png does not exist"),
     "text as guide": (["--guide", "text.png", "--control", "canny"], "text.png is not a picture"),
@@ -156,6 +170,9 @@ BAD = {
     "output exists": (["--width", "160", "--output", "wide.png"], "wide.png exists"),
     "output of another format": (["--width", "160", "--output", "a.gif"], "a.png"),
     "loop that cannot close": (["--width", "161", "--loop"], "use 160 or 168"),
+    "loop of a sphere": (["--width", "208", "--loop", "--projection", "equirectangular"], "leave out the loop"),
+    "sphere of another aspect": (["--width", "300", "--height", "104", "--projection", "equirectangular"], "not 2:1"),
+    "sphere with gaps": (["--width", "208", "--stride", "8", "--projection", "equirectangular"], "leaves gaps"),
     "unknown flag": (["--widht", "160"], "--widht"),
     "bad manifest": (["--guide", "bad.jsonl", "--control", "canny"], "line 1 is not JSON"),
     "control without guide": (["--control", "canny", "--width", "160"], "needs a --guide"),

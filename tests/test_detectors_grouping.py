@@ -86,3 +86,15 @@ def test_peaks_are_found_between_cells_and_once_on_plateaus() -> None:
     assert len(find_peaks(flat, 0.3, 2)) == 1
     flat[0, 0] = flat[19, 19] = 0.8
     assert find_peaks(flat, 0.3, 2)[:, 2] == pytest.approx([0.9, 0.8, 0.8])
+
+
+def test_peaks_at_the_border_stay_inside() -> None:
+    rows, columns = np.mgrid[:20, :30].astype(np.float32)
+    for x, y in ((29, 19), (0, 0), (29, 7), (12, 19)):
+        heatmap = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * SPREAD**2)).astype(np.float32)
+        (peak,) = find_peaks(heatmap, 0.3, 2)
+        assert peak[:2] == pytest.approx([x, y], abs=0.1)
+    truth = person(50, 40, 40, np.random.default_rng(0))[None]
+    truth[0, 4, :2] = 99, 60  # a wrist in the last column
+    found = people_from_maps(*maps(truth, 100, 100))
+    assert found[0, 4, :2] == pytest.approx([99, 60], abs=0.3)

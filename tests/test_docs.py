@@ -7,25 +7,28 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import cli
 import preprocess
 from synccontrol import config, families, presets
+from synccontrol.evaluate import __main__ as evaluation
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FEW_STEPS = ["--steps", "2", "--sync-steps", "1", "--quiet"]
 
 
-def commands() -> list[str]:
+def commands(start: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith("python ")]
+    return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
 
 
 def test_every_flag_stands_in_the_readme() -> None:
-    flags = {flag for action in cli.build_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    actions = [*cli.build_parser()._actions, *evaluation.build_parser()._actions]
+    flags = {flag for action in actions for flag in action.option_strings if flag.startswith("--")}
     named = {flag for flag in flags if not flag.startswith("--no-") and flag != "--help"}
     assert {flag for flag in named if f"`{flag}`" not in README} == set()
     assert set(re.findall(r"`(--[a-z-]+)`", README)) - flags == set()
@@ -42,6 +45,7 @@ def test_every_name_stands_in_the_readme() -> None:
         *config.WEIGHTS,
         *config.GRADIENTS,
         *config.STEP_SIZES,
+        *config.PROJECTIONS,
         *(module.__name__.rpartition(".")[2] for module in families._families().values()),
     }
     assert {name for name in names if f"`{name}`" not in README} == set()
@@ -53,7 +57,7 @@ def test_links_lead_somewhere() -> None:
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", commands("python cli.py"))
 def test_readme_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
@@ -64,6 +68,22 @@ def test_readme_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.M
         return
     assert cli.main([*argv, *FEW_STEPS, "--offline"]) == cli.DONE
     assert list((tmp_path / "out").rglob("*.png"))
+
+
+@pytest.mark.parametrize("command", commands("python -m synccontrol.evaluate"))
+def test_readme_evaluations_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    noise = np.random.default_rng(0)
+    for folder, count in (("out/plain", 2), ("out/mine", 2), ("guides", 2), ("photos", 4)):
+        Path(folder).mkdir(parents=True)
+        for number in range(count):  # 25 windows each: FID and KID want 50 of the montages and 100 of the reference
+            blocks = noise.integers(0, 255, (2, 50, 3), dtype=np.uint8)
+            picture = Image.fromarray(blocks).resize((800, 32), Image.Resampling.NEAREST)
+            picture.save(Path(folder) / f"{number}.png")
+    small = ["--window", "32", "--offline", "--draws", "20"]
+    assert evaluation.main([*shlex.split(command)[3:], *small]) == evaluation.DONE
+    assert Path("out/report/report.html").exists() == ("--output" in command)
 
 
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.name)

@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"config", "images", "codec"},
-    {"windows", "schedule", "objectives", "metadata"},
-    {"merge", "denoiser"},
+    {"config", "images", "codec", "layout"},
+    {"sphere"},
+    {"fitting", "windows", "schedule", "objectives", "metadata"},
+    {"merge", "denoiser", "poses"},
     {"sync", "families"},
     {"loop", "presets", "footprint"},
     {"montage"},

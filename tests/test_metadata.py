@@ -1,6 +1,7 @@
 """What is written into a picture can be read by others, and makes the picture again."""
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_another_program_reads_the_parameters(picture: Path) -> None:
     assert sampler.name == "DPM++ 2M"
     assert sampler.parameters["steps"] == "12"
     assert sampler.parameters["seed"] == "7" or sampler.parameters["seed"] == 7
+
+
+def test_a_sphere_says_so_to_viewers_and_nothing_else_does(picture: Path, tmp_path: Path) -> None:
+    with Image.open(picture) as flat:
+        assert metadata.XMP not in flat.info
+    path = tmp_path / "sphere.png"
+    metadata.save_png(Image.new("RGB", (640, 320)), path, {**SETTINGS, "projection": "equirectangular"})
+    with Image.open(path) as image:
+        packet = ElementTree.fromstring(image.info["XML:com.adobe.xmp"])
+    (description,) = packet.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    said = {name.rpartition("}")[2]: value for name, value in description.items() if "google.com/photos" in name}
+    assert said["ProjectionType"] == "equirectangular"
+    assert said["FullPanoWidthPixels"] == said["CroppedAreaImageWidthPixels"] == "640"
+    assert said["FullPanoHeightPixels"] == said["CroppedAreaImageHeightPixels"] == "320"
+    assert said["CroppedAreaLeftPixels"] == said["CroppedAreaTopPixels"] == "0"
 
 
 def test_settings_come_back(picture: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from preprocess.skeleton import COLOURS, JOINTS, LIMBS, draw, stick_width
 
-HEIGHT, WIDTH = 512, 300
+HEIGHT, WIDTH = 512, 520
 
 
 def standing() -> np.ndarray:
@@ -59,7 +59,22 @@ def test_joints_outside_the_picture_are_cut_off() -> None:
 
 
 def test_people_do_not_disturb_each_other() -> None:
-    other = standing() + np.float32([300, 0, 0])
+    other = standing() + np.float32([WIDTH, 0, 0])
     both = draw(np.concatenate([standing(), other]), HEIGHT, 2 * WIDTH)
     assert np.array_equal(both[:, :WIDTH], draw(standing(), HEIGHT, WIDTH))
     assert np.array_equal(both[:, WIDTH:], draw(standing(), HEIGHT, WIDTH))
+
+
+def test_sticks_follow_the_window_or_else_the_shorter_side() -> None:
+    person = standing()
+    thin = draw(person, 1024, WIDTH, window=256)
+    assert np.array_equal(thin[:512], draw(person, 512, WIDTH, window=256))
+    assert np.array_equal(draw(person, 2048, 512)[:512], draw(person, 512, 2048)[:, :512])
+    assert thin.any(axis=-1).sum() < draw(person, 1024, WIDTH).any(axis=-1).sum()
+
+
+@pytest.mark.parametrize("shift", [0, 100, -333])
+def test_a_ring_goes_on_at_the_other_end(shift: int) -> None:
+    person = standing() + np.float32([shift, 0, 0])
+    rolled = np.roll(draw(standing(), HEIGHT, WIDTH), shift, axis=1)
+    assert np.array_equal(draw(person, HEIGHT, WIDTH, loop=True), rolled)

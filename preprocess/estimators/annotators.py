@@ -13,7 +13,7 @@ import torch
 
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.hub import fetch, quiet, torch_device
+from preprocess.estimators.hub import OFFLINE_HINT, fetch, quiet, torch_device
 from preprocess.skeleton import JOINTS
 
 Bytes = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ OPENPOSE_FILE = "body_pose_model.pth"
 
 def midas(runtime: Runtime) -> Callable[[Bytes], Floats]:
     """Returns MiDaS 3.0 (DPT-hybrid) as a function from an RGB picture to nearness."""
-    with _controlnet_aux():
+    with controlnet_aux():
         from controlnet_aux.midas import MidasDetector
     weights = _weights(MIDAS_FILE, runtime)
     with quiet():
@@ -41,7 +41,7 @@ def leres(runtime: Runtime) -> Callable[[Bytes], Floats]:
     Only its depth network is loaded: the package's own loader also builds the merging network of "LeReS++", which
     reads the flags of the running program.
     """
-    with _controlnet_aux():
+    with controlnet_aux():
         from controlnet_aux.leres import LeresDetector
         from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
         from controlnet_aux.leres.leres.net_tools import strip_prefix_if_present
@@ -59,7 +59,7 @@ def openpose(runtime: Runtime) -> Callable[[Bytes], Floats]:
 
     Its licence (CMU) allows non-commercial use only.
     """
-    with _controlnet_aux():
+    with controlnet_aux():
         from controlnet_aux.open_pose import OpenposeDetector
         from controlnet_aux.open_pose.body import Body
     weights = _weights(OPENPOSE_FILE, runtime)
@@ -98,16 +98,22 @@ def _weights(file: str, runtime: Runtime) -> Path:
 
 
 @contextmanager
-def _controlnet_aux() -> Iterator[None]:
-    """Imports parts of controlnet_aux without its warnings and without the environment variables it sets."""
+def controlnet_aux(hint: str = OFFLINE_HINT) -> Iterator[None]:
+    """Imports parts of controlnet_aux without its warnings and without the environment variables it sets.
+
+    Args:
+        hint: What works without the package, for the error.
+
+    Raises:
+        DetectorError: The package cannot be imported.
+    """
     environment = dict(os.environ)
     try:
         with quiet():
             yield
     except ImportError as error:
         raise DetectorError(
-            f"controlnet_aux cannot be imported ({error}); pip install controlnet_aux==0.0.10, "
-            "or use the detector 'tiny'"
+            f"controlnet_aux cannot be imported ({error}); pip install controlnet_aux==0.0.10, or {hint}"
         ) from error
     finally:
         for name in set(os.environ) - set(environment):

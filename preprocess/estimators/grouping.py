@@ -60,7 +60,7 @@ def find_peaks(heatmap: Floats, threshold: float, radius: int) -> Floats:
     highest = cv2.dilate(heatmap, window, borderType=cv2.BORDER_CONSTANT, borderValue=0.0)
     rows, columns = np.nonzero((heatmap >= threshold) & (heatmap == highest))
     heights = heatmap[rows, columns]
-    padded = np.pad(heatmap, 1, mode="edge")
+    padded = np.pad(heatmap, 1, mode="reflect")  # a peak at the border stays in its cell
     x = columns + _vertex(padded[rows + 1, columns], heights, padded[rows + 1, columns + 2])
     y = rows + _vertex(padded[rows, columns + 1], heights, padded[rows + 2, columns + 1])
     order = np.argsort(-heights, kind="stable")

@@ -20,7 +20,7 @@ ANSWER_SECONDS = 5.0  # how long the hub may take to say whether it has a model
 OFFLINE_HINT = "the detector 'tiny' needs no download"
 
 
-def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime) -> Loaded:
+def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime, hint: str = OFFLINE_HINT) -> Loaded:
     """Returns what `load` makes of a model, without the network where that is possible.
 
     Args:
@@ -28,6 +28,7 @@ def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime) -> Loade
             where a file is missing, and ValueError where the model is of another kind.
         model: A hub id or a folder.
         runtime: Whether the network may be used.
+        hint: What works without the model, for the error.
 
     Raises:
         DetectorError: The model is not on this machine, and the network is off, does not answer or has no such model.
@@ -39,16 +40,14 @@ def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime) -> Loade
             return load(True)
         except (OSError, ValueError) as error:
             if Path(model).exists() or isinstance(error, ValueError):
-                raise DetectorError(f"'{model}' cannot be used: {_first_line(error)}; {OFFLINE_HINT}") from error
+                raise DetectorError(f"'{model}' cannot be used: {first_line(error)}; {hint}") from error
         if runtime.offline or huggingface_hub.constants.HF_HUB_OFFLINE:
-            raise DetectorError(
-                f"'{model}' has not been downloaded and downloads are off; allow them, or {OFFLINE_HINT}"
-            )
-        _ask(model)
+            raise DetectorError(f"'{model}' has not been downloaded and downloads are off; allow them, or {hint}")
+        _ask(model, hint)
         try:
             return load(False)
         except (OSError, ValueError) as error:
-            raise DetectorError(f"'{model}' cannot be downloaded: {_first_line(error)}; {OFFLINE_HINT}") from error
+            raise DetectorError(f"'{model}' cannot be downloaded: {first_line(error)}; {hint}") from error
 
 
 def torch_device(name: str) -> torch.device:
@@ -60,7 +59,7 @@ def torch_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise DetectorError(f"device '{name}' cannot be used: {_first_line(error)}; use cpu") from error
+        raise DetectorError(f"device '{name}' cannot be used: {first_line(error)}; use cpu") from error
 
 
 @contextlib.contextmanager
@@ -75,7 +74,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _ask(model: str) -> None:
+def _ask(model: str, hint: str) -> None:
     """Asks the hub whether it has `model`, so that an unreachable hub costs seconds and not a round of retries."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -83,13 +82,14 @@ def _ask(model: str) -> None:
     try:
         huggingface_hub.HfApi().model_info(model, timeout=ANSWER_SECONDS)
     except (HfHubHTTPError, HFValidationError) as error:
-        raise DetectorError(f"the hub does not give '{model}': {_first_line(error)}; {OFFLINE_HINT}") from error
+        raise DetectorError(f"the hub does not give '{model}': {first_line(error)}; {hint}") from error
     except Exception as error:  # which library reports a dead network depends on the version of huggingface_hub
         raise DetectorError(
             f"'{model}' has not been downloaded and the hub cannot be reached ({type(error).__name__}); "
-            f"connect once to download it, or {OFFLINE_HINT}"
+            f"connect once to download it, or {hint}"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of what an error says, or its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

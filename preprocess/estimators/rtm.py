@@ -1,4 +1,8 @@
-"""People by RTMPose, with the package rtmlib: a person detector, then the joints of every person."""
+"""People by RTMPose, with the package rtmlib: a person detector, then the joints of every person.
+
+The person detector fits a picture into a square, in which the people of a long one are tiny, so it is shown slices as
+well. The joints are looked for in the full picture, at its own resolution.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ from urllib.parse import urlparse
 import numpy as np
 import numpy.typing as npt
 
+from preprocess import boxes, people
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.hub import OFFLINE_HINT, quiet
 from preprocess.skeleton import JOINTS
+from preprocess.views import Sight
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -35,20 +41,21 @@ class RtmPose:
         models = Body.MODE[MODE]
         files = {name: _checkpoint(models[name], runtime) for name in ("det", "pose")}
         with quiet():
-            self.find = YOLOX(files["det"], model_input_size=models["det_input_size"], device=runtime.device)
+            find = YOLOX(files["det"], model_input_size=models["det_input_size"], device=runtime.device)
             self.estimate = RTMPose(
                 files["pose"], model_input_size=models["pose_input_size"], to_openpose=True, device=runtime.device
             )
+        self.find = boxes.in_views(find, Sight(side=max(models["det_input_size"]), letterboxes=True))
 
     def __call__(self, picture: Bytes) -> Floats:
         """Returns the people (n, 18, 3) in an RGB picture (H, W, 3): x px, y px, confidence."""
         mirrored_channels = np.ascontiguousarray(picture[..., ::-1])
-        boxes = self.find(mirrored_channels)
-        if len(boxes) == 0:  # given no box, RTMPose takes the whole picture for a person
+        found = self.find(mirrored_channels)
+        if len(found) == 0:  # given no box, RTMPose takes the whole picture for a person
             return np.zeros((0, len(JOINTS), 3), np.float32)
-        places, scores = self.estimate(mirrored_channels, bboxes=boxes)
+        places, scores = self.estimate(mirrored_channels, bboxes=found)
         confidence = np.where(scores >= SEEN, scores, 0)
-        return np.concatenate([places, confidence[..., None]], axis=2).astype(np.float32)
+        return people.merge(np.concatenate([places, confidence[..., None]], axis=2).astype(np.float32))
 
 
 def _checkpoint(url: str, runtime: Runtime) -> str:

@@ -21,6 +21,7 @@ DISTANCE_KINDS = ("glpn", "tipsv2_dpt", "zoedepth")  # predict metres
 NEARNESS_KINDS = ("depth_pro",)  # its raw prediction is inverse depth; only transformers' post-processing inverts it
 METRIC_FLAG_KINDS = ("depth_anything", "prompt_depth_anything")  # metres or inverse depth, as their config says
 METRIC_DPT_BACKBONES = ("dinov2",)  # the DPT heads on DINOv2 predict metres, all others inverse depth
+UNSIZED_SIDE = 480  # px, for models whose processor names no size: the height of GLPN's training pictures
 NEAREST_PERCENT = 1.0  # of the pixels may be nearer than what counts as nearest; single pixels must not set the scale
 
 
@@ -29,6 +30,9 @@ class TransformersDepth:
 
     The picture's shorter side is fitted to the height the model was trained at and its aspect is kept: the models'
     own processors squash wide pictures. Models that take one square size only see the picture squashed to it.
+
+    Attributes:
+        side: The height that the model was trained at, px.
     """
 
     def __init__(self, model: str, runtime: Runtime, output: str) -> None:
@@ -36,6 +40,7 @@ class TransformersDepth:
         network, values = fetch(lambda local: _load(model, local), model, runtime)
         self.network = network.to(self.device).eval()
         self.values = values
+        self.side = int((values.get("size") or {}).get("height", UNSIZED_SIDE))
         self.gives_distance = gives_distance(network.config, model) if output == "auto" else output == "distance"
 
     @torch.inference_mode()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import preprocess
-from preprocess.control import Runtime
+from preprocess import pose
 from synccontrol import fitting, images
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate.bootstrap import summary
@@ -119,26 +119,15 @@ def reader(control: str, detector: str | None, settings: Settings) -> Reader:
         preprocess.PreprocessError: no such control type or detector, or its weights cannot be had.
     """
     detect = preprocess.load(control, detector, device=settings.device, offline=settings.offline)
-    if control != "pose":
-        return lambda picture: np.asarray(detect(picture).convert("L"), np.float32)
-    estimate = _people(detector or preprocess.detectors(control)[0], settings)
-    return lambda picture: estimate(np.asarray(picture))
+    if control == "pose":
+        return lambda picture: _people(detect(picture))
+    return lambda picture: np.asarray(detect(picture).convert("L"), np.float32)
 
 
-def _people(detector: str, settings: Settings) -> Callable[[npt.NDArray[np.uint8]], Array]:
-    """Returns the pose estimator of a detector, which `preprocess.load` has found to exist."""
-    runtime = Runtime(device=settings.device, offline=settings.offline)
-    if detector == "openpose":
-        from preprocess.estimators.annotators import openpose
-
-        return openpose(runtime)
-    if detector == "rtmlib":
-        from preprocess.estimators.rtm import RtmPose
-
-        return RtmPose(runtime)
-    from preprocess.estimators.bundled import BundledPose
-
-    return BundledPose(settings.device)
+def _people(pose_map: Image.Image) -> Array:
+    found = pose.poses_of(pose_map)
+    assert found is not None  # detectors draw what they find
+    return found.people
 
 
 def check(gallery: Gallery, settings: Settings) -> None:

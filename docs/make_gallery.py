@@ -1,0 +1,77 @@
+"""Draws the gallery, what the bundled model makes of every guide: python -m docs.make_gallery"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+import preprocess
+from docs.make_images import ROOT, stack
+from synccontrol import Montage, WindowConfig, images, presets
+
+FOLDER = ROOT / "docs" / "gallery"
+PAGE = ROOT / "docs" / "gallery.md"
+WIDTH = 1152  # px on the page: three quarters of the guides
+INTRODUCTION = """# Gallery
+
+What the bundled model makes of the guides in [`examples/guides/`](../examples/guides), with its own settings and seed 0.
+Each sheet shows the guide; then, for every control, the control map and the pictures that follow it, in the order of
+the prompts below it. `python -m docs.make_gallery` draws this page again.
+"""
+Takes = Mapping[str, Sequence[str]]  # control -> prompts
+GUIDES: Mapping[str, Takes] = {
+    "valley": {
+        "depth": ("a mountain valley at sunset", "a snowy landscape at night"),
+        "canny": ("alpine peaks on an overcast day",),
+    },
+    "lake": {"depth": ("a mountain lake at dawn",), "canny": ("a lake at sunset", "a lake at night")},
+    "desert": {"depth": ("a desert at noon", "green hills at dawn"), "canny": ("a desert at sunset",)},
+    "forest": {"depth": ("a pine forest in the morning",), "canny": ("a forest at night", "a snowy forest at noon")},
+    "city": {"depth": ("a city at sunset",), "canny": ("a city skyline at night", "a city on an overcast day")},
+    "sea": {"depth": ("the sea at night",), "canny": ("the sea at dawn", "the sea on a sunny day")},
+    "people": {
+        "pose": ("people on a meadow, noon", "people in the snow at dawn", "people in a desert at sunset"),
+        "depth": ("people on a meadow at sunset",),
+        "canny": ("people on a meadow, noon",),
+    },
+    "ring": {"depth": ("a snowy mountain range at dawn",), "canny": ("alpine peaks at night",)},
+    "shapes": {"depth": ("green hills on a sunny day",), "canny": ("green hills on a sunny day", "a city at sunset")},
+    "photograph": {"depth": ("alpine peaks at sunset",), "canny": ("mountains on an overcast day",)},
+}
+
+
+def sheet(guide: str, takes: Takes, montages: Mapping[str, Montage]) -> list[Image.Image]:
+    """Returns a guide and, for every control, its map and a picture for every prompt."""
+    picture = images.open_image(ROOT / "examples" / "guides" / f"{guide}.png")
+    loop = guide == "ring"
+    windows = WindowConfig(weights=presets.PRESETS["tiny"].defaults.windows.weights, loop=loop)
+    rows = [picture]
+    for control, prompts in takes.items():
+        control_map = preprocess.load(control, loop=loop)(picture)
+        rows += [control_map, *(montages[control](prompt, control_map, windows=windows).image for prompt in prompts)]
+    return rows
+
+
+def page() -> str:
+    """Returns the page's text."""
+    parts = [INTRODUCTION]
+    for guide, takes in GUIDES.items():
+        listed = "; ".join(f"{control}: " + ", ".join(f'"{p}"' for p in prompts) for control, prompts in takes.items())
+        closed = " Drawn with `--loop`: the right edge continues at the left." if guide == "ring" else ""
+        parts.append(f"## {guide.capitalize()}\n\n![{listed}](gallery/{guide}.jpg)\n\n{listed}.{closed}\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Writes `docs/gallery.md` and its pictures."""
+    FOLDER.mkdir(exist_ok=True)
+    montages = {control: Montage.from_pretrained("tiny", controls=[control]) for control in ("depth", "canny", "pose")}
+    for guide, takes in GUIDES.items():
+        rows = sheet(guide, takes, montages)
+        small = [row.resize((WIDTH, round(row.height * WIDTH / row.width)), Image.Resampling.LANCZOS) for row in rows]
+        stack(small, FOLDER / f"{guide}.jpg")
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

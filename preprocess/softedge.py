@@ -1,0 +1,84 @@
+"""Soft edges: outlines in shades of grey on black, as strong as they are sure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from preprocess.control import ControlType, Detector, Runtime
+from preprocess.estimators.checkpoints import Source, named_by
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+NETWORKS = ("hed", "pidi", "teed")
+HINT = "the detector 'sobel' needs no download"
+SAFE_LEVELS = 2  # steps from black to white
+SOFTNESS = 1.5  # px: deviation of the blur before slopes are measured
+SOBEL_SCALE = 1 / 8  # makes slopes per pixel of what Sobel's filter adds up
+FULL_STEP = 64.0  # of 255: a step of so much is an edge of full strength
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftEdgeOptions:
+    """How the strength of edges becomes grey."""
+
+    safe: bool = False  # three greys only, which hide no faint copy of the guide: more robust, less exact
+
+
+def slopes(picture: Bytes) -> Floats:
+    """Returns how steep an RGB picture (H, W, 3) is in its steepest colour: (H, W), 1 where it takes a full step.
+
+    Source: the slope of a blurred picture (Marr and Hildreth, 1980; Sobel's filter); a step of height a, blurred by s,
+    is a / (s sqrt(2 pi)) steep.
+    """
+    smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), SOFTNESS)
+    right, down = (cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, scale=SOBEL_SCALE) for dx in (1, 0))
+    steep: Floats = cv2.magnitude(right, down).max(axis=2) * (SOFTNESS * math.sqrt(2 * math.pi) / FULL_STEP)
+    return steep.clip(0, 1)
+
+
+def edge_map(strength: Floats, safe: bool) -> Image.Image:
+    """Returns the strength of edges (H, W) in 0..1 as an RGB picture, strong = white.
+
+    Args:
+        strength: Of edges.
+        safe: Whether it is cut to 0, 0.5 and 1 (ControlNet 1.1, `safe_step`).
+    """
+    if safe:
+        levels = np.floor(strength * (SAFE_LEVELS + 1)).clip(0, SAFE_LEVELS)
+        strength = np.asarray(levels / SAFE_LEVELS, np.float32)
+    return Image.fromarray((strength * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _sobel(options: SoftEdgeOptions, runtime: Runtime) -> Detector:
+    return lambda guide: edge_map(slopes(np.asarray(guide)), options.safe)
+
+
+def _network(name: str, folder: str | None = None) -> Callable[[SoftEdgeOptions, Runtime], Detector]:
+    def build(options: SoftEdgeOptions, runtime: Runtime) -> Detector:
+        from preprocess.estimators.line_networks import edges
+
+        estimate = edges(name, Source(runtime=runtime, hint=HINT, folder=folder))
+        return lambda guide: edge_map(estimate(np.asarray(guide)), options.safe)
+
+    return build
+
+
+def _from_folder(folder: str, options: SoftEdgeOptions, runtime: Runtime) -> Detector:
+    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+
+
+CONTROL = ControlType(
+    options=SoftEdgeOptions,
+    detectors={**{name: _network(name) for name in NETWORKS}, "sobel": _sobel},
+    default="hed",
+    from_id=_from_folder,
+    id_kinds="a folder with its weights",
+)
