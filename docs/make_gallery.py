@@ -1,7 +1,6 @@
 """Draws the gallery, what the bundled model makes of every guide: python -m docs.make_gallery"""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from PIL import Image
 
@@ -14,7 +13,7 @@ PAGE = ROOT / "docs" / "gallery.md"
 WIDTH = 1152  # px on the page: three quarters of the guides
 INTRODUCTION = """# Gallery
 
-What the bundled model makes of the guides in [`examples/guides/`](../examples/guides), with its own settings and seed 0.
+What the bundled model makes of the guides in [`examples/guides/`](../examples/guides), with its own settings, seed 0.
 Each sheet shows the guide; then, for every control, the control map and the pictures that follow it, in the order of
 the prompts below it. `python -m docs.make_gallery` draws this page again.
 """
