@@ -2,12 +2,15 @@
 
 Control: maps read again off montages drawn under the exact maps of rendered scenes, with the control on and off.
 Coherence: montages of a vague prompt with sync off and on. Fidelity: windows of captions against rendered windows.
+Pictures that are in the folder already are not drawn again: name another one for another model.
 """
 
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +24,15 @@ from synccontrol.evaluate.control import depth_rmse, edge_f1
 from synccontrol.evaluate.keypoints import pck
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.score import score
+from synccontrol.montage import Result
 from training.cache import HELD_OUT, edges
 from training.measure import TOLERANCE, Classifier, train_classifier
 from training.networks import CONTROLS
 from training.render import BIOMES, TIMES, Scene, render
 from training.samples import VAGUE, Picture, control_map, draw_windows, pipeline
 
-HEIGHT, WIDTH = 256, 1536  # px of a montage
+HEIGHT, WIDTH = 256, 1536  # px of a montage that follows a control
+VAGUE_WIDTH = 1024  # px of a montage of the vague prompt
 MODEL = Path("synccontrol/models/tiny")
 STRIP = 8  # windows that are drawn at once, and side by side in one file
 DRAWS, SEED = 2000, 0  # of the bootstrap
@@ -80,8 +85,8 @@ def measure_control(control: str, count: int, folder: Path) -> dict[str, Figure]
         guide = Image.fromarray(control_map(scene, control))
         for name, scale in (("on", 1.0), ("off", 0.0)):
             sampling = replace(montage.defaults.sampling, control_scale=scale)
-            drawn = montage(scene.caption, guide, seed=number, sampling=sampling).image
-            drawn.save(folder / f"{control}-{name}-{number}.png")
+            draw = partial(montage, scene.caption, guide, seed=number, sampling=sampling)
+            drawn = _kept(folder / f"{control}-{name}-{number}.png", draw)
             scores[name].append(reader.score(control, np.asarray(drawn), scene))
         scores["rendered"].append(reader.score(control, scene.image, scene))
     return {name: figure(values) for name, values in scores.items()}
@@ -95,14 +100,22 @@ def measure_coherence(seeds: int, classifier: Classifier, folder: Path) -> dict[
         apart, agreeing = [], []
         for seed in range(seeds):
             sync = replace(montage.defaults.sync, weight=weight)
-            drawn = montage(VAGUE, height=HEIGHT, width=WIDTH, seed=seed, sync=sync).image
-            drawn.save(folder / f"{name.replace(' ', '-')}-{seed}.png")
-            windows = [drawn.crop((left, 0, left + HEIGHT, HEIGHT)) for left in range(0, WIDTH, HEIGHT)]
+            draw = partial(montage, VAGUE, height=HEIGHT, width=VAGUE_WIDTH, seed=seed, sync=sync)
+            drawn = _kept(folder / f"{name.replace(' ', '-')}-{seed}.png", draw)
+            windows = [drawn.crop((left, 0, left + HEIGHT, HEIGHT)) for left in range(0, VAGUE_WIDTH, HEIGHT)]
             apart.append(_mean_distance([2 * images.to_tensor(window) - 1 for window in windows], distance))
             times, _ = classifier.names([np.asarray(window) for window in windows])
             agreeing.append(Counter(times).most_common(1)[0][1] / len(times))
         found[name] = {"pairwise ST-LPIPS(VGG)": figure(apart), "windows of the commonest time": figure(agreeing)}
     return found
+
+
+def _kept(path: Path, draw: Callable[[], Result]) -> Image.Image:
+    """Return the picture in a file, drawn first if there is none."""
+    if not path.exists():
+        draw().image.save(path)
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
 
 
 @torch.no_grad()
