@@ -67,7 +67,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             "(a download of about 5 GB; a GPU with 8 GB or more)",
             licence="MIT",
             defaults=Defaults(
-                sampling=SamplingConfig(steps=25, guidance_scale=4.0),
+                sampling=SamplingConfig(steps=25, guidance_scale=4.0, control_scale=1.5),
                 windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
                 sync=SyncConfig(weight=10.0, gradient="x0", step_size="rms", objective="stlpips", shrink=2),
             ),

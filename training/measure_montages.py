@@ -83,7 +83,7 @@ def measure_control(control: str, count: int, folder: Path) -> dict[str, Figure]
     scores: dict[str, list[float]] = {"on": [], "off": [], "rendered": []}
     for number, scene in enumerate(scenes_of(control, count)):
         guide = Image.fromarray(control_map(scene, control))
-        for name, scale in (("on", 1.0), ("off", 0.0)):
+        for name, scale in (("on", montage.defaults.sampling.control_scale), ("off", 0.0)):
             sampling = replace(montage.defaults.sampling, control_scale=scale)
             draw = partial(montage, scene.caption, guide, seed=number, sampling=sampling)
             drawn = _kept(folder / f"{control}-{name}-{number}.png", draw)

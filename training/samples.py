@@ -55,7 +55,7 @@ def draw_windows(
     prompts: list[str],
     maps: list[Picture],
     *,
-    strength: float = 1.0,
+    strength: float = 1.5,
     steps: int = 25,
     guidance: float = 4.0,
     seed: int = 0,

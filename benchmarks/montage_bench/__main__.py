@@ -124,7 +124,8 @@ def _about(args: argparse.Namespace, studio: draw.Studio) -> dict[str, str]:
     return {
         "Model": args.model,
         "Size": f"{studio.width}x{studio.height} px, windows of {studio.window} px, stride {studio.stride} px",
-        "Sampling": f"{sampling.steps} steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler} scheduler",
+        "Sampling": f"{sampling.steps} steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler} scheduler, "
+        f"control scale {sampling.control_scale:g}",
         "Objective of sync": str(studio.defaults.sync.objective),
         "Machine": f"{platform.machine()}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "Command": f"`python -m benchmarks.montage_bench --model {args.model} --width {studio.width} "

@@ -13,6 +13,7 @@ from benchmarks.montage_bench.methods import ALL_STEPS, RENDERED, Method, method
 from synccontrol import Montage, SamplingConfig, metadata, presets
 from synccontrol.evaluate import timings
 
+CONTROL_SCALE = 1.0  # the published strength, for every model and method
 TRIAL_STEPS = 2  # of the pictures that time the machine
 
 
@@ -70,7 +71,8 @@ class Studio:
         self.model = model
         self._device, self._dtype, self._offline = device, presets.DTYPES[dtype], offline
         defaults = presets.defaults(model, offline)
-        self.defaults = replace(defaults, sampling=replace(defaults.sampling, steps=steps or defaults.sampling.steps))
+        sampling = replace(defaults.sampling, steps=steps or defaults.sampling.steps, control_scale=CONTROL_SCALE)
+        self.defaults = replace(defaults, sampling=sampling)
         self.geometry = presets.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
