@@ -1,4 +1,4 @@
-"""Draws the gallery, what the bundled model makes of every guide: python -m docs.make_gallery"""
+"""Draws the gallery, what the bundled model makes of guides: python -m docs.make_gallery"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,45 +6,38 @@ from PIL import Image
 
 import preprocess
 from docs.make_images import ROOT, stack
-from synccontrol import Montage, WindowConfig, images, presets
+from synccontrol import Montage, images
 
 FOLDER = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"
 WIDTH = 1152  # px on the page: three quarters of the guides
 INTRODUCTION = """# Gallery
 
-What the bundled model makes of the guides in [`examples/guides/`](../examples/guides), with its own settings, seed 0.
+What the bundled model makes of guides in [`examples/guides/`](../examples/guides), with its own settings, seed 0.
 Each sheet shows the guide; then, for every control, the control map and the pictures that follow it, in the order of
 the prompts below it. `python -m docs.make_gallery` draws this page again.
 """
 Takes = Mapping[str, Sequence[str]]  # control -> prompts
 GUIDES: Mapping[str, Takes] = {
     "valley": {"depth": ("a mountain valley at sunset",), "canny": ("alpine peaks on an overcast day",)},
-    "lake": {"depth": ("a mountain lake at dawn",), "canny": ("a lake at night",)},
-    "desert": {"depth": ("green hills at dawn",), "canny": ("a desert at sunset",)},
-    "forest": {"depth": ("a pine forest in the morning",), "canny": ("a snowy forest at noon",)},
-    "city": {"depth": ("a city at sunset",), "canny": ("a city skyline at night",)},
-    "sea": {"depth": ("the sea at night",), "canny": ("the sea on a sunny day",)},
     "people": {
         "pose": ("people on a meadow, noon", "people in a desert at sunset"),
         "depth": ("people in the snow at dawn",),
-        "canny": ("people on a meadow on an overcast day",),
     },
-    "ring": {"depth": ("a snowy mountain range at dawn",)},
-    "shapes": {"depth": ("green hills on a sunny day",), "canny": ("green hills at sunset",)},
-    "photograph": {"depth": ("alpine peaks at sunset",), "canny": ("mountains on an overcast day",)},
+    "city": {"canny": ("a city skyline at night",)},
+    "shapes": {"canny": ("green hills on a sunny day",)},
+    "photograph": {"depth": ("alpine peaks at sunset",)},
+    "lake": {"canny": ("a mountain lake at dawn",)},
 }
 
 
 def sheet(guide: str, takes: Takes, montages: Mapping[str, Montage]) -> list[Image.Image]:
     """Returns a guide and, for every control, its map and a picture for every prompt."""
     picture = images.open_image(ROOT / "examples" / "guides" / f"{guide}.png")
-    loop = guide == "ring"
-    windows = WindowConfig(weights=presets.PRESETS["tiny"].defaults.windows.weights, loop=loop)
     rows = [picture]
     for control, prompts in takes.items():
-        control_map = preprocess.load(control, loop=loop)(picture)
-        rows += [control_map, *(montages[control](prompt, control_map, windows=windows).image for prompt in prompts)]
+        control_map = preprocess.load(control)(picture)
+        rows += [control_map, *(montages[control](prompt, control_map).image for prompt in prompts)]
     return rows
 
 
@@ -53,8 +46,7 @@ def page() -> str:
     parts = [INTRODUCTION]
     for guide, takes in GUIDES.items():
         listed = "; ".join(f"{control}: " + ", ".join(f'"{p}"' for p in prompts) for control, prompts in takes.items())
-        closed = " Drawn with `--loop`: the right edge continues at the left." if guide == "ring" else ""
-        parts.append(f"## {guide.capitalize()}\n\n![{listed}](gallery/{guide}.jpg)\n\n{listed}.{closed}\n")
+        parts.append(f"## {guide.capitalize()}\n\n![{listed}](gallery/{guide}.jpg)\n\n{listed}.\n")
     return "\n".join(parts)
 
 
