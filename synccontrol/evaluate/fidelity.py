@@ -19,7 +19,7 @@ from synccontrol.evaluate.measurement import Measurement, Progress, Settings
 from synccontrol.evaluate.networks import Eyes, from_hub
 from synccontrol.evaluate.pictures import Gallery, cut, grid, picture_files
 
-LEAST = 30  # windows of the montages, and of the reference, that KID needs
+LEAST = 50  # windows of the montages, and of the reference, that KID needs
 KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
 KID_SUBSETS = 20  # estimates whose mean is KID where the two sets differ in size
 NEIGHBOURS = 8  # K of KNN-GIQA (arXiv 2306.05178, section 5)
