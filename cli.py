@@ -7,28 +7,21 @@ import argparse
 import dataclasses
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags
-from synccontrol.errors import ConfigError, SyncControlError
+from synccontrol.errors import ConfigError
+from synccontrol.terminal import DONE, Parser, status
 
 CONFIGS = {"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig}
-DONE, ITEM_FAILED, BAD_INPUT = 0, 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    """Bad usage is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+ITEM_FAILED = 1  # the other statuses are those of `terminal`
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser; the flags of sampling, windows and sync come from the config classes."""
-    parser = _Parser(
+    parser = Parser(
         prog="cli.py",
         allow_abbrev=False,
         description="Makes one coherent wide picture that follows a guide.",
@@ -232,20 +225,7 @@ def _draw(montage: Any, jobs: Sequence[Any], recipe: Any, many: bool, quiet: boo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 1 an item failed, 2 bad usage or input."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of the libraries below; -W shows them
-    try:
-        return run(_parse(argv))
-    except SyncControlError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("error: interrupted; pictures that are written stay", file=sys.stderr)
-    except Exception as error:
-        if sys.flags.dev_mode:
-            raise
-        text = " ".join(str(error).split())
-        print(f"error: unexpected {type(error).__name__}: {text} (python -X dev shows where)", file=sys.stderr)
-    return BAD_INPUT
+    return status(lambda: run(_parse(argv)), "interrupted; pictures that are written stay")
 
 
 if __name__ == "__main__":

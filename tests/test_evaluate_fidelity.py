@@ -114,6 +114,22 @@ def test_pictures_like_the_reference_are_as_near_as_its_halves(folders: Path) ->
     assert [metric.split()[0] for metric, _ in skipped] == ["CLIP"]
 
 
+def test_the_reference_is_looked_at_once_and_again_when_it_changes(folders: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+    gallery, seen = open_gallery(folders / "montages", settings), []
+
+    def measured() -> list[float]:
+        found, _ = fidelity.measure(gallery, Eyes(gallery, settings), settings, seen.append)
+        return [figure.value for figure in found]
+
+    first = measured()
+    seen.clear()
+    assert measured() == first
+    assert not [line for line in seen if "reference" in line]
+    save(folders / "reference" / "0.png", 10 * SIDE, 99)
+    assert measured() != first
+
+
 def test_too_few_windows_are_refused_with_the_number_that_is_needed(folders: Path) -> None:
     settings = dataclasses.replace(SETTINGS, reference=folders / "reference")
     (folders / "montages" / "0.png").unlink()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"config", "images", "codec", "layout"},
+    {"config", "images", "codec", "layout", "terminal"},
     {"sphere"},
     {"fitting", "windows", "schedule", "objectives", "metadata"},
     {"merge", "denoiser", "poses"},

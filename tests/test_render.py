@@ -42,7 +42,7 @@ def test_same_seed_same_scene() -> None:
     assert first.caption == second.caption
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (256, 1000), (333, 500)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (192, 64), (256, 1000), (333, 500)])
 def test_any_size(height: int, width: int) -> None:
     scene = render(np.random.default_rng(1), height=height, width=width, people=1)
     assert scene.image.shape == (height, width, 3)

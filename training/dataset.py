@@ -19,7 +19,6 @@ from training.train_codec import pictures
 
 CELL = 8  # px
 PROMPT_DROP = 0.1  # share of windows that are trained without a prompt, for guidance
-CONTROLLED_SHARE = 0.75  # of windows
 CONTROL_SHARES = {"depth": 0.3, "canny": 0.24, "pose": 0.46}  # of the controlled windows
 _ENCODE_BATCH = 25
 _JOINTS_TO_COUNT = 9  # visible joints that make a figure at a window's edge count as one of its people
@@ -54,8 +53,11 @@ class Batch:
 class Windows:
     """Cuts windows out of the scenes of a cache."""
 
-    def __init__(self, cache: Path, latents: Path, tokenizer: CLIPTokenizer, rank: int, workers: int) -> None:
+    def __init__(
+        self, cache: Path, latents: Path, tokenizer: CLIPTokenizer, rank: int, workers: int, controlled_share: float
+    ) -> None:
         self.tokenizer = tokenizer
+        self.controlled_share = controlled_share
         self.latents: list[NDArray[np.float16]] = []
         self.depths: list[NDArray[np.uint8]] = []
         self.canny: list[NDArray[np.uint8]] = []
@@ -72,7 +74,7 @@ class Windows:
 
     def batch(self, rng: np.random.Generator, size: int, width: int) -> Batch:
         """Return `size` random windows, 256 px high and `width` px wide, with captions and control maps."""
-        controlled = max(1, round(CONTROLLED_SHARE * size))
+        controlled = max(1, round(self.controlled_share * size))
         controls = rng.choice(list(CONTROL_SHARES), controlled, p=list(CONTROL_SHARES.values())).tolist()
         taken: dict[str, list[tuple[Tensor, str, Tensor]]] = {control: [] for control in (*CONTROL_SHARES, "none")}
         for control in controls + ["none"] * (size - controlled):

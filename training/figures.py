@@ -97,6 +97,8 @@ def paint_people(
     """Paint `count` people side by side and return their joints (n, 18, 3), px.
 
     `ground` is the row of the horizon of the plane that they stand on; `near` the depth of that plane there."""
+    if not count:
+        return np.zeros((0, 18, 3), np.float32)
     scale, people = canvas.scale, []
     slot_count = max(count, int(canvas.width / (_ROOM * scale)))
     slots, slot_wide = rng.permutation(slot_count)[:count], canvas.width / slot_count
@@ -114,7 +116,7 @@ def paint_people(
         joints[:, 1] = joints[:, 1] * tall + foot - soles
         _paint_figure(canvas, rng, light, joints, tall, min(1.0, near + (1 - near) * nearness + 0.06))
         people.append(joints)
-    return np.stack(people) if people else np.zeros((0, 18, 3), np.float32)
+    return np.stack(people)
 
 
 def _paint_figure(

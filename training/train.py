@@ -70,6 +70,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=106, help="training time of the model, over all resumptions")
     parser.add_argument("--start", type=Path, help="an exported model to train further, e.g. synccontrol/models/tiny")
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help="at its peak")
+    parser.add_argument(
+        "--controlled-share", type=float, default=Plan.controlled_share, help="of the windows; 0 to 1, not 0"
+    )
     parser.add_argument("--device", default=Plan.device, help="where the model trains; cuda wants --workers 1")
     parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
     arguments = parser.parse_args()
@@ -87,6 +90,7 @@ def main() -> None:
             minutes=arguments.minutes,
             start=arguments.start,
             batch=arguments.batch,
+            controlled_share=arguments.controlled_share,
             learning_rate=arguments.learning_rate,
             device=arguments.device,
         ),

@@ -7,7 +7,6 @@ goes seed by seed, so that its cells are balanced at any time. --dry-run says ho
 import argparse
 import platform
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from tqdm import tqdm
 from benchmarks.montage_bench import draw, results, scoring
 from benchmarks.montage_bench.material import CONTROLS
 from benchmarks.montage_bench.methods import RENDERED
-from synccontrol.errors import ConfigError, SyncControlError
+from synccontrol.errors import ConfigError
 from synccontrol.evaluate import report
+from synccontrol.terminal import DONE, Parser, status
 
 RUN = "run.json"  # what all montages of a folder have in common
 PER_CELL, ALL_STEPS = 6, 4
@@ -28,7 +28,7 @@ SCORING = 0.75  # seconds a window, about, on two cores
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for montages, scores and results")
     parser.add_argument("--model", default="tiny", help="preset, diffusers folder or hub id (default: tiny)")
     parser.add_argument("--per-cell", type=int, default=PER_CELL, help="montages a method and control (default: 6)")
@@ -46,8 +46,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Draws, scores, and writes the results page."""
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit status: draws, scores, and writes the results page."""
     studio = draw.Studio(args.model, args.width, args.steps, device=args.device, dtype=args.dtype, offline=args.offline)
     names = args.methods or list(studio.methods)
     _check(args, studio, names)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     if jobs or args.dry_run:
         print(_forecast(studio, args, jobs), flush=True)
     if args.dry_run:
-        return
+        return DONE
     _remember(args, studio)
     studio.write_material(args.out, args.controls, args.per_cell)
     for job in tqdm(jobs, desc="drawing", unit="montage"):
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
     bar = tqdm(scored, desc="scoring fidelity", unit="method")
     whole = [one for name in bar if (one := scoring.score_fidelity(studio, args.out, name, offline))]
     print(results.write(studio, args.out, cells, whole, _about(args, studio)))
+    return DONE
 
 
 def _check(args: argparse.Namespace, studio: draw.Studio, names: Sequence[str]) -> None:
@@ -135,13 +136,7 @@ def _about(args: argparse.Namespace, studio: draw.Studio) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 bad usage or input."""
-    warnings.simplefilter("ignore")  # of the libraries below
-    try:
-        run(parse(argv))
-    except SyncControlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ import argparse
 import os
 import sys
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from synccontrol.errors import ConfigError, InputError, OutputError, SyncControlError
+from synccontrol.errors import InputError, OutputError
 from synccontrol.evaluate.measurement import GROUPS, Progress, Settings
+from synccontrol.terminal import DONE, Parser, status
 
 if TYPE_CHECKING:
     from synccontrol.evaluate.compare import Difference, Scored
 
-DONE, BAD_INPUT = 0, 2
 PAGE = "report.html"
 WIDTH = 100  # characters of a line of help
 DESCRIPTION = """Says how good montages (wide pictures made of many windows) are, in figures with 95 % intervals.
@@ -50,16 +49,9 @@ METRICS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Bad usage is one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser; its defaults are those of `Settings`."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m synccontrol.evaluate",
         usage="python -m synccontrol.evaluate FOLDER [FOLDER ...] [flags]",
         allow_abbrev=False,
@@ -167,8 +159,8 @@ def settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Scores the folders, prints the table, and writes the report where one is wanted."""
+def run(args: argparse.Namespace) -> int:
+    """Returns the exit status: scores the folders, prints the table, and writes the report where one is wanted."""
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     wanted = settings(args)
@@ -189,6 +181,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output is not None:
         _write(args.output, folders, found, wanted)
         print(f"\n{args.output / PAGE}")
+    return DONE
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -228,22 +221,7 @@ def _write(output: Path, folders: Sequence["Scored"], differences: Sequence["Dif
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 done, 2 bad usage or input."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of the libraries below; -W shows them
-    try:
-        run(build_parser().parse_args(argv))
-    except SyncControlError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-    except Exception as error:
-        if sys.flags.dev_mode:
-            raise
-        text = " ".join(str(error).split())
-        print(f"error: unexpected {type(error).__name__}: {text} (python -X dev shows where)", file=sys.stderr)
-    else:
-        return DONE
-    return BAD_INPUT
+    return status(lambda: run(build_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

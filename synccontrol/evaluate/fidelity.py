@@ -5,6 +5,7 @@ The published evaluation takes one random crop of each montage; here every non-o
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ HALVES = "reference against itself, in halves"
 
 Floats = npt.NDArray[np.float64]
 Skipped = list[tuple[str, str]]
+
+_last_reference: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}  # folders that are compared share it
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
@@ -155,13 +158,25 @@ def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress
         return measured, [*((metric, str(error)) for metric in metrics), *skipped]
     progress("fidelity: the montages")
     found = {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
-    reference = []
-    for path in picture_files(settings.reference):
-        progress(f"fidelity: reference {path.name}")
-        crops = cut(images.to_tensor(images.open_image(path)), gallery.window)
-        reference.append(eyes.see(settings.features, crops).pooled)
+    reference = _reference(picture_files(settings.reference), gallery.window, eyes, settings, progress)
     progress("fidelity: FID, KID, GIQA")
     return [*distances(metrics, found, reference, settings), *measured], skipped
+
+
+def _reference(
+    files: Sequence[Path], window: int, eyes: Eyes, settings: Settings, progress: Progress
+) -> tuple[Tensor, ...]:
+    """Returns the features (n, d) of the windows of each picture of the reference, from last time if it is the same."""
+    key = (settings.features, window, *((path, path.stat().st_mtime_ns) for path in files))
+    if key not in _last_reference:
+        found = []
+        for path in files:
+            progress(f"fidelity: reference {path.name}")
+            crops = cut(images.to_tensor(images.open_image(path)), window)
+            found.append(eyes.see(settings.features, crops).pooled)
+        _last_reference.clear()
+        _last_reference[key] = tuple(found)
+    return _last_reference[key]
 
 
 def distances(
