@@ -1,6 +1,7 @@
 """Draws the gallery, what the bundled model makes of guides: python -m docs.make_gallery"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -15,29 +16,38 @@ INTRODUCTION = """# Gallery
 
 What the bundled model makes of guides in [`examples/guides/`](../examples/guides), with its own settings, seed 0.
 Each sheet shows the guide; then, for every control, the control map and the pictures that follow it, in the order of
-the prompts below it. `python -m docs.make_gallery` draws this page again.
+the prompts below it; the ring's are rings too. `python -m docs.make_gallery` draws this page again.
 """
 Takes = Mapping[str, Sequence[str]]  # control -> prompts
 GUIDES: Mapping[str, Takes] = {
-    "valley": {"depth": ("a mountain valley at sunset",), "canny": ("alpine peaks on an overcast day",)},
+    "valley": {
+        "depth": ("a mountain valley at sunset", "snowy mountains at dawn"),
+        "canny": ("alpine peaks on an overcast day",),
+    },
     "people": {
         "pose": ("people on a meadow, noon", "people in a desert at sunset"),
         "depth": ("people in the snow at dawn",),
     },
-    "city": {"canny": ("a city skyline at night",)},
-    "shapes": {"canny": ("green hills on a sunny day",)},
-    "photograph": {"depth": ("alpine peaks at sunset",)},
-    "lake": {"canny": ("a mountain lake at dawn",)},
+    "city": {"canny": ("a city skyline at night", "a city at sunset"), "depth": ("a city on an overcast day",)},
+    "forest": {"depth": ("a pine forest in the morning", "a forest at sunset"), "canny": ("a forest at night",)},
+    "desert": {"canny": ("a desert at noon", "a desert at night"), "depth": ("sand dunes at sunset",)},
+    "lake": {"canny": ("a mountain lake at dawn",), "depth": ("a mountain lake at sunset",)},
+    "sea": {"depth": ("the sea at sunset",), "canny": ("the sea by day",)},
+    "shapes": {"canny": ("green hills on a sunny day", "a snowy landscape at dawn")},
+    "photograph": {"depth": ("alpine peaks at sunset",), "canny": ("mountains at noon",)},
+    "ring": {"depth": ("a landscape at noon", "a landscape at sunset")},
 }
+RINGS = frozenset({"ring"})  # guides whose right edge continues at the left, and so do their pictures
 
 
 def sheet(guide: str, takes: Takes, montages: Mapping[str, Montage]) -> list[Image.Image]:
     """Returns a guide and, for every control, its map and a picture for every prompt."""
-    picture = images.open_image(ROOT / "examples" / "guides" / f"{guide}.png")
+    picture, loop = images.open_image(ROOT / "examples" / "guides" / f"{guide}.png"), guide in RINGS
     rows = [picture]
     for control, prompts in takes.items():
-        control_map = preprocess.load(control)(picture)
-        rows += [control_map, *(montages[control](prompt, control_map).image for prompt in prompts)]
+        montage, control_map = montages[control], preprocess.load(control, loop=loop)(picture)
+        windows = replace(montage.defaults.windows, loop=loop)
+        rows += [control_map, *(montage(prompt, control_map, windows=windows).image for prompt in prompts)]
     return rows
 
 

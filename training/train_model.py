@@ -36,7 +36,7 @@ class Plan:
     )
     narrow_share: float = 0.7  # of that time on windows of half the width: landscapes look alike at every x
     batch: int = 5  # windows a process, twice as many narrow ones
-    controlled_share: float = 0.75  # of the windows; each costs half as much again as one from a prompt alone
+    controlled_share: float = 0.75  # of the windows; each costs more than twice one from a prompt alone
     learning_rate: float = 8e-4  # at its peak; cosine to a fiftieth
     warm_up: int = 200  # steps
     most_ema: float = 0.9985  # the average's decay when it has warmed up
