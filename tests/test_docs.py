@@ -13,7 +13,7 @@ from PIL import Image
 
 import cli
 import preprocess
-from synccontrol import config, families, presets
+from synccontrol import config, families, presets, terminal
 from synccontrol.evaluate import __main__ as evaluation
 
 ROOT = Path(__file__).parent.parent
@@ -64,9 +64,9 @@ def test_readme_commands_run(command: str, tmp_path: Path, monkeypatch: pytest.M
     argv = shlex.split(command)[2:]
     model = cli.build_parser().parse_args(argv).model
     if model != "tiny":  # a download: only planned here
-        assert cli.main([*argv, "--dry-run", "--offline"]) == cli.DONE
+        assert cli.main([*argv, "--dry-run", "--offline"]) == terminal.DONE
         return
-    assert cli.main([*argv, *FEW_STEPS, "--offline"]) == cli.DONE
+    assert cli.main([*argv, *FEW_STEPS, "--offline"]) == terminal.DONE
     assert list((tmp_path / "out").rglob("*.png"))
 
 

@@ -18,7 +18,7 @@ from preprocess.errors import FormatError
 from preprocess.openpose_json import Poses, load, read, write
 from preprocess.pose import draw, poses_of
 from preprocess.skeleton import JOINTS
-from synccontrol import fitting, poses
+from synccontrol import fitting, poses, terminal
 from synccontrol.errors import InputError
 from tests.test_preprocess_skeleton import standing
 from training.render import render
@@ -186,7 +186,7 @@ def test_the_command_line_takes_and_gives_json(
     flags = [*model, "--control", "pose", "--steps", "1", "--sync-steps", "0", "--quiet", "--save-control-map"]
     for source in (["--control-map", "given.json"], ["--control-map", "given.png"], ["--guide", "guide.png"]):
         name = Path(source[1]).suffix[1:] if source[0] == "--control-map" else "guided"
-        assert cli.main([*flags, *source, "--output", f"{name}.png"]) == cli.DONE, capsys.readouterr().err
+        assert cli.main([*flags, *source, "--output", f"{name}.png"]) == terminal.DONE, capsys.readouterr().err
     pictures = [np.asarray(Image.open(f"{name}{part}.png")) for name in ("json", "png") for part in ("", ".pose")]
     assert np.array_equal(pictures[0], pictures[2]) and np.array_equal(pictures[1], pictures[3])
     found = load(Path("guided.pose.json"))
@@ -194,5 +194,5 @@ def test_the_command_line_takes_and_gives_json(
     again = np.asarray(draw(found, window=64))
     assert np.mean(again != np.asarray(Image.open("guided.pose.png"))) < 0.01
     assert not Path("png.pose.json").exists()
-    assert cli.main(["--control", "canny", "--control-map", "given.json", "--quiet"]) == cli.BAD_INPUT
+    assert cli.main(["--control", "canny", "--control-map", "given.json", "--quiet"]) == terminal.BAD_INPUT
     assert "only pose is read from JSON" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from preprocess.mlsd import wireframe
 from preprocess.scribble import dark_lines, strokes
 from preprocess.softedge import FULL_STEP, edge_map, slopes
 from preprocess.tile import SOFTNESS
-from synccontrol import presets
+from synccontrol import presets, terminal
 from training.render import render
 
 WITHOUT_WEIGHTS = [
@@ -215,7 +215,7 @@ def test_a_missing_controlnet_is_said_before_weights_are_looked_for(
     scene(512, 256).save(tmp_path / "guide.png")
     argv = ["--control", "softedge", "--guide", str(tmp_path / "guide.png"), "--output", str(tmp_path / "out.png")]
     for extra in ([], ["--dry-run"]):
-        assert cli.main([*argv, "--offline", *extra]) == cli.BAD_INPUT
+        assert cli.main([*argv, "--offline", *extra]) == terminal.BAD_INPUT
         said = capsys.readouterr().err
         assert "model 'tiny' has no ControlNet for 'softedge': it has canny, depth, pose" in said
         assert said.count("\n") == 1
