@@ -20,6 +20,7 @@ from PIL import Image
 
 from training.cache import HELD_OUT
 from training.render import Scene, render
+from training.samples import control_map
 
 HEIGHT, WIDTH = 256, 1536  # px of a montage
 STRIDE = 128  # px between windows
@@ -38,13 +39,13 @@ def write(folder: Path, montages: int, reference: int) -> None:
     for number in range(montages):
         drawn = scene(number)
         Image.fromarray(drawn.image).save(folder / "montages" / f"{number:03d}.png")
-        Image.fromarray((255 * drawn.depth).round().astype(np.uint8)).save(folder / "guides" / f"{number:03d}.png")
+        Image.fromarray(control_map(drawn, "depth")).save(folder / "guides" / f"{number:03d}.png")
     for number in range(reference):
         Image.fromarray(scene(montages + number).image).save(folder / "reference" / f"{number:03d}.png")
 
 
-def command(folder: Path) -> list[str]:
-    """Returns the command that scores them."""
+def command() -> list[str]:
+    """Returns the command that scores them, to be run in their folder."""
     flags = ["--reference", "reference", "--guides", "guides", "--control", "depth", "--ready-maps", "--offline"]
     places = ["--window", str(HEIGHT), "--stride", str(STRIDE), "--output", "report"]
     return [sys.executable, "-m", "synccontrol.evaluate", "montages", *flags, *places]
@@ -62,7 +63,7 @@ def main() -> None:
         write(folder, arguments.montages, arguments.reference)
         environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
         start = time.perf_counter()
-        subprocess.run(command(folder), cwd=folder, env=environment, check=True)
+        subprocess.run(command(), cwd=folder, env=environment, check=True)
         seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {

@@ -18,17 +18,17 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see --help")
 
 
-def status(command: Callable[[], int], interrupted: str = "interrupted") -> int:
+def status(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Returns a command's exit status; 2 when it raises, having said in one line why.
 
     Args:
-        command: parses, runs, and returns the status.
+        command: parses, runs, and returns the status; None is 0.
         interrupted: what to say on Ctrl+C.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of the libraries below; -W shows them
     try:
-        return command()
+        return command() or DONE
     except SyncControlError as error:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:

@@ -42,9 +42,10 @@ def test_same_seed_same_scene() -> None:
     assert first.caption == second.caption
 
 
+@pytest.mark.parametrize("people", [0, 1])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (192, 64), (256, 1000), (333, 500)])
-def test_any_size(height: int, width: int) -> None:
-    scene = render(np.random.default_rng(1), height=height, width=width, people=1)
+def test_any_size(height: int, width: int, people: int) -> None:
+    scene = render(np.random.default_rng(1), height=height, width=width, people=people)
     assert scene.image.shape == (height, width, 3)
     assert scene.depth.shape == (height, width)
 

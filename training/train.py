@@ -71,11 +71,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="an exported model to train further, e.g. synccontrol/models/tiny")
     parser.add_argument("--learning-rate", type=float, default=Plan.learning_rate, help="at its peak")
     parser.add_argument(
-        "--controlled-share", type=float, default=Plan.controlled_share, help="of the windows; 0 to 1, not 0"
+        "--controlled-share", type=float, default=Plan.controlled_share, help="of the windows, above 0, at most 1"
     )
     parser.add_argument("--device", default=Plan.device, help="where the model trains; cuda wants --workers 1")
     parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
     arguments = parser.parse_args()
+    if not 0 < arguments.controlled_share <= 1:
+        parser.error(f"--controlled-share is {arguments.controlled_share}; it must be above 0 and at most 1")
     if arguments.device != "cpu" and arguments.workers > 1:
         parser.error(f"--device {arguments.device} trains in one process; add --workers 1")
     run(

@@ -19,7 +19,7 @@ from benchmarks.montage_bench.material import CONTROLS
 from benchmarks.montage_bench.methods import RENDERED
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import report
-from synccontrol.terminal import DONE, Parser, status
+from synccontrol.terminal import Parser, status
 
 RUN = "run.json"  # what all montages of a folder have in common
 PER_CELL, ALL_STEPS = 6, 4
@@ -46,8 +46,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Returns the exit status: draws, scores, and writes the results page."""
+def run(args: argparse.Namespace) -> None:
+    """Draws, scores, and writes the results page."""
     studio = draw.Studio(args.model, args.width, args.steps, device=args.device, dtype=args.dtype, offline=args.offline)
     names = args.methods or list(studio.methods)
     _check(args, studio, names)
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if jobs or args.dry_run:
         print(_forecast(studio, args, jobs), flush=True)
     if args.dry_run:
-        return DONE
+        return
     _remember(args, studio)
     studio.write_material(args.out, args.controls, args.per_cell)
     for job in tqdm(jobs, desc="drawing", unit="montage"):
@@ -69,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
     bar = tqdm(scored, desc="scoring fidelity", unit="method")
     whole = [one for name in bar if (one := scoring.score_fidelity(studio, args.out, name, offline))]
     print(results.write(studio, args.out, cells, whole, _about(args, studio)))
-    return DONE
 
 
 def _check(args: argparse.Namespace, studio: draw.Studio, names: Sequence[str]) -> None:

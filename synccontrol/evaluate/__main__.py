@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from synccontrol.errors import InputError, OutputError
 from synccontrol.evaluate.measurement import GROUPS, Progress, Settings
-from synccontrol.terminal import DONE, Parser, status
+from synccontrol.terminal import Parser, status
 
 if TYPE_CHECKING:
     from synccontrol.evaluate.compare import Difference, Scored
@@ -159,8 +159,8 @@ def settings(args: argparse.Namespace) -> Settings:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Returns the exit status: scores the folders, prints the table, and writes the report where one is wanted."""
+def run(args: argparse.Namespace) -> None:
+    """Scores the folders, prints the table, and writes the report where one is wanted."""
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     wanted = settings(args)
@@ -181,7 +181,6 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         _write(args.output, folders, found, wanted)
         print(f"\n{args.output / PAGE}")
-    return DONE
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
