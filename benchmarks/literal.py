@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, objectives
-from tests.published import Objective, Published, Settings, map_tensor
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.sampling import objectives
+from tests.sampling.published import Objective, Published, Settings, map_tensor
 
 PROMPT = "mountains behind a lake at sunset"
 BATCHES = (1, 4, 8)
@@ -113,7 +114,7 @@ class Bench:
             stride=options.stride,
             sync_weight=options.sync_weight,
             sync_steps=options.sync_steps,
-            clamp=False,  # as `Montage`; see tests/test_published.py
+            clamp=False,  # as `Montage`; see tests/sampling/test_published.py
         )
         for part in (self.pipe.unet, self.pipe.controlnet, self.pipe.vae, self.pipe.text_encoder):
             part.requires_grad_(False)

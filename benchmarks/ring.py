@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 
 import preprocess
-from preprocess.skeleton import NECK
+from preprocess.people.skeleton import NECK
 from synccontrol import Montage
-from synccontrol.windows import lay_out
+from synccontrol.canvas.windows import lay_out
 from training.render import render
 
 Floats = npt.NDArray[np.float64]

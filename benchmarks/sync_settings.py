@@ -20,7 +20,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synccontrol import Montage, SyncConfig, WindowConfig, images, objectives, presets
+from synccontrol import Montage, SyncConfig, WindowConfig
+from synccontrol.files import images
+from synccontrol.models import presets
+from synccontrol.sampling import objectives
 
 PROMPT = "a landscape"
 BASE = SyncConfig(objective="stlpips", shrink=2)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.estimators.bundled import BundledDepth
-from preprocess.wide_depth import Columns, Estimator, feathered, long_depth, tile_columns
+from preprocess.wide.wide_depth import Columns, Estimator, feathered, long_depth, tile_columns
 from training.render import BIOMES, Scene, render
 
 Bytes = npt.NDArray[np.uint8]

@@ -29,9 +29,9 @@ import numpy.typing as npt
 import torch
 
 from preprocess.estimators.bundled import BundledPose
-from preprocess.people import Estimator, in_views
-from preprocess.skeleton import NECK
-from preprocess.views import Sight
+from preprocess.people.detection import Estimator, in_views
+from preprocess.people.skeleton import NECK
+from preprocess.wide.views import Sight
 from training.detector_scores import pose_score
 from training.render import render
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 import preprocess
 from docs.make_images import ROOT, stack
-from synccontrol import Montage, images
+from synccontrol import Montage
+from synccontrol.files import images
 
 FOLDER = ROOT / "docs" / "gallery"
 PAGE = ROOT / "docs" / "gallery.md"

@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 import preprocess
-from synccontrol import Montage, images
+from synccontrol import Montage
+from synccontrol.files import images
 
 ROOT = Path(__file__).parent.parent
 GAP = 8  # px between stacked pictures

@@ -4,7 +4,8 @@ import sys
 
 from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 
-from synccontrol import Montage, SamplingConfig, SyncConfig, presets
+from synccontrol import Montage, SamplingConfig, SyncConfig
+from synccontrol.models import presets
 
 model = sys.argv[1] if len(sys.argv) > 1 else "tiny"
 pipe = presets.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)

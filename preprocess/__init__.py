@@ -1,19 +1,21 @@
 """Guide in, control map out: `preprocess.load("depth")(guide)`.
 
-This directory is the registry: every module in it that holds a `CONTROL` is a control type of the module's name.
+`preprocess/controls/` is the registry: every module in it holds a `CONTROL`, the control type of the module's name.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import Any
 
 from PIL import Image
 
+from preprocess import controls
 from preprocess.control import Colour, ControlType, Detector, Option, Runtime
 from preprocess.errors import DetectorError, OptionError, PreprocessError
-from preprocess.ring import closed
+from preprocess.wide.ring import closed
 
 __all__ = ["Detector", "DetectorError", "OptionError", "PreprocessError", "detectors", "load", "names", "outside"]
 
@@ -87,11 +89,7 @@ def _control(name: str) -> ControlType[Any]:
     return registry[name]
 
 
+@cache
 def _registry() -> dict[str, ControlType[Any]]:
-    modules = {
-        found.name: importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-        if not found.ispkg
-    }
-    records = {name: vars(module).get("CONTROL") for name, module in modules.items()}
-    return {name: record for name, record in records.items() if isinstance(record, ControlType)}
+    names = [found.name for found in pkgutil.iter_modules(controls.__path__)]
+    return {name: importlib.import_module(f"{controls.__name__}.{name}").CONTROL for name in names}

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
     from synccontrol.errors import SyncControlError
-    from synccontrol.loop import Step
     from synccontrol.montage import Montage, Result
+    from synccontrol.sampling.loop import Step
 
 __all__ = ["Montage", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
 __version__ = "0.1.0"
@@ -16,7 +16,7 @@ _HOMES = {
     "Montage": "montage",
     "Result": "montage",
     "SamplingConfig": "config",
-    "Step": "loop",
+    "Step": "sampling.loop",
     "SyncConfig": "config",
     "SyncControlError": "errors",
     "WindowConfig": "config",

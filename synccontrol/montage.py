@@ -8,15 +8,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import families, fitting, images, objectives, presets, sync
+from synccontrol import families
+from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, record
-from synccontrol.denoiser import AbstractDenoiser
 from synccontrol.errors import ConfigError, InputError, NonFiniteError
-from synccontrol.layout import AbstractLayout
-from synccontrol.loop import Step, montage_steps
-from synccontrol.objectives import AbstractObjective
-from synccontrol.schedule import Schedule
-from synccontrol.windows import lay_out
+from synccontrol.families.base import AbstractDenoiser
+from synccontrol.files import fitting, images
+from synccontrol.models import presets
+from synccontrol.sampling import objectives, sync
+from synccontrol.sampling.loop import Step, montage_steps
+from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.sampling.solvers import Schedule
 
 ControlMaps = Image.Image | Sequence[Image.Image] | None
 

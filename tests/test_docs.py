@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cli
 import preprocess
-from synccontrol import config, families, presets, terminal
+from synccontrol import config, families, terminal
+from synccontrol.command import cli
 from synccontrol.evaluate import __main__ as evaluation
+from synccontrol.models import presets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def test_readme_evaluations_run(command: str, tmp_path: Path, monkeypatch: pytes
             picture = Image.fromarray(blocks).resize((800, 32), Image.Resampling.NEAREST)
             picture.save(Path(folder) / f"{number}.png")
     small = ["--window", "32", "--offline", "--draws", "20"]
-    assert evaluation.main([*shlex.split(command)[3:], *small]) == evaluation.DONE
+    assert evaluation.main([*shlex.split(command)[3:], *small]) == terminal.DONE
     assert Path("out/report/report.html").exists() == ("--output" in command)
 
 

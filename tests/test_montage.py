@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, objectives, sync
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, ModelError
+from synccontrol.sampling import objectives, sync
 from tests.conftest import CELL, WINDOW
 
 STEPS = SamplingConfig(steps=3, guidance_scale=3.0)

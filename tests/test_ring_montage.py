@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import cli
 import preprocess
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, batch
-from synccontrol.metadata import read_settings
-from synccontrol.windows import Layout
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.canvas.windows import Layout
+from synccontrol.command import cli
+from synccontrol.files.metadata import read_settings
+from synccontrol.jobs import batch
 from tests.conftest import CELL, WINDOW
 
 OFF = SyncConfig(weight=0.0)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from preprocess.skeleton import draw
-from synccontrol.codec import PatchAutoencoder
+from preprocess.people.skeleton import draw
+from synccontrol.models.codec import PatchAutoencoder
 from training.cache import HEIGHT, WIDTH, read
 from training.canvas import Floats
 from training.captions import caption, people_word

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from preprocess.estimators.bundled import CELL, VOTE_UNIT
-from preprocess.skeleton import JOINTS, NECK
+from preprocess.people.skeleton import JOINTS, NECK
 
 Floats = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.estimators.bundled import MODELS, BundledDepth, BundledPose
-from preprocess.skeleton import NECK
+from preprocess.people.skeleton import NECK
 from training.render import Scene, render
 
 Floats = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from transformers import CLIPTokenizer
 
-from synccontrol.codec import PatchAutoencoder
+from synccontrol.models.codec import PatchAutoencoder
 from training.networks import CONTROLS, Networks, load_weights, scheduler
 
 _INDEX = {
@@ -21,7 +21,7 @@ _INDEX = {
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["synccontrol.codec", "PatchAutoencoder"],
+    "vae": ["synccontrol.models.codec", "PatchAutoencoder"],
 }
 
 

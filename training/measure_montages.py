@@ -18,13 +18,15 @@ import torch
 from PIL import Image
 
 from preprocess.estimators.bundled import BundledDepth, BundledPose
-from synccontrol import Montage, images, objectives
+from synccontrol import Montage
 from synccontrol.evaluate.bootstrap import interval
 from synccontrol.evaluate.control import depth_rmse, edge_f1
 from synccontrol.evaluate.keypoints import pck
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.score import score
+from synccontrol.files import images
 from synccontrol.montage import Result
+from synccontrol.sampling import objectives
 from training.cache import HELD_OUT, edges
 from training.measure import TOLERANCE, Classifier, train_classifier
 from training.networks import CONTROLS

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synccontrol.codec import PatchAutoencoder
+from synccontrol.models.codec import PatchAutoencoder
 from training.cache import HELD_OUT, read
 from training.parallel import average_gradients, mean_over_processes, same_start
 from training.render import render

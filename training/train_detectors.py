@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from preprocess.estimators.network import MapNet, MapNetConfig
-from preprocess.skeleton import JOINTS
+from preprocess.people.skeleton import JOINTS
 from training.detector_data import Cut, Sample, samples, scenes
 from training.detector_losses import depth_loss, pose_loss, pose_targets
 

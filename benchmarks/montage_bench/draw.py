@@ -10,8 +10,10 @@ from PIL import Image
 
 from benchmarks.montage_bench.material import NONE, Item, item, item_name, write_reference
 from benchmarks.montage_bench.methods import ALL_STEPS, RENDERED, Method, methods
-from synccontrol import Montage, SamplingConfig, metadata, presets
+from synccontrol import Montage, SamplingConfig
 from synccontrol.evaluate import timings
+from synccontrol.files import metadata
+from synccontrol.models import presets
 
 CONTROL_SCALE = 1.0  # the published strength, for every model and method
 TRIAL_STEPS = 2  # of the pictures that time the machine

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from synccontrol.config import SyncConfig
-from synccontrol.presets import Defaults
+from synccontrol.models.presets import Defaults
 
 ALL_STEPS = "published-all"
 RENDERED = "rendered"  # the scenes that the guides come from: not drawn by the model, what it is asked for

@@ -10,9 +10,9 @@ from benchmarks.montage_bench import scoring
 from benchmarks.montage_bench.draw import Studio, cell, guides
 from benchmarks.montage_bench.material import NONE, SPECIFIC, VAGUE, item_name
 from benchmarks.montage_bench.methods import RENDERED
-from synccontrol import images
 from synccontrol.evaluate import plots, report
 from synccontrol.evaluate.compare import Difference, Scored
+from synccontrol.files import images
 
 ALL = "all"  # controls together
 LABEL = 18  # px above a picture of a strip

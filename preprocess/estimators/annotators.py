@@ -14,7 +14,7 @@ import torch
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.hub import OFFLINE_HINT, fetch, quiet, torch_device
-from preprocess.skeleton import JOINTS
+from preprocess.people.skeleton import JOINTS
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

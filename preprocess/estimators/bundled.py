@@ -13,7 +13,7 @@ import torch
 from preprocess.estimators.grouping import people_from_maps
 from preprocess.estimators.hub import torch_device
 from preprocess.estimators.network import MapNet
-from preprocess.skeleton import JOINTS
+from preprocess.people.skeleton import JOINTS
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.skeleton import JOINTS, NECK
+from preprocess.people.skeleton import JOINTS, NECK
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,12 +13,13 @@ from urllib.parse import urlparse
 import numpy as np
 import numpy.typing as npt
 
-from preprocess import boxes, people
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.hub import OFFLINE_HINT, quiet
-from preprocess.skeleton import JOINTS
-from preprocess.views import Sight
+from preprocess.people import boxes
+from preprocess.people import detection as people
+from preprocess.people.skeleton import JOINTS
+from preprocess.wide.views import Sight
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

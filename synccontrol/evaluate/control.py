@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 import preprocess
-from preprocess import pose
-from synccontrol import fitting, images
+from preprocess.controls import pose
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate.bootstrap import summary
 from synccontrol.evaluate.guides import detector_of, guide_files, wanted_controls
 from synccontrol.evaluate.keypoints import PCK_SHARE, oks, pck
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
+from synccontrol.files import fitting, images
 
 Array = npt.NDArray[np.float32]  # a map (H, W) in 0..255, or people (n, 18, 3): x px, y px, confidence
 Mask = npt.NDArray[np.bool_]

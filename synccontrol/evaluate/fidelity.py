@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from synccontrol import images
 from synccontrol.errors import InputError, ModelError
 from synccontrol.evaluate.bootstrap import percentiles, resamples, summary
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
 from synccontrol.evaluate.networks import Eyes, from_hub
 from synccontrol.evaluate.pictures import Gallery, cut, grid, picture_files
+from synccontrol.files import images
 
 LEAST = 50  # windows of the montages, and of the reference, that KID needs
 KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.people import FALLOFF, FILLED
+from preprocess.people.detection import FALLOFF, FILLED
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.hub import fetch
-from synccontrol import objectives
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
+from synccontrol.sampling import objectives
 
 Loaded = TypeVar("Loaded")
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from synccontrol import images
 from synccontrol.evaluate.compare import Difference, Scored
 from synccontrol.evaluate.guides import guide_files
 from synccontrol.evaluate.measurement import Settings
@@ -24,6 +23,7 @@ from synccontrol.evaluate.report import (
     verdict,
     with_interval,
 )
+from synccontrol.files import images
 
 LONGEST_SIDE = 1024  # px of a picture in the page; a file of 100 wide montages stays small enough for a mail
 QUALITY = 80  # of their JPEG

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synccontrol import images, metadata, presets
 from synccontrol.config import Geometry
 from synccontrol.errors import InputError, ModelError
 from synccontrol.evaluate.measurement import Settings
+from synccontrol.files import images, metadata
+from synccontrol.models import presets
 
 DEFAULT_WINDOW = 256  # px, where nothing says otherwise
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from synccontrol import presets
 from synccontrol.evaluate import coherence, control, fidelity, seams
 from synccontrol.evaluate.measurement import GROUPS, Measurement, Progress, Scores, Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.models import presets
 
 
 def score(folder: Path, settings: Settings, progress: Progress = lambda line: None) -> Scores:

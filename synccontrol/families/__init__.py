@@ -1,19 +1,18 @@
-"""Model families, one file each. The directory is the registry: what has no underscore in front is a family."""
+"""Model families, one file each. The directory is the registry: a module that names its `PIPELINES` is a family."""
 
 import importlib
 import pkgutil
 from functools import cache
 from typing import Any
 
-from synccontrol.denoiser import AbstractDenoiser
 from synccontrol.errors import ModelError
+from synccontrol.families.base import AbstractDenoiser
 
 
 @cache
 def _families() -> dict[str, Any]:
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return {pipeline: module for module in modules for pipeline in module.PIPELINES}
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {pipeline: module for module in modules for pipeline in vars(module).get("PIPELINES", ())}
 
 
 def find(pipeline_class: str) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import diffusers
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from synccontrol import codec
 from synccontrol.config import Geometry
 
 
@@ -47,11 +47,11 @@ class Skeleton:
             with _default_dtype(dtype):  # FakeTensorMode cannot convert modules afterwards
                 return kind.from_config(config).requires_grad_(False)
 
-        vae_class = diffusers.UNet2DConditionModel.load_config(base, subfolder="vae", **options)["_class_name"]
+        library, vae_class = diffusers.DiffusionPipeline.load_config(base, **options)["vae"]
         self._geometry = geometry
         self._dtype = dtype
         self._unet = build(diffusers.UNet2DConditionModel, base, "unet")
-        self._vae = build(getattr(diffusers, vae_class, None) or getattr(codec, vae_class), base, "vae")
+        self._vae = build(getattr(import_module(library), vae_class), base, "vae")
         sources = [source if isinstance(source, tuple) else (source, None) for source in controlnets]
         self._nets = [build(diffusers.ControlNetModel, *source) for source in sources]
         with _default_dtype(dtype):

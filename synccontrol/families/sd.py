@@ -9,9 +9,10 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, Stable
 from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
-from synccontrol.denoiser import AbstractDenoiser, Predict, control_scales
 from synccontrol.errors import ModelError
 from synccontrol.families._sd_skeleton import Skeleton
+from synccontrol.families.base import AbstractDenoiser, control_scales
+from synccontrol.sampling.loop import Predict
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
 

@@ -1,0 +1,68 @@
+"""Line art: the guide as a line drawing, white on black."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ImageOps
+
+from preprocess.control import ControlType, Detector, NoOptions, Runtime
+from preprocess.controls.softedge import edge_map
+from preprocess.estimators.checkpoints import Source, named_by
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+NETWORKS = ("realistic", "coarse", "anime")
+HINT = "the detector 'standard' needs no download"
+STANDARD_SIGMA = 6.0  # px: lines are darker than their surroundings of this size
+FAINT, DARK = 8.0, 16.0  # grey levels: what does not count as a line; the least that a usual line is taken for
+USUAL = 127 / 255  # strength of a usual line in the map
+
+
+def standard(picture: Bytes) -> Floats:
+    """Returns how much darker than its surroundings each pixel of an RGB picture (H, W, 3) is: (H, W), 0..1.
+
+    Source: `lineart_standard` of sd-webui-controlnet; a pixel counts where all its colours are darker.
+    """
+    pixels = picture.astype(np.float32)
+    darker = (cv2.GaussianBlur(pixels, (0, 0), STANDARD_SIGMA) - pixels).min(axis=2).clip(0)
+    lines = darker[darker > FAINT]
+    usual = max(DARK, float(np.median(lines)) if lines.size else DARK)
+    strength: Floats = (darker / usual * USUAL).clip(0, 1)
+    return strength
+
+
+def _standard(options: NoOptions, runtime: Runtime) -> Detector:
+    return lambda guide: edge_map(standard(np.asarray(guide)), safe=False)
+
+
+def _invert(options: NoOptions, runtime: Runtime) -> Detector:
+    """Returns the detector for a guide that is a drawing already, dark on light."""
+    return lambda guide: ImageOps.invert(guide.convert("L")).convert("RGB")
+
+
+def _network(name: str, folder: str | None = None) -> Callable[[NoOptions, Runtime], Detector]:
+    def build(options: NoOptions, runtime: Runtime) -> Detector:
+        from preprocess.estimators.line_networks import edges
+
+        estimate = edges(name, Source(runtime=runtime, hint=HINT, folder=folder))
+        return lambda guide: edge_map(estimate(np.asarray(guide)), safe=False)
+
+    return build
+
+
+def _from_folder(folder: str, options: NoOptions, runtime: Runtime) -> Detector:
+    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+
+
+CONTROL = ControlType(
+    options=NoOptions,
+    detectors={**{name: _network(name) for name in NETWORKS}, "standard": _standard, "invert": _invert},
+    default="realistic",
+    from_id=_from_folder,
+    id_kinds="a folder with its weights",
+)

@@ -1,0 +1,94 @@
+"""Scribbles: few thick strokes, white on black."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from preprocess.control import ControlType, Detector, NoOptions, Runtime
+from preprocess.controls.softedge import slopes
+from preprocess.estimators.checkpoints import Source, named_by
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+NETWORKS = ("hed", "pidi")
+HINT = "the detector 'sobel' needs no download"
+SURE = 127.0  # of 255: edges less sure than this are left out
+STROKE_SIGMA = 3.0  # px: how far a stroke spreads from the ridge of an edge
+STROKE_FLOOR = 4.0  # of 255: down to which strength of its blur a stroke is white
+DIRECTIONS = (((0, 0, 0), (1, 1, 1), (0, 0, 0)), ((0, 1, 0), (0, 1, 0), (0, 1, 0)), np.eye(3), np.eye(3)[::-1])
+FINE, COARSE = 0.5, 5.0  # px: the two blurs whose difference is a stroke
+DARKER = 16.0  # grey levels by which a stroke is darker than its surroundings
+INK = 127  # grey levels: a drawing's strokes are darker than this
+
+
+def strokes(strength: Floats) -> Bools:
+    """Returns where strokes are drawn along the ridges of edges of strength (H, W), 0..1.
+
+    Source: ControlNet's scribbles from HED: the ridges of the blurred edges, thickened.
+    """
+    smooth = cv2.GaussianBlur(strength * 255, (0, 0), STROKE_SIGMA)
+    ridges = np.zeros(smooth.shape, bool)
+    for direction in DIRECTIONS:
+        ridges |= cv2.dilate(smooth, np.asarray(direction, np.uint8)) == smooth
+    drawn = np.where(ridges & (smooth > SURE), np.float32(255), np.float32(0))
+    found: Bools = cv2.GaussianBlur(drawn, (0, 0), STROKE_SIGMA) > STROKE_FLOOR
+    return found
+
+
+def dark_lines(picture: Bytes) -> Bools:
+    """Returns where an RGB picture (H, W, 3) is darker than its surroundings in every colour.
+
+    Source: the difference of Gaussians of XDoG (Winnemoeller, 2011), as `scribble_xdog` of sd-webui-controlnet.
+    """
+    pixels = picture.astype(np.float32)
+    difference = cv2.GaussianBlur(pixels, (0, 0), COARSE) - cv2.GaussianBlur(pixels, (0, 0), FINE)
+    found: Bools = difference.min(axis=2) > DARKER
+    return found
+
+
+def scribble_map(drawn: Bools) -> Image.Image:
+    """Returns strokes (H, W) as an RGB picture, white on black."""
+    return Image.fromarray(drawn.astype(np.uint8) * 255).convert("RGB")
+
+
+def _sobel(options: NoOptions, runtime: Runtime) -> Detector:
+    return lambda guide: scribble_map(strokes(slopes(np.asarray(guide))))
+
+
+def _xdog(options: NoOptions, runtime: Runtime) -> Detector:
+    return lambda guide: scribble_map(dark_lines(np.asarray(guide)))
+
+
+def _invert(options: NoOptions, runtime: Runtime) -> Detector:
+    """Returns the detector for a guide that is a drawing already, dark on light."""
+    return lambda guide: scribble_map(np.asarray(guide).min(axis=2) < INK)
+
+
+def _network(name: str, folder: str | None = None) -> Callable[[NoOptions, Runtime], Detector]:
+    def build(options: NoOptions, runtime: Runtime) -> Detector:
+        from preprocess.estimators.line_networks import edges
+
+        estimate = edges(name, Source(runtime=runtime, hint=HINT, folder=folder))
+        return lambda guide: scribble_map(strokes(estimate(np.asarray(guide))))
+
+    return build
+
+
+def _from_folder(folder: str, options: NoOptions, runtime: Runtime) -> Detector:
+    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+
+
+CONTROL = ControlType(
+    options=NoOptions,
+    detectors={**{name: _network(name) for name in NETWORKS}, "sobel": _sobel, "xdog": _xdog, "invert": _invert},
+    default="hed",
+    from_id=_from_folder,
+    id_kinds="a folder with its weights",
+)

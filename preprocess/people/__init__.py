@@ -1,0 +1,1 @@
+"""People in pictures: skeletons, boxes, and their file format."""

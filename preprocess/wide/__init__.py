@@ -1,0 +1,1 @@
+"""What wide guides need: slices, views, rings, and one depth over all of them."""

@@ -1,0 +1,65 @@
+"""Pose maps that know their people: read from OpenPose JSON, drawn on the canvas, and written as JSON again."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from preprocess import PreprocessError
+from preprocess.controls import pose
+from preprocess.people import openpose_json
+from synccontrol.errors import InputError, OutputError
+from synccontrol.files.fitting import Fitting
+
+SUFFIX = ".json"
+
+Box = tuple[float, float, float, float]
+
+
+def open_map(path: Path) -> Image.Image:
+    """Returns the pose map of an OpenPose JSON file, of its own canvas's size.
+
+    Raises:
+        InputError: there is no such file, or it is not OpenPose JSON.
+    """
+    try:
+        return pose.draw(openpose_json.load(path))
+    except PreprocessError as error:
+        raise InputError(str(error)) from error
+
+
+def on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loop: bool) -> Image.Image | None:
+    """Returns a pose map drawn anew on the canvas, so that its lines are sharp and as thick as ControlNets know them.
+
+    Returns None for a control map whose people are not known.
+
+    Args:
+        control_map: what shows people.
+        box: left, top, right, bottom of its part that lies inside the canvas, px.
+        fit: where on the canvas that part lies.
+        window: height of the windows, px.
+        loop: the canvas is a ring.
+    """
+    poses = pose.poses_of(control_map)
+    if poses is None:
+        return None
+    left, top, right, bottom = fit.inside
+    people = poses.people.copy()
+    for axis, (start, end, near, far) in enumerate(((left, right, box[0], box[2]), (top, bottom, box[1], box[3]))):
+        people[..., axis] = (people[..., axis] + 0.5 - near) * ((end - start) / (far - near)) - 0.5 + start
+    width, height = fit.canvas
+    return pose.draw(openpose_json.Poses(people, height, width), loop, window)
+
+
+def save(control_map: Image.Image, path: Path) -> None:
+    """Writes the people of a pose map as OpenPose JSON; nothing for a map whose people are not known.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    poses = pose.poses_of(control_map)
+    if poses is None:
+        return
+    try:
+        path.write_text(openpose_json.write(poses), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error

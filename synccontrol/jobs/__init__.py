@@ -1,0 +1,1 @@
+"""From a request in words to pictures on disk."""

@@ -1,0 +1,1 @@
+"""Named models: how they are found and loaded; the bundled one."""

@@ -1,0 +1,1 @@
+"""Noise levels, solvers, the montage loop, and sync."""

@@ -1,0 +1,248 @@
+"""The sphere: views cover it, see what an independent projection sees, and merge into one closed picture."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import py360convert
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from PIL import Image
+from torch import Tensor
+
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.canvas import sphere
+from synccontrol.canvas.merge import Merger
+from synccontrol.canvas.sphere import Sphere
+from synccontrol.config import Geometry
+from synccontrol.errors import ConfigError
+from synccontrol.sampling.loop import montage_steps
+from synccontrol.sampling.solvers import Schedule
+from tests.conftest import WINDOW
+
+TINY = Geometry(window=(32, 32), cell=8, channels=4)
+SPHERE = WindowConfig(projection="equirectangular", stride=WINDOW // 2, weights="ramp")
+OFF = SyncConfig(weight=0.0)
+
+
+@pytest.fixture(scope="module")
+def views() -> Sphere:
+    return sphere.lay_out(512, 1024, TINY, 16)
+
+
+def field(directions: Tensor) -> Tensor:
+    """Returns a smooth function on the sphere, without symmetry, (c, ...) for directions (..., 3)."""
+    x, y, z = (directions / directions.norm(dim=-1, keepdim=True)).unbind(-1)
+    waves = [x + 0.5 * (3 * z * y).sin(), y - 0.7 * (4 * x + 2 * z).cos(), z * x + 0.3 * (5 * y - x).sin()]
+    return torch.stack(waves)
+
+
+def equirectangular(height: int) -> Tensor:
+    """Returns the field as a picture (1, 3, height, 2 height), written down longitude by longitude."""
+    latitude = math.pi * (0.5 - (np.arange(height) + 0.5) / height)
+    longitude = math.pi * ((np.arange(2 * height) + 0.5) / height - 1)
+    phi, lam = np.meshgrid(latitude, longitude, indexing="ij")
+    directions = np.stack([np.cos(phi) * np.sin(lam), np.sin(phi), np.cos(phi) * np.cos(lam)], -1)
+    return field(torch.from_numpy(directions))[None].float()
+
+
+@pytest.mark.parametrize("height", [403, 450, 512, 800])
+def test_every_direction_is_seen_by_a_view(height: int) -> None:
+    layout = sphere.lay_out(height, 2 * height, TINY, 16)
+    directions = torch.randn(4000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    directions = torch.cat([directions, torch.tensor([[0.0, 1, 0], [0, -1, 0]], dtype=torch.float64)])
+    right, up, ahead = layout.axes.unbind(1)
+    half = math.atan(16 / (layout.width / (2 * math.pi)))
+    side, height_, depth = (directions @ axis.T for axis in (right, up, ahead))
+    seen = (depth > 0) & (torch.atan2(side, depth).abs() < half) & (torch.atan2(height_, depth).abs() < half)
+    assert seen.any(dim=1).all()
+
+
+def test_views_see_what_an_independent_projection_sees(views: Sphere) -> None:
+    picture = equirectangular(256)
+    seen = views.look(picture, 4)
+    half = math.atan(16 / views.focal)
+    corner_to_corner = 2 * math.degrees(math.atan(math.tan(half) * 127 / 128))  # py360convert's border pixels lie on it
+    array = picture[0].permute(1, 2, 0).numpy()
+    for (latitude, longitude), view in zip(views.middles, seen, strict=True):
+        expected = py360convert.e2p(
+            array, corner_to_corner, math.degrees(longitude), math.degrees(latitude), (128, 128)
+        )
+        assert np.abs(view.permute(1, 2, 0).numpy() - expected).max() < 0.01
+
+
+def test_the_middle_view_looks_ahead(views: Sphere) -> None:
+    assert views.middles[len(views) // 2] == (0.0, 0.0)
+
+
+def test_a_turned_picture_turns_the_views(views: Sphere) -> None:
+    picture = torch.randn(1, 2, 64, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ring = [view for view, (latitude, _) in enumerate(views.middles) if latitude == 0]
+    before, after = (views.look(one, 1)[ring] for one in (picture, picture.roll(128 // len(ring), -1)))
+    assert torch.allclose(after, before.roll(1, 0), atol=1e-9)
+    assert not torch.allclose(after, before, atol=0.1)
+
+
+def test_thin_lines_of_a_map_stay_visible(views: Sphere) -> None:
+    canny = torch.zeros(1, 1, 512, 1024)
+    canny[..., 96:, ::64] = 1
+    canny[..., ::64, :] = 1
+    level = [view for view, (latitude, _) in enumerate(views.middles) if abs(latitude) < 1]
+    for view in views.look(canny, 8)[level]:
+        assert view.mean() > 0.7 * canny[..., 128:384, :].mean()  # as much white
+        assert view.amax(dim=2).mean() > 0.7  # and bright: every row meets a line
+
+
+def test_noise_in_a_view_is_white(views: Sphere) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = views.crop(torch.randn(1, 16, *views.shape, generator=generator))
+    assert torch.allclose(noise.var(dim=(1, 2, 3)), torch.ones(len(views)), atol=0.06)
+    inner = noise[:, :, 8:24, 8:24]
+    for dim in (2, 3):
+        first, second = inner.narrow(dim, 0, 15), inner.narrow(dim, 1, 15)
+        assert (first * second).mean().abs() < 0.02
+
+
+def test_a_view_rarely_takes_a_point_twice(views: Sphere) -> None:
+    def twice(cells: Tensor) -> float:
+        return 1 - sum(len(view.unique()) for view in cells) / cells.numel()
+
+    assert twice(views.nearest[:, 8:24, 8:24]) < 0.01
+    assert twice(views.nearest) < 0.18  # at the corners a cell covers a third of what it does in the middle
+
+
+def test_taken_points_are_the_nearest_ones(views: Sphere) -> None:
+    rays = views.rays(1)
+    rays = rays / rays.norm(dim=-1, keepdim=True)
+    cosine = (views.points[views.nearest] * rays).sum(-1)
+    farthest = math.pi / (1.2 * views.height)  # the spacing of points
+    assert torch.arccos(cosine.clamp(-1, 1)).max() < farthest
+
+
+@pytest.mark.parametrize("weights", ["uniform", "ramp", "gaussian"])
+def test_a_canvas_is_its_windows_and_the_rest(views: Sphere, weights: str) -> None:
+    canvas = field(views.points)[None, :, None]
+    merge, windows = Merger(views, weights, canvas), views.crop(canvas)
+    assert torch.allclose(merge(windows), canvas, atol=0.3)  # a point that no cell takes gets its neighbour
+    assert (merge(windows) - canvas).abs().mean() < 2e-3  # 97 % of the points are exact
+    assert torch.allclose(merge(windows) + merge.rest(canvas, windows), canvas, atol=1e-12)
+
+
+def test_weights_trust_the_middle_of_a_view(views: Sphere) -> None:
+    assert views.trust.min() == views.trust[0, 0] == pytest.approx((1 + 2 * (15.5 / views.focal) ** 2) ** -1.5)
+    assert views.trust[16, 16] == views.trust.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("solver", "prediction_type"),
+    [
+        (DDIMScheduler, "epsilon"),
+        (DDIMScheduler, "v_prediction"),
+        (DDIMScheduler, "sample"),
+        (DPMSolverMultistepScheduler, "epsilon"),
+    ],
+)
+def test_a_perfect_denoiser_draws_the_sphere_it_knows(views: Sphere, solver: Any, prediction_type: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scheduler = solver(prediction_type=prediction_type, **({"clip_sample": False} if solver is DDIMScheduler else {}))
+    schedule = Schedule(scheduler, "model", 6, torch.device("cpu"), generator)
+    truth = field(views.rays(1)).transpose(0, 1).contiguous()
+
+    def predict(z: Tensor, index: int, windows: Sequence[int]) -> Tensor:
+        alpha_bar = schedule._alpha_bar(index)
+        signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        x0 = truth[list(windows)]
+        eps = (z - signal * x0) / noise
+        return {"epsilon": eps, "v_prediction": signal * eps - noise * x0, "sample": x0}[prediction_type]
+
+    x_t = schedule.start(torch.randn(1, 3, *views.shape, generator=generator, dtype=torch.float64))
+    for step in montage_steps(x_t, views, schedule, predict, lambda x: x, WindowConfig(), OFF, None, 0):
+        x_t = step.x_t
+    error = x_t[0, :, 0] - field(views.points)
+    assert error.abs().max() < 0.25  # half a cell away, the field is another by so much
+    assert error.pow(2).mean().sqrt() < 0.05
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_what_counts_as_noise_has_no_clean_estimate(prediction_type: str) -> None:
+    scheduler = DDIMScheduler(prediction_type=prediction_type)
+    schedule = Schedule(scheduler, "model", 4, torch.device("cpu"), torch.Generator())
+    z = torch.randn(1, 3, 1, 50, dtype=torch.float64)
+    for index in range(4):
+        assert schedule.x0_hat(z, schedule.pure_noise(z, index), index).abs().max() < 1e-6
+
+
+def test_views_of_a_picture_make_the_picture_again(views: Sphere) -> None:
+    picture = equirectangular(128)
+    pictures: Iterator[Tensor] = iter(views.look(picture, 2))
+    made = views.decode(torch.zeros(1, 4, *views.shape), lambda _: next(pictures)[None], 2, 128, 256)
+    assert made.shape == picture.shape
+    assert (made - picture).abs().max() < 0.05
+    assert (made - picture).abs().mean() < 0.003
+
+
+@pytest.fixture(scope="module")
+def drawn(make_pipe: Callable[..., Any]) -> np.ndarray:
+    montage = Montage.from_pipe(make_pipe(controls=1, dtype=torch.float32))
+    guide = Image.fromarray(((equirectangular(104)[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127).byte().numpy())
+    result = montage("x", guide, sampling=SamplingConfig(steps=3, guidance_scale=3.0), windows=SPHERE, sync=OFF)
+    assert result.image.size == (208, 104)
+    assert result.latents.shape[:3] == (1, 4, 1)
+    assert result.config["projection"] == "equirectangular"
+    return np.asarray(result.image, dtype=float)
+
+
+def test_the_picture_closes_at_its_ends_and_poles(drawn: np.ndarray) -> None:
+    level = drawn[26:78]
+    steps = np.abs(level - np.roll(level, 1, axis=1)).mean(axis=(0, 2))  # steps[0] is across the seam
+    assert steps[0] <= np.percentile(steps[1:], 97)
+    rows = np.abs(np.diff(drawn, axis=0)).mean(axis=(1, 2))
+    for pole in (drawn[0], drawn[-1]):
+        assert np.abs(pole - np.roll(pole, 104, axis=0)).mean() <= 1.5 * rows.max()
+
+
+def test_the_whole_sphere_follows_the_map_and_the_seed(make_pipe: Callable[..., Any]) -> None:
+    montage = Montage.from_pipe(make_pipe(controls=1, dtype=torch.float32))
+    sync = SyncConfig(
+        objective=lambda images, anchor: ((images - anchor) ** 2).mean(dim=(1, 2, 3)), steps=1, gradient="x0"
+    )
+
+    def draw(shade: int, seed: int = 0, batch: int = 1) -> Tensor:
+        windows = WindowConfig(projection="equirectangular", stride=5, batch=batch)
+        guide = Image.new("RGB", (208, 104), (shade,) * 3)
+        return montage(
+            "x", guide, seed=seed, sampling=SamplingConfig(steps=1, guidance_scale=1.0), windows=windows, sync=sync
+        ).latents
+
+    first = draw(0)
+    assert torch.allclose(first, draw(0, batch=4), atol=1e-3)
+    for other in (draw(255), draw(0, seed=1)):
+        assert ((first - other).abs().amax(dim=1) > 1e-6).all()  # at every point
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stride", "message"),
+    [
+        (512, 1000, 16, "not 2:1.*use 1024x512"),
+        (256, 512, 16, "use at least 806x403"),
+        (512, 1024, 31, "leaves gaps.*use 16 or less"),
+    ],
+)
+def test_what_is_no_sphere_says_what_would_work(height: int, width: int, stride: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sphere.lay_out(height, width, TINY, stride)
+
+
+def test_a_sphere_needs_no_loop() -> None:
+    with pytest.raises(ConfigError, match="leave out the loop"):
+        WindowConfig(loop=True, projection="equirectangular")
+    with pytest.raises(ConfigError, match="unknown projection 'cube'"):
+        WindowConfig(projection="cube")
+
+
+def test_sizes_follow_from_each_other() -> None:
+    assert sphere.size(None, None, TINY) == (512, 1024)
+    assert sphere.size(None, 1400, TINY) == (700, 1400)
+    assert sphere.size(600, None, TINY) == (600, 1200)

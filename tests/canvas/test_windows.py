@@ -1,0 +1,122 @@
+"""Windows cover every cell, lie on the canvas, and are cropped where they say."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synccontrol.canvas.merge import Merger
+from synccontrol.canvas.windows import Layout, lay_out
+from synccontrol.config import Geometry, WindowConfig
+from synccontrol.errors import ConfigError
+
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("steady")
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    h, w = draw(st.integers(2, 9)), draw(st.integers(2, 9))
+    return Layout(
+        height=draw(st.integers(h, 40)),
+        width=draw(st.integers(w, 60)),
+        window=(h, w),
+        stride=draw(st.integers(1, min(h, w) - 1)),
+        loop=draw(st.booleans()),
+    )
+
+
+def visits(layout: Layout) -> torch.Tensor:
+    """Returns how many windows see each cell, counted cell by cell."""
+    seen = torch.zeros(layout.height, layout.width)
+    for top, left in layout.origins:
+        for y in range(top, top + layout.window[0]):
+            for x in range(left, left + layout.window[1]):
+                assert layout.loop or x < layout.width
+                seen[y, x % layout.width] += 1
+    return seen
+
+
+@given(layouts())
+def test_every_cell_is_covered(layout: Layout) -> None:
+    assert visits(layout).min() >= 1
+
+
+@given(layouts())
+def test_neighbours_are_at_most_one_stride_apart(layout: Layout) -> None:
+    lefts = sorted({left for _, left in layout.origins})
+    gaps = [right - left for left, right in itertools.pairwise(lefts)]
+    if layout.loop:
+        gaps.append(layout.width - lefts[-1])
+    assert all(0 < gap <= layout.stride for gap in gaps)
+
+
+@given(layouts(), st.sampled_from([1, 2]))
+def test_crop_takes_the_cells_of_the_window(layout: Layout, cell: int) -> None:
+    canvas = torch.arange(layout.height * layout.width * cell**2).reshape(
+        1, 1, layout.height * cell, layout.width * cell
+    )
+    windows = layout.crop(canvas, cell)
+    assert len(windows) == len(layout)
+    for (top, left), window in zip(layout.origins, windows, strict=True):
+        rows = torch.arange(top * cell, (top + layout.window[0]) * cell)
+        columns = torch.arange(left * cell, (left + layout.window[1]) * cell) % (layout.width * cell)
+        assert torch.equal(window[0], canvas[0, 0][rows][:, columns])
+
+
+@given(layouts(), st.sampled_from(["uniform", "ramp", "gaussian"]))
+def test_merging_crops_gives_the_canvas_back(layout: Layout, weights: str) -> None:
+    canvas = torch.randn(1, 3, layout.height, layout.width, dtype=torch.float64)
+    assert torch.allclose(Merger(layout, weights, canvas)(layout.crop(canvas)), canvas, atol=1e-12)
+
+
+@given(layouts())
+def test_uniform_merge_is_the_plain_average(layout: Layout) -> None:
+    windows = torch.randn(len(layout), 1, *layout.window, dtype=torch.float64)
+    total = torch.zeros(layout.height, layout.width, dtype=torch.float64)
+    for (top, left), window in zip(layout.origins, windows, strict=True):
+        for y in range(layout.window[0]):
+            for x in range(layout.window[1]):
+                total[top + y, (left + x) % layout.width] += window[0, y, x]
+    merged = Merger(layout, "uniform", windows)(windows)
+    assert torch.allclose(merged[0, 0], total / visits(layout), atol=1e-12)
+
+
+def test_weights_other_than_uniform_trust_the_middle_of_a_window() -> None:
+    layout = Layout(height=8, width=12, window=(8, 8), stride=4)
+    windows = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
+    for weights in ("ramp", "gaussian"):
+        row = Merger(layout, weights, windows)(windows)[0, 0, 4]
+        overlap = row[4:8]
+        assert torch.all(overlap[1:] > overlap[:-1])
+        assert torch.allclose(overlap + overlap.flip(0), torch.ones(4))
+
+
+@given(st.integers(64, 400), st.integers(64, 400))
+def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, width: int) -> None:
+    geometry = Geometry(window=(8, 8), cell=8, channels=4)
+    layout = lay_out(height, width, geometry, WindowConfig(stride=4))
+    assert 0 <= layout.height * 8 - height < 8
+    assert 0 <= layout.width * 8 - width < 8
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "windows", "message"),
+    [
+        (63, 200, WindowConfig(stride=4), "below one window"),
+        (64, 200, WindowConfig(stride=8), "between 1 and 7"),
+        (64, 201, WindowConfig(stride=4, loop=True), "use 200 or 208"),
+    ],
+)
+def test_what_cannot_be_laid_out_says_what_would_work(
+    height: int, width: int, windows: WindowConfig, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        lay_out(height, width, Geometry(window=(8, 8), cell=8, channels=4), windows)
+
+
+def test_one_window_needs_no_stride() -> None:
+    geometry = Geometry(window=(8, 8), cell=8, channels=4)
+    assert lay_out(64, 64, geometry, WindowConfig(stride=16)).origins == ((0, 0),)

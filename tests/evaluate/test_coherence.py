@@ -1,0 +1,142 @@
+"""Coherence figures against literal loops, closed forms and the packages they come from."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from synccontrol.evaluate import coherence, networks
+from synccontrol.evaluate.measurement import Settings
+from synccontrol.evaluate.networks import Eyes, Look, PerceptualEye, StyleEye, gram_matrix
+from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.sampling import objectives
+from tests.sampling.test_objectives import untrained_lpips
+
+SIDE = 32
+OFFLINE = Settings(window=SIDE, offline=True, groups=("coherence",))
+
+
+def pictures(n: int, seed: int, side: int = SIDE) -> Tensor:
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def by_name(name: str) -> coherence.Kind:
+    return next(kind for kind in coherence.kinds(Settings()) if kind.metric == name)
+
+
+@pytest.fixture
+def montages(tmp_path: Path) -> Path:
+    """Returns a folder: two montages of noise, and one that repeats a crop four times."""
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(rng.integers(0, 256, (SIDE, 3 * SIDE + 5, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    crop = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    Image.fromarray(np.pad(np.tile(crop, (1, 3, 1)), ((0, 0), (0, 5), (0, 0)))).save(tmp_path / "repeated.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("make", [lambda: untrained_lpips(), lambda: objectives._stlpips("alex")])
+def test_pairs_agree_with_a_literal_double_loop(make: Callable[[], nn.Module]) -> None:
+    network = make()
+    crops = pictures(4, 0)
+    with torch.no_grad():
+        pairs = [network(crops[i : i + 1] * 2 - 1, crops[j : j + 1] * 2 - 1).item() for i in range(4) for j in range(i)]
+        look = PerceptualEye(objectives.FeatureDistance(network), "cpu").look(crops)
+    ours = coherence.over_pairs(by_name("Intra-LPIPS"), look, look, 4)
+    assert ours == pytest.approx(np.mean(pairs), rel=1e-4)
+    assert ours > 0.01
+
+
+def test_lpips_weights_are_never_negative() -> None:
+    for name in ("stlpips", "stlpips-vgg"):
+        distance = objectives.load(name)
+        assert isinstance(distance, objectives.FeatureDistance)
+        assert all(layer.model[-1].weight.min() >= 0 for layer in distance.network.lins)
+    assert isinstance(lpips.LPIPS, type)
+
+
+def test_a_known_gram_matrix() -> None:
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # two channels of 1 x 2
+    assert torch.equal(gram_matrix(features), torch.tensor([[[5.0, 11.0], [11.0, 25.0]]]) / 4)
+
+
+def test_style_loss_agrees_with_the_published_program_written_out() -> None:
+    # The layers of VGG-19 up to its fifth convolution, fewer channels; ReLUs work in place, as torchvision's do.
+    torch.manual_seed(0)
+    widths = [(3, 4), (4, 4), "pool", (4, 6), (6, 6), "pool", (6, 8), (8, 8)]
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.MaxPool2d(2)] if width == "pool" else [nn.Conv2d(*width, 3, padding=1), nn.ReLU(inplace=True)]
+    network = nn.Sequential(*layers)
+    crops = pictures(3, 1)
+
+    def grams(crop: Tensor) -> list[Tensor]:
+        mean, deviation = (torch.tensor(side).view(-1, 1, 1) for side in networks.IMAGENET)
+        x, found = (crop - mean) / deviation, []
+        for layer in network:
+            x = torch.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            if isinstance(layer, nn.Conv2d):
+                _, c, h, w = x.shape
+                flat = x.reshape(c, h * w)
+                found.append(flat @ flat.T / (c * h * w))
+        return found[:5]
+
+    with torch.no_grad():
+        expected = 0.0
+        for one, other in itertools.combinations(crops, 2):
+            for a, b in zip(grams(one[None]), grams(other[None]), strict=True):
+                expected += nn.functional.mse_loss(a, b).item()
+        look = StyleEye(network, "cpu").look(crops)
+    assert coherence.over_pairs(by_name("Intra-Style-L (sum)"), look, look, 3) == pytest.approx(expected, rel=1e-5)
+    assert coherence.over_pairs(by_name("Intra-Style-L"), look, look, 3) == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_the_style_of_a_perceptual_network_is_seen_before_the_relu() -> None:
+    eye = PerceptualEye(objectives.FeatureDistance(objectives._stlpips("alex")), "cpu")
+    crops = pictures(1, 2)
+    with torch.no_grad():
+        look = eye.look(crops)
+        network = eye._distance.network
+        first = next(module for module in network.net.modules() if isinstance(module, nn.Conv2d))
+        expected = gram_matrix(first(network.scaling_layer(crops * 2 - 1)))
+    assert len(look.grams) == networks.STYLE_LAYERS
+    assert torch.allclose(look.grams[0], expected, rtol=1e-4)
+
+
+def test_similarity_is_the_cosine_and_forgets_place() -> None:
+    look = Look(pooled=torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0]]))
+    assert coherence.similarity(look, 0, look, 1) == pytest.approx(0.5**0.5)
+    assert coherence.similarity(look, 1, look, 2) == pytest.approx(-(0.5**0.5))
+
+
+def test_a_folder_is_measured_and_a_repeated_crop_is_perfectly_coherent(montages: Path) -> None:
+    gallery = open_gallery(montages, OFFLINE)
+    measured, skipped = coherence.measure(gallery, Eyes(gallery, OFFLINE), OFFLINE, lambda line: None)
+    figures = {measurement.metric: measurement for measurement in measured}
+    for name in ("Intra-ST-LPIPS (alex)", "Intra-ST-LPIPS (vgg)", "Intra-ST-Style-L"):
+        figure = figures[name]
+        assert figure.values["repeated.png"] == 0 == figure.bounds["one crop repeated"]
+        assert min(figure.values["a.png"], figure.values["b.png"]) > 0
+        assert figure.bounds["crops of different montages"] > 0
+        assert figure.value == pytest.approx(np.mean(list(figure.values.values())))
+        assert figure.low <= figure.value <= figure.high and figure.n == 3
+    assert figures["embedding similarity (stlpips-vgg)"].values["repeated.png"] == pytest.approx(1, abs=1e-9)
+    assert set(figures).isdisjoint(metric for metric, _ in skipped)
+
+
+def test_missing_weights_are_said_and_nothing_is_put_in_their_place(
+    montages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "nothing"))
+    eyes = Eyes(open_gallery(montages, OFFLINE), OFFLINE)
+    for name, file in (("lpips", "vgg16-397923af.pth"), ("vgg19", "vgg19-dcbb9e9d.pth"), ("inception", "inception")):
+        with pytest.raises(networks.ModelError, match=file):
+            eyes.load(name)
+    with pytest.raises(networks.ModelError, match="no/such-model"):
+        eyes.load("no/such-model")

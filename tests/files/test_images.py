@@ -1,0 +1,203 @@
+"""Guides of every kind become upright 8-bit RGB, or one clear error."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from synccontrol.errors import InputError
+from synccontrol.files import images
+
+
+def gradient() -> np.ndarray:
+    return np.linspace(0, 255, 40 * 60).reshape(40, 60)
+
+
+def save(tmp_path: Path, image: Image.Image, **options: object) -> Image.Image:
+    path = tmp_path / "guide.png"
+    image.save(path, **options)
+    return images.open_image(path)
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    wide = Image.fromarray((gradient() / 255 * 65535).round().astype(np.uint16))
+    found = np.asarray(save(tmp_path, wide))[..., 0].astype(float)
+    assert np.abs(found - gradient()).max() <= 1
+
+
+def test_palettes_keep_their_colours(tmp_path: Path) -> None:
+    colours = Image.fromarray(np.random.default_rng(0).choice([0, 128, 255], (40, 60, 3)).astype(np.uint8))
+    assert np.array_equal(np.asarray(save(tmp_path, colours.quantize(27))), np.asarray(colours))
+
+
+def test_transparent_parts_are_black(tmp_path: Path) -> None:
+    half = Image.new("RGBA", (60, 40), (200, 100, 50, 255))
+    half.paste((200, 100, 50, 0), (0, 0, 30, 40))
+    found = save(tmp_path, half)
+    assert found.getpixel((10, 10)) == (0, 0, 0)
+    assert found.getpixel((50, 10)) == (200, 100, 50)
+
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def test_sixteen_bit_colours_keep_their_upper_byte(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), COLOURS[..., ::-1].astype(np.uint16) * 257)
+    assert np.array_equal(np.asarray(images.open_image(path)), COLOURS)
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
+def test_floats_are_read_by_their_range(tmp_path: Path, white: float) -> None:
+    path = tmp_path / "depth.tif"
+    values = (gradient() / 255 * white).astype(np.float32)
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(path)
+    found = np.asarray(images.open_image(path))[..., 0].astype(float)
+    assert np.abs(found - gradient()).max() <= 0.6
+
+
+@pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
+def test_sixteen_bit_tiffs_of_either_byte_order(tmp_path: Path, byte_order: str) -> None:
+    path = tmp_path / "depth.tif"
+    Image.fromarray((gradient() * 257).astype(byte_order)).save(path)
+    found = np.asarray(images.open_image(path))[..., 0].astype(float)
+    assert np.abs(found - gradient()).max() <= 1
+
+
+def see_through(mode: str) -> Image.Image:
+    """Returns a picture of a mode: the left half can be seen through, the right half is (200, 100, 50) or grey 200."""
+    half = Image.new("RGBA", (60, 40), (200, 100, 50, 255) if mode == "P" else (200, 200, 200, 255))
+    half.paste((90, 90, 90, 0), (0, 0, 30, 40))
+    if mode == "RGB":
+        image = half.convert("RGB")
+        image.info["transparency"] = (90, 90, 90)
+        return image
+    return half.quantize(8) if mode == "P" else half.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "RGBA", "RGB"])
+def test_every_kind_of_transparency_is_black(tmp_path: Path, mode: str) -> None:
+    image = see_through(mode)
+    found = save(tmp_path, image, **{key: image.info[key] for key in ("transparency",) if key in image.info})
+    assert found.getpixel((10, 10)) == (0, 0, 0)
+    assert found.getpixel((50, 10)) == ((200, 100, 50) if mode == "P" else (200, 200, 200))
+
+
+def test_two_colours_and_print_colours(tmp_path: Path) -> None:
+    two = Image.fromarray(gradient() > 127)
+    assert two.mode == "1"
+    assert np.array_equal(np.asarray(save(tmp_path, two))[..., 0], 255 * (gradient() > 127))
+    path = tmp_path / "print.jpg"
+    Image.new("CMYK", (60, 40), (0, 255, 255, 0)).save(path, quality=100)
+    assert images.open_image(path).getpixel((30, 20)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_every_orientation_in_every_format(tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright = Image.new("RGB", (64, 32), "black")
+    upright.paste("red", (0, 0, 16, 16))
+    upright.paste("blue", (48, 0, 64, 16))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that the camera did, by EXIF number
+    stored = upright.transpose(Image.Transpose(undo[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo.{suffix}"
+    stored.save(path, exif=exif, quality=95)
+    found = images.open_image(path)
+    assert found.size == (64, 32)
+    corners = [np.argmax(found.getpixel(place)) for place in ((6, 6), (58, 6))]
+    assert corners == [0, 2]
+    assert max(found.getpixel((6, 26))) < 40
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_large_guides_come_smaller_and_upright(tmp_path: Path, suffix: str) -> None:
+    waves = (127.5 + 100 * np.sin(np.arange(12000) / 300)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"large.{suffix}"
+    Image.fromarray(np.broadcast_to(waves, (3000, 12000))).save(path, exif=exif, compress_level=1)
+    found = images.open_image(path)
+    assert found.size == (1500, 6000)
+    expected = waves.reshape(-1, 2).mean(axis=1)
+    assert np.abs(np.asarray(found)[:, 700, 0] - expected).max() <= 2
+
+
+def test_strips_are_no_seams(tmp_path: Path) -> None:
+    dim = Image.fromarray(np.linspace(0, 40000, 9000 * 1000).reshape(9000, 1000).astype(np.uint16))
+    found = np.asarray(save(tmp_path, dim, compress_level=1))[..., 0].astype(float)
+    assert np.abs(found[:, 500] - np.asarray(dim)[:, 500] / 257).max() <= 1
+
+
+def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    assert save(tmp_path, Image.new("RGB", (60, 40)), exif=exif).size == (40, 60)
+
+
+def test_broken_files_get_one_clear_line(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(whole)
+    broken = {
+        "cut.png": whole.read_bytes()[:5000],
+        "text.png": b"this is no picture",
+        "empty.png": b"",
+        "bomb.png": _bomb(),
+    }
+    for name, content in broken.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=name) as error:
+            images.open_image(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="does not exist"):
+        images.open_image(tmp_path / "none.png")
+    with pytest.raises(InputError, match="is a folder"):
+        images.open_image(tmp_path)
+
+
+def _bomb() -> bytes:
+    """Returns a PNG of 30000x30000 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_tensors_and_pictures_convert_back_and_forth() -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    tensor = images.to_tensor(picture)
+    assert tensor.shape == (1, 3, 5, 7)
+    assert tensor.min() >= 0 and tensor.max() <= 1
+    assert np.array_equal(np.asarray(images.to_pil(tensor * 2 - 1)), np.asarray(picture))
+    assert images.to_pil(torch.full((1, 3, 2, 2), 3.0)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_padding_repeats_the_border() -> None:
+    picture = torch.arange(6.0).reshape(1, 1, 2, 3)
+    padded = images.pad_to(picture, 4, 5)
+    assert torch.equal(padded[..., :2, :3], picture)
+    assert padded[0, 0, 3, 4] == picture[0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("margin", [0, 1, 8])
+def test_a_ring_that_was_made_in_one_piece_is_only_cut(margin: int) -> None:
+    ring = torch.rand(1, 3, 4, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wrapped = torch.cat([ring[..., 20 - margin :], ring, ring[..., :margin]], dim=-1) if margin else ring
+    assert torch.allclose(images.close_ring(wrapped, margin), ring, atol=1e-12)
+
+
+def test_a_ring_that_was_made_in_unlike_pieces_has_no_step() -> None:
+    drift = torch.linspace(0, 1, 64 + 32).reshape(1, 1, 1, -1).expand(1, 3, 4, -1)
+    ring = images.close_ring(drift, 16)
+    around = torch.cat([ring, ring[..., :1]], dim=-1).diff(dim=-1).abs()
+    assert around.max() < 0.05 < (drift[..., 16] - drift[..., 79]).abs().min()
