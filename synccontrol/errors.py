@@ -17,6 +17,10 @@ class ModelError(SyncControlError, RuntimeError):
     """A model, detector or objective cannot be found, loaded or used here."""
 
 
+class MemoryLimitError(ModelError):
+    """The device's memory does not suffice, however small the steps that the work is done in."""
+
+
 class OutputError(SyncControlError, OSError):
     """A result cannot be written."""
 

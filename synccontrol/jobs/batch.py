@@ -17,7 +17,7 @@ from synccontrol.config import EQUIRECTANGULAR, Geometry, SamplingConfig, SyncCo
 from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
 from synccontrol.files import fitting, images, metadata, poses
 from synccontrol.montage import Montage
-from synccontrol.sampling.loop import Step
+from synccontrol.result import Step
 from synccontrol.sampling.sync import anchor_index
 
 LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
@@ -221,7 +221,7 @@ def check(job: Job, recipe: Recipe, geometry: Geometry, note: Note = silent) -> 
     height, width = canvas_size(next(iter(sources.values()), None), recipe, geometry)
     _fittings(sources, recipe, height, width, note)
     layout = lay_out(height, width, geometry, recipe.windows)
-    anchor_index(recipe.sync.anchor, len(layout))
+    anchor_index(recipe.sync.anchor, layout)
     return layout
 
 

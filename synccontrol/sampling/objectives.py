@@ -5,16 +5,21 @@ import contextlib
 import importlib.util
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
 import torch
 from torch import Tensor, nn
 
 from synccontrol.config import Objective
 from synccontrol.errors import ModelError
+
+_LOADING = threading.Lock()  # importing and building touch what the whole process has in common
 
 Losses = Callable[[Tensor], Tensor]  # images (n, 3, H, W) in -1..1 -> losses (n,)
 
@@ -81,8 +86,12 @@ def _unit(features: Tensor) -> Tensor:
     return features / (square.clamp_min(torch.finfo(features.dtype).tiny).sqrt() + 1e-10)
 
 
-def load(objective: str | Objective) -> AbstractObjective:
+def load(objective: str | Objective, *, offline: bool = False) -> AbstractObjective:
     """Returns the objective of a name in `config.OBJECTIVES`, or of a function.
+
+    Args:
+        objective: the name or the function.
+        offline: weights may not be downloaded.
 
     Raises:
         ModelError: the network's weights, or the package, cannot be had here.
@@ -90,11 +99,15 @@ def load(objective: str | Objective) -> AbstractObjective:
     if not isinstance(objective, str):
         return FunctionObjective(objective)
     package, _, net = objective.partition("-")
-    return FeatureDistance(_lpips(net or "vgg") if package == "lpips" else _stlpips(net or "alex"))
+    with _LOADING:
+        network = _lpips(net or "vgg", offline) if package == "lpips" else _stlpips(net or "alex")
+    return FeatureDistance(network)
 
 
-def _lpips(net: str) -> nn.Module:
+def _lpips(net: str, offline: bool) -> nn.Module:
     try:
+        if offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+            _require_trunk(net)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch.hub prints there
             warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips
             import lpips
@@ -108,6 +121,16 @@ def _lpips(net: str) -> nn.Module:
             f"put them into {torch.hub.get_dir()}/checkpoints, or use --objective stlpips, which carries its own"
         ) from error
     return network
+
+
+def _require_trunk(net: str) -> None:
+    """Raises `FileNotFoundError` when torchvision would download the network below LPIPS."""
+    from torchvision.models import get_model_weights
+
+    name = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[net]
+    file = Path(get_model_weights(name).IMAGENET1K_V1.url).name
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():
+        raise FileNotFoundError(f"{file} is not on this machine, and the network may not be used")
 
 
 def _stlpips(net: str) -> nn.Module:

@@ -18,8 +18,10 @@ from synccontrol.canvas.merge import Merger
 from synccontrol.canvas.sphere import Sphere
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import Level
 from synccontrol.sampling.loop import montage_steps
-from synccontrol.sampling.solvers import Schedule
+from synccontrol.sampling.solvers import Solver
 from tests.conftest import WINDOW
 
 TINY = Geometry(window=(32, 32), cell=8, channels=4)
@@ -147,31 +149,21 @@ def test_weights_trust_the_middle_of_a_view(views: Sphere) -> None:
 def test_a_perfect_denoiser_draws_the_sphere_it_knows(views: Sphere, solver: Any, prediction_type: str) -> None:
     generator = torch.Generator().manual_seed(0)
     scheduler = solver(prediction_type=prediction_type, **({"clip_sample": False} if solver is DDIMScheduler else {}))
-    schedule = Schedule(scheduler, "model", 6, torch.device("cpu"), generator)
+    run = Solver(scheduler, "model", 6, device=torch.device("cpu"), generator=generator)
     truth = field(views.rays(1)).transpose(0, 1).contiguous()
 
-    def predict(z: Tensor, index: int, windows: Sequence[int]) -> Tensor:
-        alpha_bar = schedule._alpha_bar(index)
-        signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    def predict(z: Tensor, level: Level, windows: Sequence[int]) -> Tensor:
         x0 = truth[list(windows)]
-        eps = (z - signal * x0) / noise
-        return {"epsilon": eps, "v_prediction": signal * eps - noise * x0, "sample": x0}[prediction_type]
+        eps = (z - level.signal * x0) / level.noise
+        return {"epsilon": eps, "v_prediction": level.signal * eps - level.noise * x0, "sample": x0}[prediction_type]
 
-    x_t = schedule.start(torch.randn(1, 3, *views.shape, generator=generator, dtype=torch.float64))
-    for step in montage_steps(x_t, views, schedule, predict, lambda x: x, WindowConfig(), OFF, None, 0):
+    x_t = run.start(torch.randn(1, 3, *views.shape, generator=generator, dtype=torch.float64))
+    merge, batches = Merger(views, "uniform", x_t), Batches(4, print)
+    for step in montage_steps(x_t, views, run, predict, merge, batches, None):
         x_t = step.x_t
     error = x_t[0, :, 0] - field(views.points)
     assert error.abs().max() < 0.25  # half a cell away, the field is another by so much
     assert error.pow(2).mean().sqrt() < 0.05
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_what_counts_as_noise_has_no_clean_estimate(prediction_type: str) -> None:
-    scheduler = DDIMScheduler(prediction_type=prediction_type)
-    schedule = Schedule(scheduler, "model", 4, torch.device("cpu"), torch.Generator())
-    z = torch.randn(1, 3, 1, 50, dtype=torch.float64)
-    for index in range(4):
-        assert schedule.x0_hat(z, schedule.pure_noise(z, index), index).abs().max() < 1e-6
 
 
 def test_views_of_a_picture_make_the_picture_again(views: Sphere) -> None:
