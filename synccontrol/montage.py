@@ -12,7 +12,7 @@ from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, record
-from synccontrol.errors import ConfigError, InputError, NonFiniteError
+from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractDenoiser
 from synccontrol.files import fitting, images
 from synccontrol.models import presets
@@ -135,7 +135,7 @@ class Montage:
             fitted = [
                 images.to_tensor(fitting.fit(map_, height, width, "control map", windows.closed)) for map_ in maps
             ]
-            crops = [layout.look(map_, self._cell) for map_ in fitted]
+            crops = [layout.look(map_, self._cell, range(len(layout))) for map_ in fitted]
             noise = self._noise(latents, layout, generator).to(device=device, dtype=dtype)
             schedule = Schedule(self.denoiser.pipe.scheduler, sampling.scheduler, sampling.steps, device, generator)
             predict = self.denoiser.encode(prompt, negative_prompt, crops, sampling, schedule.timesteps)
@@ -196,10 +196,7 @@ class Montage:
         return objective, (images.to_tensor(picture) * 2 - 1).to(device=self.denoiser.device, dtype=self.denoiser.dtype)
 
     def _decode(self, x0: Tensor, layout: AbstractLayout, height: int, width: int) -> Image.Image:
-        decoded = layout.decode(x0, self.denoiser.decode, self._cell, height, width)
-        if not decoded.isfinite().all():
-            raise NonFiniteError("the decoded picture is not finite; try dtype float32 or bfloat16")
-        return images.to_pil(decoded)
+        return Image.fromarray(layout.decode(x0, self.denoiser.decode, self._cell, height, width))
 
 
 def _as_list(control_map: ControlMaps) -> list[Image.Image]:
