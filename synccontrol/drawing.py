@@ -10,16 +10,18 @@ from torch import Tensor
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.merge import Merger
 from synccontrol.config import SyncConfig
-from synccontrol.errors import ConfigError, NonFiniteError
+from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting, images
 from synccontrol.picture import Picture
 from synccontrol.result import Result, Step
-from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.batches import Batches, free, is_out_of_memory
 from synccontrol.sampling.loop import Denoised, montage_steps
 from synccontrol.sampling.objectives import AbstractObjective
 from synccontrol.sampling.solvers import Solver
 from synccontrol.sampling.sync import Sync, anchor_index
+
+SMALLEST_TILE = 16  # cells
 
 Objectives = Callable[[SyncConfig], AbstractObjective]  # loads an objective
 
@@ -90,7 +92,7 @@ class Drawing:
             View(window=window, prompt=picture.prompt, negative_prompt=picture.negative_prompt)
             for window in range(len(layout))
         ]
-        crops = [partial(_look, layout.look(map_, family.geometry.cell)) for map_ in self._maps]
+        crops = [partial(layout.look, map_, family.geometry.cell) for map_ in self._maps]
         predict = family.condition(views, crops, picture.sampling, len(solver.levels), self._note)
         merge = Merger(layout, picture.windows.weights, x_t)
         return montage_steps(x_t, layout, solver, predict, merge, batches, sync)
@@ -149,11 +151,26 @@ class Drawing:
 
     @torch.no_grad()
     def _decoded(self, x0: Tensor) -> Image.Image:
-        picture, family = self._picture, self._family
-        decoded = self._layout.decode(x0, family.decode, family.geometry.cell, picture.height, picture.width)
-        if not decoded.isfinite().all():
-            raise NonFiniteError("the decoded picture is not finite; try dtype float32 or bfloat16")
-        return images.to_pil(decoded)
+        """Returns the picture of clean latents; in smaller tiles when the device is out of memory."""
+        picture, family, tile = self._picture, self._family, self._layout.tile
+        while True:
+            try:
+                pixels = self._layout.decode(
+                    x0, family.decode, family.geometry.cell, picture.height, picture.width, tile
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if tile <= SMALLEST_TILE:
+                    raise MemoryLimitError(
+                        "the device is out of memory while decoding; what was denoised is this error's `latents`",
+                        latents=x0,
+                    ) from error
+            else:
+                return Image.fromarray(pixels)
+            tile = max(tile // 2, SMALLEST_TILE)
+            self._note(f"the device was out of memory: the picture is decoded in tiles of {tile} cells")
+            free()
 
     def _unit_noise(self, latents: Tensor | None) -> Tensor:
         shape = (1, self._family.geometry.channels, *self._layout.shape)
@@ -166,7 +183,3 @@ class Drawing:
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
-
-
-def _look(crops: Tensor, windows: Sequence[int]) -> Tensor:
-    return crops[list(windows)]

@@ -1,5 +1,10 @@
 """The exception tree. Every message is one line: what is wrong, why, and what would work."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class SyncControlError(Exception):
     """Base of every error that SyncControl raises on purpose."""
@@ -18,7 +23,14 @@ class ModelError(SyncControlError, RuntimeError):
 
 
 class MemoryLimitError(ModelError):
-    """The device's memory does not suffice, however small the steps that the work is done in."""
+    """The device's memory does not suffice, however small the steps that the work is done in.
+
+    `latents` is what was denoised, (1, c, h, w), where only decoding is left; else None.
+    """
+
+    def __init__(self, message: str, latents: "Tensor | None" = None) -> None:
+        super().__init__(message)
+        self.latents = latents
 
 
 class OutputError(SyncControlError, OSError):

@@ -28,8 +28,8 @@ class View:
     """What is denoised: a window under one conditioning."""
 
     window: int  # its index
-    prompt: str
-    negative_prompt: str  # heard with guidance only
+    prompt: str | Tensor  # text, or the states of an encoded one
+    negative_prompt: str | Tensor  # heard with guidance only
 
 
 class AbstractFamily(abc.ABC):
@@ -105,6 +105,10 @@ class AbstractFamily(abc.ABC):
             steps: how many levels there will be.
             note: called with a line for what the user should know, e.g. that a prompt is cut.
         """
+
+    @abc.abstractmethod
+    def blank_prompt(self) -> Tensor:
+        """Returns the states of an encoded prompt that says nothing, as a `View` takes them."""
 
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:

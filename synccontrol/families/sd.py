@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ModelError
@@ -41,6 +44,42 @@ def geometry(base: str, **options: Any) -> Geometry:
     unet = UNet2DConditionModel.load_config(base, subfolder="unet", **options)
     vae = UNet2DConditionModel.load_config(base, subfolder="vae", **options)
     return _geometry(unet["sample_size"], len(vae["block_out_channels"]), unet["in_channels"])
+
+
+def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.dtype, **options: Any) -> Any:
+    """Returns the pipeline that a model's configuration files describe: no weights are read, no words are known.
+
+    Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
+    """
+
+    def build(kind: Any, source: str, subfolder: str | None) -> Any:
+        return kind.from_config(kind.load_config(source, subfolder=subfolder, **options))
+
+    index = diffusers.DiffusionPipeline.load_config(base, **options)
+    (library, vae), (_, scheduler) = index["vae"], index["scheduler"]
+    sources = [source if isinstance(source, tuple) else (source, None) for source in controlnets]
+    with _default_dtype(dtype):  # modules of fake tensors cannot be converted afterwards
+        nets = [build(ControlNetModel, *source) for source in sources]
+        parts = {
+            "unet": build(UNet2DConditionModel, base, "unet"),
+            "vae": build(getattr(import_module(library), vae), base, "vae"),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(base, subfolder="text_encoder", **options)),
+            "scheduler": build(getattr(diffusers, scheduler), base, "scheduler"),
+        }
+    parts |= {"tokenizer": None, "safety_checker": None, "feature_extractor": None}
+    if not nets:
+        return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    return StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _geometry(sample_size: int | Sequence[int], vae_blocks: int, channels: int) -> Geometry:
@@ -118,7 +157,7 @@ class Family(AbstractFamily):
         texts = [[view.prompt for view in views]]
         if guided:
             texts.insert(0, [view.negative_prompt for view in views])
-        elif any(view.negative_prompt for view in views):
+        elif any(view.negative_prompt != "" for view in views):
             note("the negative prompt does nothing: there is no guidance (guidance scale 1, or a distilled model)")
         timestep_cond = None
         if distilled:
@@ -137,13 +176,15 @@ class Family(AbstractFamily):
             steps=steps,
         )
 
-    def _text(self, prompts: Sequence[str], note: Note) -> Text:
+    def _text(self, prompts: Sequence[str | Tensor], note: Note) -> Text:
         distinct = list(dict.fromkeys(prompts))
         states = [self._encode(prompt, note) for prompt in distinct]
         return Text(table=torch.cat(states), rows=[distinct.index(prompt) for prompt in prompts])
 
-    def _encode(self, prompt: str, note: Note) -> Tensor:
+    def _encode(self, prompt: str | Tensor, note: Note) -> Tensor:
         """Returns the states (1, tokens, features) of one prompt."""
+        if isinstance(prompt, Tensor):
+            return prompt.to(device=self.device, dtype=self.dtype)
         tokenizer = self.pipe.tokenizer
         tokens = len(tokenizer(prompt, verbose=False).input_ids)
         if tokens > tokenizer.model_max_length:
@@ -154,6 +195,10 @@ class Family(AbstractFamily):
             )
         states: Tensor = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
         return states.to(self.dtype)
+
+    def blank_prompt(self) -> Tensor:
+        tokens = self.pipe.text_encoder.config.max_position_embeddings
+        return torch.zeros(1, tokens, self.pipe.unet.config.cross_attention_dim)
 
     def _embed(self, net: Any, crops: Tensor) -> Tensor:
         """Returns a ControlNet's embedding of crops (k, 3, H, W) of its control map."""

@@ -124,18 +124,3 @@ def pad_to(tensor: Tensor, height: int, width: int) -> Tensor:
     """Returns (1, c, H, W) grown to height x width at the bottom and right by repeating its border."""
     bottom, right = height - tensor.shape[-2], width - tensor.shape[-1]
     return pad(tensor, (0, right, 0, bottom), mode="replicate") if bottom or right else tensor
-
-
-def close_ring(wrapped: Tensor, margin: int) -> Tensor:
-    """Returns the ring (1, c, H, W) in a picture (1, c, H, W + 2 margin) that was made with its ends continued.
-
-    What lies around the join is there twice, made at either end. Where the two differ, as tiles of a decoder do, one
-    passes into the other over the margin.
-    """
-    width, blend = wrapped.shape[-1] - 2 * margin, margin // 2
-    ring = wrapped[..., margin : margin + width].clone()
-    first, last = (wrapped[..., at - blend : at + blend] for at in (margin, margin + width))
-    share = (torch.arange(2 * blend, device=ring.device, dtype=ring.dtype) + 0.5) / max(2 * blend, 1)
-    join = last + share * (first - last)
-    ring[..., width - blend :], ring[..., :blend] = join[..., :blend], join[..., blend:]
-    return ring

@@ -128,15 +128,15 @@ def geometry(model: str, offline: bool = False) -> Geometry:
     return found
 
 
-def skeleton(
+def blank(
     model: str, controls: Sequence[str], controlnets: Sequence[str], dtype: torch.dtype, offline: bool = False
 ) -> Any:
-    """Returns a model's networks without weights, to rehearse memory with. Raises `ModelError` as `load`."""
+    """Returns a model's pipeline without weights, to rehearse its work with. Raises `ModelError` as `load`."""
     base, sources = base_of(model), controlnet_sources(model, controls, controlnets)
     return _fetch(
         [base, *sources],
         offline,
-        lambda local: _family(base, local).skeleton(base, sources, dtype, local_files_only=local),
+        lambda local: _family(base, local).blank(base, sources, dtype, local_files_only=local),
     )
 
 

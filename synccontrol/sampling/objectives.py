@@ -35,6 +35,10 @@ class AbstractObjective(abc.ABC):
             anchor: the anchor's image (1, 3, H, W) in -1..1; no gradient flows to it.
         """
 
+    def networks(self) -> list[nn.Module]:
+        """Returns the networks that it computes with."""
+        return []
+
 
 class FunctionObjective(AbstractObjective):
     """A function of the user's: (images (n, 3, H, W), anchor (1, 3, H, W)) -> losses (n,)."""
@@ -70,6 +74,9 @@ class FeatureDistance(AbstractObjective):
             return torch.stack([weigh((f - a) ** 2).mean(dim=(1, 2, 3)) for f, a, weigh in layers]).sum(dim=0)
 
         return losses
+
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Returns what the distance compares, (n, c, h, w) a layer at length 1 along c, of images (n, 3, H, W).

@@ -40,7 +40,7 @@ def anchor_index(anchor: "int | str | Image.Image", layout: AbstractLayout) -> i
     """
     n = len(layout)
     if anchor == MIDDLE:
-        return n // 2
+        return layout.middle
     if not isinstance(anchor, int):
         return None
     if not -n <= anchor < n:

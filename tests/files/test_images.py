@@ -187,17 +187,3 @@ def test_padding_repeats_the_border() -> None:
     padded = images.pad_to(picture, 4, 5)
     assert torch.equal(padded[..., :2, :3], picture)
     assert padded[0, 0, 3, 4] == picture[0, 0, 1, 2]
-
-
-@pytest.mark.parametrize("margin", [0, 1, 8])
-def test_a_ring_that_was_made_in_one_piece_is_only_cut(margin: int) -> None:
-    ring = torch.rand(1, 3, 4, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    wrapped = torch.cat([ring[..., 20 - margin :], ring, ring[..., :margin]], dim=-1) if margin else ring
-    assert torch.allclose(images.close_ring(wrapped, margin), ring, atol=1e-12)
-
-
-def test_a_ring_that_was_made_in_unlike_pieces_has_no_step() -> None:
-    drift = torch.linspace(0, 1, 64 + 32).reshape(1, 1, 1, -1).expand(1, 3, 4, -1)
-    ring = images.close_ring(drift, 16)
-    around = torch.cat([ring, ring[..., :1]], dim=-1).diff(dim=-1).abs()
-    assert around.max() < 0.05 < (drift[..., 16] - drift[..., 79]).abs().min()

@@ -34,7 +34,7 @@ def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[
             predict(torch.zeros(2, 4, 8, 8, dtype=torch.float64), 0, [0, 1])
         assert found.sampling == pytest.approx(real.peak, rel=0.3)  # the control map's embedding is rehearsed too
         with footprint._Live() as real:
-            denoiser.decode(torch.zeros(1, 4, 8, 32, dtype=torch.float64))
+            denoiser.decode(torch.zeros(1, 4, *LAYOUT.decoded, dtype=torch.float64))
         assert found.decoding == pytest.approx(real.peak, rel=0.02)
 
 
@@ -44,6 +44,6 @@ def test_it_grows_with_batch_width_and_gradient(checkpoint: Path) -> None:
     assert large.sampling > 2 * small.sampling
     assert large.sync > 2 * small.sync
     wide = rehearse(checkpoint, layout=Layout(height=8, width=64, window=(8, 8), stride=4))
-    assert wide.decoding == pytest.approx(2 * small.decoding, rel=0.1)
+    assert wide.decoding < 1.2 * small.decoding  # in strips, of about equal width
     assert rehearse(checkpoint, gradient="x0").sync < rehearse(checkpoint).sync
     assert rehearse(checkpoint, gradient=None).sync == 0
