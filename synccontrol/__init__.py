@@ -1,5 +1,7 @@
 """SyncControl: one coherent wide picture that follows a guide."""
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Montage", "Picture", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
 __version__ = "0.1.0"
+
+if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP reads this once, when torch loads it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "Montage": "montage",

@@ -21,6 +21,8 @@ AGAIN, ONCE = PREDICTS = ("again", "once")
 FLAT, EQUIRECTANGULAR = "flat", "equirectangular"
 PROJECTIONS = (FLAT, EQUIRECTANGULAR)
 OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
+FITS = ("exact", "crop", "pad", "stretch")
+LARGEST_SEED = 2**64 - 1
 
 
 class Scheduler(NamedTuple):
@@ -96,8 +98,23 @@ def _require_whole(name: str, value: object, minimum: int) -> None:
     _require_number(name, value, minimum)
 
 
+def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> list[tuple[float, float]]:
+    """Returns the starts and ends that belong together: one stands for all."""
+    first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
+    count = max(len(first), len(last))
+    return list(zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False))
+
+
 def _require_choice(name: str, value: object, choices: Collection[str]) -> None:
     _require(value in choices, f"unknown {name} {value!r}; known: {', '.join(choices)}")
+
+
+def check_seed(seed: object) -> None:
+    """Raises `ConfigError` for what is no seed of a picture."""
+    _require(
+        isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED,
+        f"seed is {seed!r}; it must be a whole number between 0 and {LARGEST_SEED}",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +137,10 @@ class SamplingConfig:
         _require_number("control scale", self.control_scale, 0.0)
         _require_number("control start", self.control_start, 0.0, 1.0)
         _require_number("control end", self.control_end, 0.0, 1.0)
+        for start, end in _pairs(self.control_start, self.control_end):
+            _require(
+                start < end, f"control start is {start:g} and control end {end:g}; the start must come before the end"
+            )
         _require_choice("scheduler", self.scheduler, SCHEDULERS)
 
 
@@ -162,7 +183,7 @@ class SyncConfig:
     weight: float = option(20.0, "size of the nudge (see the step size); 0 turns sync off")
     steps: int = option(5, "denoising steps, from the first, in which sync acts; 0 turns it off")
     every: int = option(1, "of those steps, every how-manieth syncs")
-    decay: float = option(0.95, "factor on the weight per denoising step")
+    decay: float = option(0.95, "factor on the weight per denoising step, 0..1")
     gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
     step_size: str = option(
         "gradient",
@@ -188,7 +209,7 @@ class SyncConfig:
         _require_number("sync weight", self.weight, 0.0)
         _require_whole("sync steps", self.steps, 0)
         _require_whole("sync every", self.every, 1)
-        _require_number("sync decay", self.decay, 0.0)
+        _require_number("sync decay", self.decay, 0.0, 1.0)
         _require_choice("sync gradient", self.gradient, GRADIENTS)
         _require_choice("sync step size", self.step_size, STEP_SIZES)
         _require_choice("sync predict", self.predict, PREDICTS)

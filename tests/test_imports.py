@@ -14,6 +14,7 @@ PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
     {"config", "terminal"},
+    {"picture"},
     {"files"},
     {"canvas"},
     {"sampling"},

@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     """Returns the exit status of one run."""
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from synccontrol.jobs import batch, runtime
+    from synccontrol.jobs import batch, forecast, runtime
     from synccontrol.models import presets
 
     _check_request(args)
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
         **configs,
     )
     if args.dry_run:
-        print("\n".join(runtime.forecast(request, jobs, recipe)))
+        print("\n".join(forecast.forecast(request, jobs, recipe)))
         return DONE
     if not many:
         batch.check(jobs[0], recipe, presets.geometry(args.model, args.offline))

@@ -6,9 +6,10 @@ import math
 import numpy as np
 from PIL import Image
 
+from synccontrol.config import FITS
 from synccontrol.errors import InputError
 
-EXACT, CROP, PAD, STRETCH = FITS = ("exact", "crop", "pad", "stretch")
+EXACT, CROP, PAD, STRETCH = FITS
 ASPECT_TOLERANCE = 0.02  # relative; beyond it a map would visibly distort the scene
 LANCZOS_REACH = 3  # px, of the larger of both grids
 

@@ -13,7 +13,7 @@ from PIL import Image
 from synccontrol.canvas import sphere
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
-from synccontrol.config import EQUIRECTANGULAR, Geometry, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.config import EQUIRECTANGULAR, FITS, Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
 from synccontrol.files import fitting, images, metadata, poses
 from synccontrol.montage import Montage
@@ -50,7 +50,7 @@ class Recipe:
     detectors: Sequence[tuple[str, Detector]]  # control type and detector
     width: int | None  # px
     height: int | None  # px
-    fit: str  # how a guide or control map of another aspect comes onto the canvas, one of `fitting.FITS`
+    fit: str  # how a guide or control map of another aspect comes onto the canvas, one of `FITS`
     outside: Sequence[fitting.Colour | None]  # what each map shows beyond its guide; None: its border goes on
     sampling: SamplingConfig
     windows: WindowConfig
@@ -59,8 +59,8 @@ class Recipe:
     save_control_maps: bool
 
     def __post_init__(self) -> None:
-        if self.fit not in fitting.FITS:
-            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(fitting.FITS)}")
+        if self.fit not in FITS:
+            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
 
 
 def plan(guide: Path | None, prompt: str, negative_prompt: str, seed: int, output: Path) -> list[Job]:
