@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "names",
     "outside",
+    "remarks",
     "to_rgb",
 ]
 
@@ -98,6 +99,20 @@ def outside(name: str) -> Colour | None:
         OptionError: No such control type.
     """
     return _control(name).outside
+
+
+def remarks(name: str, control_map: Picture) -> list[str]:
+    """Returns a line for what is wrong with a control map: it holds nothing, or cannot be right. None for most.
+
+    Args:
+        name: A control type, one of `names()`.
+        control_map: A detected or a ready-made map, whatever `to_rgb` takes.
+
+    Raises:
+        OptionError: No such control type.
+        PictureError: The map is no picture.
+    """
+    return _control(name).expected.remarks(name, to_rgb(control_map))
 
 
 def _control(name: str) -> ControlType[Any]:
