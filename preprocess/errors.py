@@ -15,3 +15,7 @@ class DetectorError(PreprocessError, RuntimeError):
 
 class FormatError(PreprocessError, ValueError):
     """A file that does not hold what it should."""
+
+
+class PictureError(PreprocessError, ValueError):
+    """A guide or control map that is no picture, or one whose values have no known meaning."""

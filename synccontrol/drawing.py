@@ -121,10 +121,11 @@ class Drawing:
     def _anchor_picture(self, picture: Image.Image) -> Tensor:
         """Returns a picture that all windows follow, (1, 3, H, W) in -1..1; of another aspect, its middle."""
         height, width = self._family.geometry.window_px
-        fit = fitting.plan(picture.convert("RGB"), height, width, "anchor", fitting.CROP)
+        upright = images.to_rgb(picture)
+        fit = fitting.plan(upright, height, width, "anchor", fitting.CROP)
         if fit.note:
-            self._note(fit.note)
-        return images.to_tensor(fit.show(picture.convert("RGB"))) * 2 - 1
+            self._note(f"of the anchor only the middle is followed: it is {upright.width}x{upright.height}, no window")
+        return images.to_tensor(fit.show(upright)) * 2 - 1
 
     def _step(self, denoised: Denoised) -> Step:
         last = denoised.index + 1 == denoised.steps

@@ -1,5 +1,7 @@
 """The exception tree. Every message is one line: what is wrong, why, and what would work."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,3 +41,24 @@ class OutputError(SyncControlError, OSError):
 
 class NonFiniteError(SyncControlError, ArithmeticError):
     """NaN or infinity appeared while sampling."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns the errors of `preprocess` into those above: of its options, its detectors, and what it is given to read.
+
+    Raises:
+        ConfigError: a control type, detector or option is unknown, or a value out of range.
+        ModelError: a detector or its weights cannot be had.
+        InputError: a picture or file is not what it should be.
+    """
+    from preprocess import errors as preprocess  # here: it loads Pillow and NumPy
+
+    try:
+        yield
+    except preprocess.OptionError as error:
+        raise ConfigError(str(error)) from error
+    except preprocess.DetectorError as error:
+        raise ModelError(str(error)) from error
+    except preprocess.PreprocessError as error:
+        raise InputError(str(error)) from error

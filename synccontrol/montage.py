@@ -1,26 +1,37 @@
 """`Montage`, the object that users hold: a loaded model that makes wide pictures."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from preprocess import Picture as AnyPicture
 from synccontrol import families
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily
-from synccontrol.files import fitting
+from synccontrol.files import fitting, images
 from synccontrol.models import presets
 from synccontrol.picture import Picture
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 
-ControlMaps = Image.Image | Sequence[Image.Image] | None
+ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
+DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
+    "generator": "seed=0",
+    "image": "control_map",
+    "num_inference_steps": "sampling=SamplingConfig(steps=50)",
+    "guidance_scale": "sampling=SamplingConfig(guidance_scale=7.5)",
+    "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
+    "num_images_per_prompt": "one call for each seed",
+    "callback_on_step_end": "on_step, or the iterator `steps`",
+}
 
 
 class Montage:
@@ -120,6 +131,7 @@ class Montage:
         sampling: SamplingConfig | None = None,
         windows: WindowConfig | None = None,
         sync: SyncConfig | None = None,
+        **others: object,
     ) -> Iterator[Step]:
         """Returns an iterator over the denoising steps of one wide picture; the last one holds the result.
 
@@ -127,7 +139,8 @@ class Montage:
 
         Args:
             prompt: what to draw.
-            control_map: RGB control map, or one per ControlNet; None draws from text only.
+            control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet; None
+                draws from text only.
             height: px, at least one window; the control map's if not given.
             width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
@@ -136,6 +149,7 @@ class Montage:
             sampling: how to denoise; the model's default if not given.
             windows: where windows lie; likewise.
             sync: how windows are kept coherent; likewise.
+            others: none; what diffusers calls otherwise is named in the error.
 
         Raises:
             ConfigError: settings that contradict each other, or a size below one window.
@@ -144,6 +158,8 @@ class Montage:
             MemoryLimitError: the device cannot hold one window.
             NonFiniteError: NaN or infinity in latents or picture.
         """
+        for name in others:
+            raise ConfigError(f"there is no {name}{_instead(name)}")
         sampling = sampling or self.defaults.sampling
         windows = windows or self.defaults.windows
         sync = sync or self.defaults.sync
@@ -182,15 +198,24 @@ class Montage:
         return self._objectives[key]
 
 
+def _instead(name: str) -> str:
+    return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
+
+
 def _as_list(control_map: ControlMaps) -> list[Image.Image]:
     if control_map is None:
         return []
-    return [control_map] if isinstance(control_map, Image.Image) else list(control_map)
+    if isinstance(control_map, Sequence):
+        return [images.to_rgb(map_) for map_ in control_map]
+    return [images.to_rgb(control_map)]
 
 
 def _canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
-    if maps:
-        return maps[0].height if height is None else height, maps[0].width if width is None else width
+    height = maps[0].height if maps and height is None else height
+    width = maps[0].width if maps and width is None else width
     if height is None or width is None:
         raise ConfigError("a picture from text only needs a height and a width in pixels")
-    return height, width
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
+    return int(height), int(width)

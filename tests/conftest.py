@@ -25,7 +25,8 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-install_import_hook(["synccontrol.canvas", "synccontrol.sampling"], "beartype.beartype")  # shapes in signatures are checked at every call
+# Shapes in signatures are checked at every call.
+install_import_hook(["synccontrol.canvas", "synccontrol.sampling"], "beartype.beartype")
 
 WINDOW = 8  # cells of one window of the tiny checkpoint
 CELL = 8  # pixels of one cell

@@ -5,9 +5,10 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -59,7 +60,7 @@ def rehearse(
         sampling: guidance, and control.
         windows: how many are predicted in a call.
         sync: how windows are compared; None: they are not.
-        objective: built under the same mode; None where it is not to be had.
+        objective: what compares, loaded as ever; None where it is not to be had.
     """
     n, (h, w) = min(windows.batch, len(layout)), family.geometry.window_px
     z = torch.zeros(max(n, 2), family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
@@ -109,8 +110,14 @@ def fake() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def resident() -> int:
+    """Returns the bytes that this process holds: Python, the libraries, and what has been loaded so far."""
+    found: int = psutil.Process().memory_info().rss
+    return found
+
+
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are alive, and their peak."""
+    """Counts the bytes of the tensors that are made inside and alive, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,14 +130,15 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             return 1  # what the session asks of numbers that are not there, e.g. whether they are finite
+        for storage in _storages((args, kwargs)):
+            self._see(storage, 0)  # it was there before, as weights are, of which views are taken
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor.untyped_storage())
+        for storage in _storages(result):
+            self._see(storage, storage.nbytes())
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
+    def _see(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = id(storage)
         if key in self._storages:
             return
 
@@ -141,3 +149,7 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[key] = weakref.ref(storage, drop)
         self.live += size
         self.peak = max(self.peak, self.live)
+
+
+def _storages(values: object) -> list[torch.UntypedStorage]:
+    return [tensor.untyped_storage() for tensor in tree_leaves(values) if isinstance(tensor, torch.Tensor)]

@@ -4,10 +4,9 @@ import dataclasses
 from typing import Any
 
 import torch
-from PIL import Image
 
 import preprocess
-from synccontrol.errors import ConfigError, InputError
+from synccontrol.errors import ConfigError, translated
 from synccontrol.files.fitting import Colour
 from synccontrol.jobs import batch
 from synccontrol.models import presets
@@ -67,6 +66,7 @@ def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
 
     Raises:
         ConfigError: a control type or detector is unknown.
+        ModelError: a detector's weights cannot be had.
     """
     names = request.detectors or (None,) * len(request.controls)
     return [
@@ -82,18 +82,9 @@ def outside(request: Request) -> list[Colour | None]:
 
 
 def _detector(control: str, name: str | None, request: Request, loop: bool) -> batch.Detector:
-    try:
+    with translated():
         detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
-    except preprocess.PreprocessError as error:
-        raise ConfigError(str(error)) from error
-
-    def guarded(guide: Image.Image) -> Image.Image:
-        try:
-            return detect(guide)
-        except preprocess.PreprocessError as error:
-            raise InputError(str(error)) from error
-
-    return guarded
+    return translated()(detect)
 
 
 def load(request: Request) -> Montage:

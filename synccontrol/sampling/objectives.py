@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from synccontrol.config import Objective
 from synccontrol.errors import ModelError
+from synccontrol.sampling.levels import at_least_float32
 
 _LOADING = threading.Lock()  # importing and building touch what the whole process has in common
 
@@ -59,12 +60,15 @@ class FeatureDistance(AbstractObjective):
 
     def __init__(self, network: Any) -> None:
         self.network = network.eval().requires_grad_(False)
+        self._home = (torch.device("cpu"), torch.float32)
+        self.network.to(memory_format=_layout(torch.float32))
 
     def against(self, anchor: Tensor) -> Losses:
-        dtype = torch.promote_types(anchor.dtype, torch.float32)
-        # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
-        layout = torch.channels_last if dtype == torch.float32 else torch.contiguous_format
-        self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
+        dtype = at_least_float32(anchor.dtype)
+        layout = _layout(dtype)
+        if self._home != (anchor.device, dtype):
+            self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
+            self._home = (anchor.device, dtype)
         with torch.no_grad():
             anchor_features = self.features(anchor.to(dtype=dtype, memory_format=layout))
 
@@ -85,6 +89,11 @@ class FeatureDistance(AbstractObjective):
         """
         layers = self.network.net(self.network.scaling_layer(images))
         return [_unit(layer) for layer in layers]
+
+
+def _layout(dtype: torch.dtype) -> torch.memory_format:
+    # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
+    return torch.channels_last if dtype == torch.float32 else torch.contiguous_format
 
 
 def _unit(features: Tensor) -> Tensor:

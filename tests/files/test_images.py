@@ -1,7 +1,10 @@
 """Guides of every kind become upright 8-bit RGB, or one clear error."""
 
 import struct
+import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -161,6 +164,39 @@ def test_broken_files_get_one_clear_line(tmp_path: Path) -> None:
         images.open_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="is a folder"):
         images.open_image(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [1000, None])
+def test_threads_that_read_leave_pillows_limit_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # 1000: less than the pictures have
+    path, filters = tmp_path / "guide.png", list(warnings.filters)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)).save(path)
+    start = threading.Barrier(8)
+
+    def read(_: int) -> set[tuple[int, int]]:
+        start.wait()
+        return {images.open_image(path).size for _ in range(30)}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [{(300, 300)}] * 8
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert warnings.filters == filters
+
+
+def test_dark_drawings_stand_on_white(tmp_path: Path) -> None:
+    drawing = Image.new("RGBA", (60, 40), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (10, 10, 50, 12))
+    found = save(tmp_path, drawing)
+    assert found.getpixel((5, 5)) == (255, 255, 255)
+    assert found.getpixel((20, 11)) == (0, 0, 0)
+
+
+def test_what_is_no_picture_is_an_input_error() -> None:
+    assert images.to_rgb(np.zeros((4, 6))).size == (6, 4)
+    with pytest.raises(InputError, match="is a path and no picture"):
+        images.to_rgb("guide.png")
 
 
 def _bomb() -> bytes:
