@@ -15,7 +15,7 @@ from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, record
 from synccontrol.errors import ConfigError, InputError, NonFiniteError
 from synccontrol.families.base import AbstractDenoiser
 from synccontrol.files import fitting, images
-from synccontrol.models import presets
+from synccontrol.models import hub, presets
 from synccontrol.sampling import objectives, sync
 from synccontrol.sampling.loop import Step, montage_steps
 from synccontrol.sampling.objectives import AbstractObjective
@@ -83,7 +83,7 @@ class Montage:
         Raises:
             ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
         """
-        pipe = presets.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
+        pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
         return cls(families.wrap(pipe), presets.PRESETS[model].defaults if model in presets.PRESETS else None)
 
     def __call__(

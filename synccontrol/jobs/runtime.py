@@ -13,7 +13,7 @@ from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError, translated
 from synccontrol.files.fitting import Colour
 from synccontrol.jobs import batch, footprint
-from synccontrol.models import presets
+from synccontrol.models import hub
 from synccontrol.montage import Montage
 
 AUTO = "auto"
@@ -46,7 +46,7 @@ class Request:
 def device_of(request: Request) -> str:
     """Returns the torch device: as asked, or the best there is."""
     if request.device != AUTO:
-        presets.check_device(request.device)
+        hub.check_device(request.device)
         return request.device
     if torch.cuda.is_available():
         return "cuda"
@@ -57,9 +57,9 @@ def dtype_of(request: Request) -> torch.dtype:
     """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
     if request.dtype == AUTO:
         return torch.float16 if device_of(request).startswith("cuda") else torch.float32
-    if request.dtype not in presets.DTYPES:
-        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(presets.DTYPES)}")
-    return presets.DTYPES[request.dtype]
+    if request.dtype not in hub.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(hub.DTYPES)}")
+    return hub.DTYPES[request.dtype]
 
 
 def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
@@ -110,7 +110,7 @@ def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) 
     Raises:
         SyncControlError: a guide or a setting is wrong; nothing has been done by then.
     """
-    geometry = presets.geometry(request.model, request.offline)
+    geometry = hub.geometry(request.model, request.offline)
     describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
     lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
     for job in jobs:
@@ -144,7 +144,7 @@ def _forecast_memory(
 ) -> str:
     with footprint.fake():
         try:
-            skeleton = presets.skeleton(
+            skeleton = hub.skeleton(
                 request.model, request.controls, request.controlnets, dtype_of(request), request.offline
             )
         except ModelError:

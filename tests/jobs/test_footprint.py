@@ -11,14 +11,14 @@ from synccontrol.canvas.windows import Layout
 from synccontrol.config import SamplingConfig
 from synccontrol.families.sd import Denoiser
 from synccontrol.jobs import footprint
-from synccontrol.models import presets
+from synccontrol.models import hub
 
 LAYOUT = Layout(height=8, width=32, window=(8, 8), stride=4)
 
 
 def rehearse(checkpoint: Path, batch: int = 2, gradient: str | None = "full", layout: Layout = LAYOUT) -> Any:
     with footprint.fake():
-        skeleton = presets.skeleton(str(checkpoint), ["canny"], [], torch.float64, offline=True)
+        skeleton = hub.skeleton(str(checkpoint), ["canny"], [], torch.float64, offline=True)
         return footprint.rehearse(skeleton, layout, batch, 2, gradient)
 
 
