@@ -5,10 +5,10 @@ import sys
 from diffusers import StableDiffusionPipeline, UniPCMultistepScheduler
 
 from synccontrol import Montage, SamplingConfig, SyncConfig
-from synccontrol.models import presets
+from synccontrol.models import hub, presets
 
 model = sys.argv[1] if len(sys.argv) > 1 else "tiny"
-pipe = presets.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
+pipe = hub.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
 pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)  # and LoRAs, dtype, device, offloading ...
 
 montage = Montage.from_pipe(pipe)

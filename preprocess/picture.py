@@ -51,13 +51,15 @@ def to_rgb(picture: Picture, factor: int = 1) -> Image.Image:
     if image.mode == "La":  # for which Pillow has only this conversion
         image = image.convert("LA")
     if (image.mode, image.has_transparency_data, turn, factor) == ("RGB", False, 1, 1):
-        return image.copy()
+        return image.copy() if image is picture else image
     rows = max(1, STRIP // (image.width * factor)) * factor
     white = _white(image, rows) if _is_deep(image) else 255.0
     ground = _ground(image, rows) if image.has_transparency_data else ""
     small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     for top, strip in _strips(image, rows):
         small.paste(_strip_to_rgb(strip, white, ground).reduce(factor), (0, top // factor))
+    if turn == 1:
+        return small
     small.getexif()[ExifTags.Base.Orientation] = turn
     return ImageOps.exif_transpose(small)
 

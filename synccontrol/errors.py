@@ -58,7 +58,7 @@ def translated() -> Iterator[None]:
         yield
     except preprocess.OptionError as error:
         raise ConfigError(str(error)) from error
-    except preprocess.DetectorError as error:
+    except (preprocess.DetectorError, preprocess.HubError) as error:
         raise ModelError(str(error)) from error
     except preprocess.PreprocessError as error:
         raise InputError(str(error)) from error

@@ -16,7 +16,7 @@ from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily
 from synccontrol.files import fitting, images
-from synccontrol.models import presets
+from synccontrol.models import hub, presets
 from synccontrol.picture import Picture
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
@@ -90,7 +90,7 @@ class Montage:
             ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
         """
         controls = [controls] if isinstance(controls, str) else controls
-        pipe = presets.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
+        pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
         return cls(families.wrap(pipe), defaults, offline=offline)
 

@@ -3,7 +3,7 @@
 import pytest
 
 import preprocess
-from preprocess.errors import FormatError
+from preprocess.errors import FormatError, HubError
 from synccontrol.errors import ConfigError, InputError, ModelError, SyncControlError, translated
 
 
@@ -12,6 +12,7 @@ from synccontrol.errors import ConfigError, InputError, ModelError, SyncControlE
     [
         (preprocess.OptionError, ConfigError),
         (preprocess.DetectorError, ModelError),
+        (HubError, ModelError),
         (preprocess.PictureError, InputError),
         (FormatError, InputError),
     ],

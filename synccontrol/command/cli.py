@@ -128,10 +128,10 @@ def run(args: argparse.Namespace) -> int:
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.jobs import batch, forecast, runtime
-    from synccontrol.models import presets
+    from synccontrol.models import hub, presets
 
     _check_request(args)
-    defaults = presets.defaults(args.model, args.offline)
+    defaults = hub.defaults(args.model, args.offline)
     configs = {kind: _config(kind, getattr(defaults, kind), vars(args)) for kind in CONFIGS}
     jobs = batch.plan(args.guide, args.prompt, args.negative_prompt, args.seed, args.output)
     many = args.guide is not None and (args.guide.is_dir() or args.guide.suffix == ".jsonl")
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         offline=args.offline,
     )
-    presets.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
+    hub.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
     recipe = batch.Recipe(
         control_maps=tuple(args.control_map),
         detectors=runtime.detectors(request, configs["windows"].closed) if not args.control_map else [],
@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(forecast.forecast(request, jobs, recipe)))
         return DONE
     if not many:
-        batch.check(jobs[0], recipe, presets.geometry(args.model, args.offline))
+        batch.check(jobs[0], recipe, hub.geometry(args.model, args.offline))
     montage = runtime.load(request)
     note(f"{args.model}: {presets.about(args.model)}")  # not earlier: bad input is one line
     return _draw(montage, jobs, recipe, many, args.quiet)

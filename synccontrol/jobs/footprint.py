@@ -98,7 +98,8 @@ def _rehearse_sync(
     sync = Sync(config, objective or FunctionObjective(_sums), 0, family.decode, "epsilon", Batches(1, str), **parts)
     with _Live() as live:
         sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
-    return live.peak
+    peak: int = live.peak
+    return peak
 
 
 def _sums(images: Tensor, anchor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from synccontrol.config import ONCE, Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
 from synccontrol.jobs.runtime import Request, device_of, dtype_of
-from synccontrol.models import presets
+from synccontrol.models import hub
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 from synccontrol.sampling.sync import anchor_index
@@ -23,7 +23,7 @@ def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) 
     Raises:
         SyncControlError: a guide or a setting is wrong; nothing has been done by then.
     """
-    geometry = presets.geometry(request.model, request.offline)
+    geometry = hub.geometry(request.model, request.offline)
     describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
     lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
     for job in jobs:
@@ -64,9 +64,7 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: batch.Rec
     objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:
-            pipe = presets.blank(
-                request.model, request.controls, request.controlnets, dtype_of(request), request.offline
-            )
+            pipe = hub.blank(request.model, request.controls, request.controlnets, dtype_of(request), request.offline)
         except ModelError:
             return "  memory   unknown until the model's configuration files are downloaded"
         found = footprint.rehearse(

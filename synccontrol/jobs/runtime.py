@@ -9,7 +9,7 @@ import preprocess
 from synccontrol.errors import ConfigError, translated
 from synccontrol.files.fitting import Colour
 from synccontrol.jobs import batch
-from synccontrol.models import presets
+from synccontrol.models import hub
 from synccontrol.montage import Montage
 
 AUTO = "auto"
@@ -41,7 +41,7 @@ class Request:
 def device_of(request: Request) -> str:
     """Returns the torch device: as asked, or the best there is."""
     if request.device != AUTO:
-        presets.check_device(request.device)
+        hub.check_device(request.device)
         return request.device
     if torch.cuda.is_available():
         return "cuda"
@@ -52,9 +52,9 @@ def dtype_of(request: Request) -> torch.dtype:
     """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
     if request.dtype == AUTO:
         return torch.float16 if device_of(request).startswith("cuda") else torch.float32
-    if request.dtype not in presets.DTYPES:
-        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(presets.DTYPES)}")
-    return presets.DTYPES[request.dtype]
+    if request.dtype not in hub.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(hub.DTYPES)}")
+    return hub.DTYPES[request.dtype]
 
 
 def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:

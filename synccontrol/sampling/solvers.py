@@ -126,7 +126,7 @@ class Solver:
         t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
         rows = zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True)
         self.levels = tuple(
-            Level(index=index, signal=signal, noise=noise, t=t) for index, (signal, noise, t) in enumerate(rows)
+            Level(index=index, signal=signal, noise=noise, t=float(t)) for index, (signal, noise, t) in enumerate(rows)
         )
 
     def require_moves(self) -> None:

@@ -13,7 +13,7 @@ from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.families.base import View
 from synccontrol.jobs import footprint
 from synccontrol.jobs.footprint import Footprint
-from synccontrol.models import presets
+from synccontrol.models import hub
 from synccontrol.sampling import objectives
 from synccontrol.sampling.levels import Level
 
@@ -31,7 +31,7 @@ def rehearse(
     sync = None if gradient is None else SyncConfig(gradient=gradient)
     distance = objectives.load(objective) if objective else None
     with footprint.fake():
-        pipe = presets.blank(str(checkpoint), ["canny"], [], dtype, offline=True)
+        pipe = hub.blank(str(checkpoint), ["canny"], [], dtype, offline=True)
         windows = WindowConfig(batch=batch)
         return footprint.rehearse(families.wrap(pipe), layout, SamplingConfig(), windows, sync, distance)
 

@@ -66,6 +66,9 @@ def test_a_picture_is_left_as_it_was() -> None:
     assert found is not image
     found.putpixel((0, 0), (1, 2, 3))
     assert np.array_equal(np.asarray(image), COLOURS)
+    array = COLOURS.copy()
+    to_rgb(array).putpixel((0, 0), (1, 2, 3))
+    assert np.array_equal(array, COLOURS)
 
 
 def test_a_pose_map_keeps_its_people() -> None:
