@@ -19,7 +19,7 @@ from synccontrol.sampling.batches import Batches, free, is_out_of_memory
 from synccontrol.sampling.loop import Denoised, montage_steps
 from synccontrol.sampling.objectives import AbstractObjective
 from synccontrol.sampling.solvers import Solver
-from synccontrol.sampling.sync import Sync, anchor_index
+from synccontrol.sampling.sync import Networks, Sync, anchor_index
 
 SMALLEST_TILE = 16  # cells
 
@@ -107,16 +107,13 @@ class Drawing:
         if anchor is None:
             assert isinstance(config.anchor, Image.Image)
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)
-        return Sync(
-            config,
-            self._objective(config),
-            anchor,
-            family.decode,
-            solver.kind,
-            batches,
+        networks = Networks(
+            decode=family.decode,
+            kind=solver.kind,
             half=family.dtype == torch.float16,
             offloaded=family.offloaded,
         )
+        return Sync(config, self._objective(config), anchor, networks, batches)
 
     def _anchor_picture(self, picture: Image.Image) -> Tensor:
         """Returns a picture that all windows follow, (1, 3, H, W) in -1..1; of another aspect, its middle."""

@@ -14,7 +14,7 @@ from synccontrol.errors import ConfigError, InputError, ModelError
 from synccontrol.sampling import objectives
 from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.levels import Level
-from synccontrol.sampling.sync import Sync
+from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, WINDOW
 
 STEPS = SamplingConfig(steps=3, guidance_scale=3.0)
@@ -76,7 +76,8 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
     before = colour(z, red)
     config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size)
     level = Level(index=0, signal=1.0, noise=1.0, t=0.0)
-    pull = Sync(config, objectives.load(colour), red, lambda x0: x0, "epsilon", Batches(2, print))
+    networks = Networks(decode=lambda x0: x0, kind="epsilon")
+    pull = Sync(config, objectives.load(colour), red, networks, Batches(2, print))
     nudged, known = pull.nudge(z, level, lambda z, _: 0.5 * z)
     assert known == {}
     assert torch.all(colour(nudged, red) < before)

@@ -20,7 +20,7 @@ from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.levels import Level
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.objectives import AbstractObjective, FunctionObjective
-from synccontrol.sampling.sync import Sync
+from synccontrol.sampling.sync import Networks, Sync
 
 LEVEL = Level(index=0, signal=0.7, noise=0.7, t=500.0)  # any
 CANVAS_COPIES = 4  # the windows before and after sync, their predictions, and a batch's inputs
@@ -94,8 +94,10 @@ def _rehearse_sync(
 ) -> int:
     if config is None:
         return 0
-    parts = {"half": family.dtype == torch.float16, "offloaded": family.offloaded}
-    sync = Sync(config, objective or FunctionObjective(_sums), 0, family.decode, "epsilon", Batches(1, str), **parts)
+    networks = Networks(
+        decode=family.decode, kind="epsilon", half=family.dtype == torch.float16, offloaded=family.offloaded
+    )
+    sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, Batches(1, str))
     with _Live() as live:
         sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
     peak: int = live.peak

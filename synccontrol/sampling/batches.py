@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from synccontrol.errors import MemoryLimitError
@@ -24,7 +25,9 @@ class Batches:
         self.size = size
         self._note = note
 
-    def predict(self, predict: WindowPredict, z: Tensor, windows: Sequence[int]) -> dict[int, Tensor]:
+    def predict(
+        self, predict: WindowPredict, z: Float[Tensor, "n c h w"], windows: Sequence[int]
+    ) -> dict[int, Float[Tensor, "c h w"]]:
         """Returns the predictions (c, h, w) of some of the windows z (n, c, h, w), by their index.
 
         Raises:

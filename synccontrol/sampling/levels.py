@@ -9,6 +9,7 @@ import dataclasses
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # diffusers' names of what a network predicts
@@ -25,7 +26,9 @@ class Level:
     t: float  # the timestep, as the networks are told it
 
 
-def x0_hat(z: Tensor, prediction: Tensor, level: Level, kind: str) -> Tensor:
+def x0_hat(
+    z: Float[Tensor, "*windows"], prediction: Float[Tensor, "*windows"], level: Level, kind: str
+) -> Float[Tensor, "*windows"]:
     """Returns the clean estimate for z and the networks' prediction.
 
     DDIM (arXiv 2010.02502) eq. 12 for epsilon; progressive distillation (arXiv 2202.00512) section 4 for
@@ -40,7 +43,9 @@ def x0_hat(z: Tensor, prediction: Tensor, level: Level, kind: str) -> Tensor:
     return prediction
 
 
-def prediction_for(z: Tensor, x0: Tensor, level: Level, kind: str) -> Tensor:
+def prediction_for(
+    z: Float[Tensor, "*windows"], x0: Float[Tensor, "*windows"], level: Level, kind: str
+) -> Float[Tensor, "*windows"]:
     """Returns the prediction whose clean estimate is x0: the inverse of `x0_hat`. For x0 = 0, z is noise alone."""
     if kind == "epsilon":
         return (z - level.signal * x0) / level.noise

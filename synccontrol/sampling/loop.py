@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout
@@ -24,12 +25,12 @@ class Denoised:
 
     index: int  # from 0
     steps: int  # of how many
-    x_t: Tensor  # (1, c, h, w) in the solver's coordinates; clean after the last step
-    x0: Tensor  # (1, c, h, w), the clean estimate that the step was made with
+    x_t: Float[Tensor, "1 c y x"]  # in the solver's coordinates; clean after the last step
+    x0: Float[Tensor, "1 c y x"]  # the clean estimate that the step was made with
 
 
 def montage_steps(
-    x_t: Tensor,
+    x_t: Float[Tensor, "1 c y x"],
     layout: AbstractLayout,
     solver: Solver,
     predict: Predict,
@@ -37,7 +38,7 @@ def montage_steps(
     batches: Batches,
     sync: Sync | None,
 ) -> Iterator[Denoised]:
-    """Yields the canvas x_t (1, c, h, w) after every denoising step.
+    """Yields the canvas after every denoising step.
 
     MultiDiffusion (arXiv 2302.08113) with sync (arXiv 2306.05178): the (nudged) windows and their predictions are
     merged with the same weights, then the solver steps once on the canvas. For DDIM that equals the published order

@@ -14,6 +14,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from synccontrol.config import Objective
@@ -29,7 +30,7 @@ class AbstractObjective(abc.ABC):
     """A perceptual distance to an anchor image."""
 
     @abc.abstractmethod
-    def against(self, anchor: Tensor) -> Losses:
+    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
         """Returns the function from images (n, 3, H, W) in -1..1 to losses (n,), differentiable, for one anchor.
 
         Args:
@@ -47,7 +48,7 @@ class FunctionObjective(AbstractObjective):
     def __init__(self, function: Objective) -> None:
         self._function = function
 
-    def against(self, anchor: Tensor) -> Losses:
+    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
         return lambda images: self._function(images, anchor)
 
 
@@ -63,7 +64,7 @@ class FeatureDistance(AbstractObjective):
         self._home = (torch.device("cpu"), torch.float32)
         self.network.to(memory_format=_layout(torch.float32))
 
-    def against(self, anchor: Tensor) -> Losses:
+    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
         dtype = at_least_float32(anchor.dtype)
         layout = _layout(dtype)
         if self._home != (anchor.device, dtype):
@@ -82,7 +83,7 @@ class FeatureDistance(AbstractObjective):
     def networks(self) -> list[nn.Module]:
         return [self.network]
 
-    def features(self, images: Tensor) -> list[Tensor]:
+    def features(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n _ _ _"]]:
         """Returns what the distance compares, (n, c, h, w) a layer at length 1 along c, of images (n, 3, H, W).
 
         Images are in -1..1, on the network's device and in its dtype.
@@ -96,7 +97,7 @@ def _layout(dtype: torch.dtype) -> torch.memory_format:
     return torch.channels_last if dtype == torch.float32 else torch.contiguous_format
 
 
-def _unit(features: Tensor) -> Tensor:
+def _unit(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Returns features (n, c, h, w) at length 1 along c; columns of zeros stay zero, with gradient zero."""
     square = (features**2).sum(dim=1, keepdim=True)
     return features / (square.clamp_min(torch.finfo(features.dtype).tiny).sqrt() + 1e-10)

@@ -13,6 +13,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from synccontrol.config import MODEL, SCHEDULERS
@@ -38,16 +39,16 @@ class Facts:
     draws: Draws = Draws.NONE
 
 
-def _by_timestep(scheduler: Any) -> tuple[Tensor, Tensor]:
+def _by_timestep(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
     alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps.cpu().long()]
     return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 
-def _by_sigma(scheduler: Any) -> tuple[Tensor, Tensor]:
+def _by_sigma(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
     return _of_sigmas(scheduler, scheduler.sigmas[: len(scheduler.timesteps)].cpu())
 
 
-def _by_two_sigmas(scheduler: Any) -> tuple[Tensor, Tensor]:
+def _by_two_sigmas(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
     # KDPM2 looks at a level of its own in every second step.
     sigmas = scheduler.sigmas[: len(scheduler.timesteps)].cpu().clone()
     sigmas[1::2] = scheduler.sigmas_interpol[: len(scheduler.timesteps)].cpu()[1::2]
@@ -138,25 +139,27 @@ class Solver:
                 f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0)"
             )
 
-    def start(self, noise: Tensor) -> Tensor:
+    def start(self, noise: Float[Tensor, "1 c y x"]) -> Float[Tensor, "1 c y x"]:
         """Returns the first x_t, for unit-variance noise of the same shape."""
         return noise * float(self._scheduler.init_noise_sigma) if self._facts.scaled else noise
 
-    def z(self, x_t: Tensor, level: Level) -> Tensor:
+    def z(self, x_t: Float[Tensor, "*canvas"], level: Level) -> Float[Tensor, "*canvas"]:
         """Returns x_t as the networks see it."""
         if not self._facts.scaled:
             return x_t
         z: Tensor = self._scheduler.scale_model_input(x_t, self._scheduler.timesteps[level.index])
         return z
 
-    def moved(self, z: Tensor, level: Level) -> Tensor:
+    def moved(self, z: Float[Tensor, "1 c y x"], level: Level) -> Float[Tensor, "1 c y x"]:
         """Returns x_t for a z that something else than the solver has made: its history is forgotten where it must."""
         self.require_moves()
         for name, value in self._facts.forget or ():
             setattr(self._scheduler, name, value)
         return z / self.z(z.new_ones(1), level)
 
-    def step(self, prediction: Tensor, level: Level, x_t: Tensor) -> Tensor:
+    def step(
+        self, prediction: Float[Tensor, "1 c y x"], level: Level, x_t: Float[Tensor, "1 c y x"]
+    ) -> Float[Tensor, "1 c y x"]:
         """Returns the x_t of the next level. Call it once per level, in order: solvers keep a history."""
         drawn = self._facts.draws is Draws.ALWAYS
         dtype = torch.float32 if drawn else x_t.dtype  # the same noise whatever the dtype of the canvas

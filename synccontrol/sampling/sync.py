@@ -7,10 +7,12 @@ The gradient splits exactly at the clean estimate: dL/dz = (dx0/dz)^T dL/dx0. So
 compared, which gives dL/dx0 and frees the decoder's graph; what is left is one vector-Jacobian product of the networks.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -48,6 +50,16 @@ def anchor_index(anchor: "int | str | Image.Image", layout: AbstractLayout) -> i
     return anchor % n
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """What sync must know of a model."""
+
+    decode: Decode
+    kind: str  # what it predicts, of `levels.KINDS`
+    half: bool = False  # it computes in float16, so that gradients must be scaled
+    offloaded: bool = False  # networks may leave the device between two calls: what is differentiated is computed then
+
+
 class Sync:
     """What keeps the windows of one picture together.
 
@@ -55,14 +67,8 @@ class Sync:
         config: how strongly, when, and by which gradient.
         objective: the perceptual distance.
         anchor: the anchor window's index (it is not moved), or a picture (1, 3, H, W) in -1..1 that all follow.
-        decode: latents to pictures.
-        kind: what the networks predict, of `levels.KINDS`.
+        networks: the model.
         batches: how many windows go into one call that needs no gradient.
-
-    Rarely needed:
-        half: the networks compute in float16, so that their gradients must be scaled.
-        offloaded: the networks may leave the device between two calls, so that what is to be differentiated is
-            computed when it is.
     """
 
     def __init__(
@@ -70,27 +76,22 @@ class Sync:
         config: SyncConfig,
         objective: AbstractObjective,
         anchor: int | Tensor,
-        decode: Decode,
-        kind: str,
+        networks: Networks,
         batches: Batches,
-        *,
-        half: bool = False,
-        offloaded: bool = False,
     ) -> None:
         self._config = config
         self._objective = objective
         self._anchor = anchor
-        self._decode = decode
-        self._kind = kind
+        self._networks = networks
         self._batches = batches
-        self._half = half
-        self._offloaded = offloaded
 
     def due(self, level: Level) -> bool:
         """Returns whether sync acts at this level."""
         return self._config.due(level.index)
 
-    def nudge(self, z: Tensor, level: Level, predict: WindowPredict) -> tuple[Tensor, dict[int, Tensor]]:
+    def nudge(
+        self, z: Float[Tensor, "n c h w"], level: Level, predict: WindowPredict
+    ) -> tuple[Float[Tensor, "n c h w"], dict[int, Float[Tensor, "c h w"]]]:
         """Returns windows (n, c, h, w) moved by z_j <- z_j - w_i * dL_j/dz_j, L_j = objective(x0_j, x0_anchor).
 
         `gradient='x0'` takes dL/dx0 in place of dL/dz (as MPGD, arXiv 2311.16424, does): no backward pass through the
@@ -108,10 +109,12 @@ class Sync:
         anchors = [self._anchor] if isinstance(self._anchor, int) else []
         full, once = self._config.gradient == "full", self._config.predict == ONCE
         # Where the networks stay, the other windows' estimates come with the graph of their gradient, below.
-        first = anchors if full and not (once or self._offloaded) else everyone
+        first = anchors if full and not (once or self._networks.offloaded) else everyone
         with torch.no_grad():
             known = self._batches.predict(predict, z, first)
-            x0 = {j: x0_hat(z[j : j + 1], prediction[None], level, self._kind) for j, prediction in known.items()}
+            x0 = {
+                j: x0_hat(z[j : j + 1], prediction[None], level, self._networks.kind) for j, prediction in known.items()
+            }
             target = self._look(x0[self._anchor]) if isinstance(self._anchor, int) else self._shrunk(self._anchor)
             losses = self._objective.against(target)
         others = [j for j in everyone if j not in anchors]
@@ -126,23 +129,23 @@ class Sync:
 
     def _through_networks(
         self,
-        z: Tensor,
+        z: Float[Tensor, "1 c h w"],
         window: int,
         level: Level,
         predict: WindowPredict,
         losses: Losses,
-        at_x0: Tensor | None,
-    ) -> Tensor:
+        at_x0: Float[Tensor, "1 c h w"] | None,
+    ) -> Float[Tensor, "1 c h w"]:
         """Returns dL/dz (1, c, h, w) of one window z, given dL/dx0 where that is known already."""
         variable = z.detach().requires_grad_()
         with torch.enable_grad():
-            x0 = x0_hat(variable, predict(variable, [window]), level, self._kind)
+            x0 = x0_hat(variable, predict(variable, [window]), level, self._networks.kind)
         if at_x0 is None:
             at_x0 = self._at_x0(x0.detach(), losses)
-        unit = 1 / at_x0.square().mean().sqrt().clamp_min(torch.finfo(at_x0.dtype).tiny) if self._half else 1.0
+        unit = 1 / at_x0.square().mean().sqrt().clamp_min(torch.finfo(at_x0.dtype).tiny) if self._networks.half else 1.0
         return self._gradient(x0, variable, at_x0, float(unit))
 
-    def _at_x0(self, x0: Tensor, losses: Losses) -> Tensor:
+    def _at_x0(self, x0: Float[Tensor, "1 c h w"], losses: Losses) -> Float[Tensor, "1 c h w"]:
         """Returns dL/dx0 (1, c, h, w) of one window."""
         variable = x0.detach().requires_grad_()
         with torch.enable_grad():
@@ -152,26 +155,26 @@ class Sync:
                 f"the objective gave a tensor of shape {tuple(loss.shape)} for 1 picture; "
                 "it must give one loss for each, (n,) for pictures (n, 3, H, W)"
             )
-        return self._gradient(loss, variable, torch.ones_like(loss), FP16_LOSS_SCALE if self._half else 1.0)
+        return self._gradient(loss, variable, torch.ones_like(loss), FP16_LOSS_SCALE if self._networks.half else 1.0)
 
     def _gradient(self, output: Tensor, variable: Tensor, weights: Tensor, scale: float) -> Tensor:
         """Returns the gradient of sum(weights * output); float16 overflow on the way is met with a smaller scale."""
-        for _ in range(FP16_TRIES if self._half else 1):
-            (found,) = torch.autograd.grad(output, variable, weights * scale, retain_graph=self._half)
+        for _ in range(FP16_TRIES if self._networks.half else 1):
+            (found,) = torch.autograd.grad(output, variable, weights * scale, retain_graph=self._networks.half)
             if found.isfinite().all():
                 return found / scale
             scale /= FP16_RETREAT
         raise NonFiniteError("the gradient of sync is not finite; try dtype float32 or bfloat16")
 
-    def _look(self, x0: Tensor) -> Tensor:
+    def _look(self, x0: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 3 H W"]:
         """Returns the picture of one window as the objective sees it, in float32 at least."""
-        picture = self._decode(x0)
+        picture = self._networks.decode(x0)
         return self._shrunk(picture.to(at_least_float32(picture.dtype)))
 
-    def _shrunk(self, picture: Tensor) -> Tensor:
+    def _shrunk(self, picture: Float[Tensor, "1 3 H W"]) -> Float[Tensor, "1 3 small_H small_W"]:
         return avg_pool2d(picture, self._config.shrink) if self._config.shrink > 1 else picture
 
-    def _sized(self, gradient: Tensor) -> Tensor:
+    def _sized(self, gradient: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
         if self._config.step_size == "gradient":
             return gradient
         rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()

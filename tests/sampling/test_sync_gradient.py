@@ -22,7 +22,7 @@ from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.levels import Level, x0_hat
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.solvers import Solver
-from synccontrol.sampling.sync import Sync
+from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 WINDOWS, ANCHOR = 3, 1
@@ -57,7 +57,8 @@ class Scene:
         batches = Batches(options.pop("batch", 1), print)
         config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options})
         objective = objectives.load(config.objective)
-        sync = Sync(config, objective, anchor, self.family.decode, "epsilon", batches, **parts)
+        networks = Networks(decode=self.family.decode, kind="epsilon", **parts)
+        sync = Sync(config, objective, anchor, networks, batches)
         return sync.nudge(self.z, self.level, self.predict_now)
 
     def predict_now(self, z: Tensor, windows: Any) -> Tensor:
