@@ -17,6 +17,10 @@ class ModelError(SyncControlError, RuntimeError):
     """A model, detector or objective cannot be found, loaded or used here."""
 
 
+class ResourceError(SyncControlError, RuntimeError):
+    """A picture needs more memory than there is."""
+
+
 class OutputError(SyncControlError, OSError):
     """A result cannot be written."""
 

@@ -127,7 +127,7 @@ class Picture:
             sampling=_config(SamplingConfig, values),
             windows=_config(WindowConfig, values),
             sync=_config(SyncConfig, values),
-            sources=_sources({**values, ANCHOR: anchor}),
+            sources=sources({**values, ANCHOR: anchor}),
             **plain,
         )
 
@@ -171,7 +171,8 @@ def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
     return build(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Returns the files that checked settings name."""
     paths = values.get(CONTROL_MAP, [])
     hashes = values.get("control_map_sha256", [])
     if len(hashes) != len(paths):

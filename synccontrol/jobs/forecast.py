@@ -7,13 +7,14 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
+from synccontrol.jobs.plan import Job
 from synccontrol.jobs.runtime import Request, device_of, dtype_of
 from synccontrol.models import presets
 
 GB = 1e9
 
 
-def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) -> list[str]:
+def forecast(request: Request, jobs: Sequence[Job], recipe: batch.Recipe) -> list[str]:
     """Returns lines that say what a run would do, per guide: canvas, windows, steps, network calls.
 
     Raises:

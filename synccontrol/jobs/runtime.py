@@ -1,15 +1,13 @@
 """From a request in words to what a run needs: device, dtype, model, detectors."""
 
 import dataclasses
-from typing import Any
 
 import torch
 from PIL import Image
 
 import preprocess
-from synccontrol.errors import ConfigError, InputError
+from synccontrol.errors import ConfigError, InputError, ModelError
 from synccontrol.files.fitting import Colour
-from synccontrol.jobs import batch
 from synccontrol.models import presets
 from synccontrol.montage import Montage
 
@@ -28,15 +26,6 @@ class Request:
     device: str = AUTO
     dtype: str = AUTO
     offline: bool = False
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the part of the request that decides the picture, as JSON values by flag."""
-        return {
-            "model": self.model,
-            "control": list(self.controls),
-            "controlnet": list(self.controlnets),
-            "detector": list(self.detectors),
-        }
 
 
 def device_of(request: Request) -> str:
@@ -58,8 +47,8 @@ def dtype_of(request: Request) -> torch.dtype:
     return presets.DTYPES[request.dtype]
 
 
-def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
-    """Returns each control type with its detector; weights are loaded when it is first called.
+def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
+    """Returns the detector of each control, loaded.
 
     Args:
         request: what is asked for.
@@ -67,12 +56,18 @@ def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
 
     Raises:
         ConfigError: a control type or detector is unknown.
+        ModelError: a detector's weights are not to be had.
     """
     names = request.detectors or (None,) * len(request.controls)
-    return [
-        (control, _detector(control, name, request, loop))
-        for control, name in zip(request.controls, names, strict=True)
-    ]
+    return [_detector(control, name, request, loop) for control, name in zip(request.controls, names, strict=True)]
+
+
+def check_controls(request: Request) -> None:
+    """Raises `ConfigError` for a control type that no guide can be turned into."""
+    known = preprocess.names()
+    for control in request.controls:
+        if control not in known:
+            raise ConfigError(f"unknown control {control!r}; known: {', '.join(known)}")
 
 
 def outside(request: Request) -> list[Colour | None]:
@@ -81,15 +76,19 @@ def outside(request: Request) -> list[Colour | None]:
     return [preprocess.outside(control) if control in known else BLACK for control in request.controls]
 
 
-def _detector(control: str, name: str | None, request: Request, loop: bool) -> batch.Detector:
+def _detector(control: str, name: str | None, request: Request, loop: bool) -> preprocess.Detector:
     try:
         detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
+    except preprocess.DetectorError as error:
+        raise ModelError(str(error)) from error
     except preprocess.PreprocessError as error:
         raise ConfigError(str(error)) from error
 
     def guarded(guide: Image.Image) -> Image.Image:
         try:
             return detect(guide)
+        except preprocess.DetectorError as error:
+            raise ModelError(str(error)) from error
         except preprocess.PreprocessError as error:
             raise InputError(str(error)) from error
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +11,7 @@ from PIL import Image
 
 from synccontrol.command import cli
 from synccontrol.files.metadata import read_settings
-
-Run = Callable[..., tuple[int, str, str]]
-Pixels = np.ndarray
-
-
-@pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs the command line in an empty folder: flags -> (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    model = ["--model", str(checkpoint), "--steps", "2", "--objective", "stlpips", "--sync-steps", "1"]
-
-    def call(*flags: str, model: list[str] = model) -> tuple[int, str, str]:
-        status = cli.main([*model, "--device", "cpu", "--quiet", *flags])
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def canny(checkpoint: Path) -> list[str]:
-    return ["--control", "canny", "--controlnet", str(checkpoint / "controlnet-canny")]
-
-
-def draw(path: Path, width: int = 160, height: int = 64, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = np.random.default_rng(seed).integers(0, 255, (max(height // 8, 1), max(width // 8, 1), 3), dtype=np.uint8)
-    Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).save(path)
-    return path
-
-
-def pixels(path: str | Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.asarray(image)
+from tests.command.pictures import Run, draw, pixels
 
 
 def test_one_guide_gives_one_picture(run: Run, canny: list[str]) -> None:
@@ -226,10 +193,16 @@ def test_not_a_number_in_the_latents_names_the_step(run: Run, checkpoint: Path, 
     assert not Path("a.png").exists()
 
 
-def test_help_names_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--help"])
-    assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "cells between neighbouring windows" in text
-    assert "(published: 7.5)" in text
+def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    def text(*flags: str) -> str:
+        assert cli.main([*flags], prog="cli.py") == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert text("--help").startswith("usage: cli.py")
+    assert "cells between neighbouring windows; below the window's size (default: 16)" in text("--help")
+    assert "denoising steps (default: 25)" in text("--help")
+    assert "denoising steps (default: 50)" in text("-h", "--model", "sd15")
+    assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: ddim)" in (
+        text("--model", "sd15", "--help")
+    )
+    assert "denoising steps (default: 50)" in text("--help", "--model", "nobody/nothing")  # the published ones
