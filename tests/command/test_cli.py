@@ -143,6 +143,28 @@ BAD = {
     "unknown flag": (["--widht", "160"], "--widht"),
     "bad manifest": (["--guide", "bad.jsonl", "--control", "canny"], "line 1 is not JSON"),
     "control without guide": (["--control", "canny", "--width", "160"], "needs a --guide"),
+    "empty guide": (["--guide", "", "--control", "canny"], "argument --guide: it is empty"),
+    "empty anchor": (["--width", "160", "--anchor", ""], "argument --anchor: it is empty"),
+    "seed beyond all": (["--width", "160", "--seed", "99999999999999999999"], "between 0 and 18446744073709551615"),
+    "negative seed": (["--width", "160", "--seed", "-1"], "seed is -1"),
+    "decay above 1": (["--width", "160", "--sync-decay", "7"], "sync decay is 7"),
+    "shrunk to nothing": (["--width", "160", "--sync-shrink", "64"], "leaves 1 px of a window of 64 px"),
+    "shrunk too far": (["--width", "160", "--sync-shrink", "3"], "use at most 2"),
+    "control ends before it starts": (
+        ["--width", "160", "--control-start", "0.8", "--control-end", "0.2"],
+        "control start is 0.8 and control end 0.2",
+    ),
+    "guide and map": (
+        ["--guide", "wide.png", "--control-map", "wide.png", "--control", "canny"],
+        "--guide and --control-map exclude each other",
+    ),
+    "detector and map": (
+        ["--detector", "opencv", "--control-map", "wide.png", "--control", "canny"],
+        "--detector and --control-map exclude each other",
+    ),
+    "row out of the output": (["--guide", "out.jsonl", "--control", "canny"], "leads out of the folder"),
+    "settings with a wrong type": (["--settings", "wrong.json", "--width", "160"], "prompt is 5; it must be text"),
+    "prompt that is no text": (["--prompt", "\udcff", "--width", "160"], "not UTF-8 text"),
 }
 
 
@@ -153,6 +175,8 @@ def test_bad_input_gets_one_line_and_status_2(case: str, run: Run) -> None:
     Path("cut.png").write_bytes(wide.read_bytes()[:200])
     Path("text.png").write_text("no picture")
     Path("bad.jsonl").write_text("{")
+    Path("out.jsonl").write_text('{"image": "wide.png", "output": "../wide.png"}')
+    Path("wrong.json").write_text('{"prompt": 5}')
     Path("empty").mkdir()
     before = sorted(Path().rglob("*"))
     flags, message = BAD[case]
