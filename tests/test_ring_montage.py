@@ -18,6 +18,7 @@ from synccontrol.command import cli
 from synccontrol.files.metadata import read_settings
 from synccontrol.jobs import batch
 from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request
 from tests.conftest import CELL, WINDOW
 
@@ -42,7 +43,7 @@ def make(montage: Montage, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np
     """Returns a function from a guide (H, W, 3) and changes of the recipe to its picture and its map of edges."""
 
     def draw(guide: np.ndarray, loop: bool = False, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-        recipe = batch.Recipe(
+        recipe = Recipe(
             request=Request(model="test", controls=("canny",), controlnets=(), detectors=()),
             detectors=[preprocess.load("canny", loop=loop)],
             fit="exact",

@@ -15,8 +15,9 @@ from synccontrol.errors import ConfigError
 from synccontrol.terminal import DONE, describe
 
 if TYPE_CHECKING:
-    from synccontrol.jobs.batch import Note, Recipe
+    from synccontrol.jobs.batch import Note
     from synccontrol.jobs.plan import Job
+    from synccontrol.jobs.recipe import Recipe
     from synccontrol.jobs.runtime import Request
     from synccontrol.montage import Montage
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.jobs import batch, forecast, plan, runtime
+    from synccontrol.jobs.recipe import check_settings
     from synccontrol.models import presets
 
     _check(args)
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
         return DONE
     presets.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
     geometry = presets.geometry(args.model, args.offline)
-    batch.check_settings(recipe, geometry)
+    check_settings(recipe, geometry)
     guided = any(not job.control_maps for job in jobs if job.guide is not None)
     if guided:
         runtime.check_controls(request)
@@ -137,13 +139,14 @@ def _wanted(args: argparse.Namespace) -> "Job":
 
 def _recipe(args: argparse.Namespace, request: "Request") -> "Recipe":
     """Returns the recipe of the run, its detectors not loaded: the model's defaults, changed by flags."""
-    from synccontrol.jobs import batch, runtime
+    from synccontrol.jobs import runtime
+    from synccontrol.jobs.recipe import Recipe
     from synccontrol.models import presets
 
     defaults = presets.defaults(args.model, args.offline)
     values = vars(args)
     anchor = values.get("anchor")
-    return batch.Recipe(
+    return Recipe(
         request=request,
         detectors=(),
         outside=runtime.outside(request),

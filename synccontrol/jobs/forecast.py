@@ -8,13 +8,14 @@ from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
 from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request, device_of, dtype_of
 from synccontrol.models import presets
 
 GB = 1e9
 
 
-def forecast(request: Request, jobs: Sequence[Job], recipe: batch.Recipe) -> list[str]:
+def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]:
     """Returns lines that say what a run would do, per guide: canvas, windows, steps, network calls.
 
     Raises:
@@ -31,7 +32,7 @@ def forecast(request: Request, jobs: Sequence[Job], recipe: batch.Recipe) -> lis
     return lines
 
 
-def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
+def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: Recipe) -> list[str]:
     n, steps, sync = len(layout), recipe.sampling.steps, recipe.sync
     halves = 2 if recipe.sampling.guidance_scale > 1 else 1
     synced = sum(sync.due(i) for i in range(steps)) if n > 1 else 0
@@ -50,7 +51,7 @@ def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, 
 
 
 def _forecast_memory(
-    layout: AbstractLayout, request: Request, recipe: batch.Recipe, halves: int, gradient: str | None
+    layout: AbstractLayout, request: Request, recipe: Recipe, halves: int, gradient: str | None
 ) -> str:
     with footprint.fake():
         try:

@@ -2,8 +2,8 @@
 
 from synccontrol.errors import InputError
 from synccontrol.files import metadata
-from synccontrol.jobs.batch import Recipe, picture_of
 from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe, picture_of
 
 # Sizes follow from the guide, batches change nothing, and of files the content counts, not the name.
 UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map")

@@ -38,7 +38,7 @@ class Job:
 
 def gives_many(guide: Path | None) -> bool:
     """Returns whether a guide stands for many: a folder or a manifest."""
-    return guide is not None and (guide.is_dir() or (guide.is_file() and guide.suffix == manifest.SUFFIX))
+    return guide is not None and (guide.is_dir() or (guide.is_file() and guide.suffix.lower() == manifest.SUFFIX))
 
 
 def plan(wanted: Job, saved_maps: Sequence[str] = ()) -> list[Job]:

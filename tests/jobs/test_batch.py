@@ -19,12 +19,13 @@ from synccontrol.errors import ConfigError, InputError, ResourceError
 from synccontrol.files.fitting import ASPECT_TOLERANCE
 from synccontrol.jobs import batch
 from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request
 from synccontrol.jobs.sizes import canvas_size
 
 GEOMETRY = Geometry(window=(8, 8), cell=8, channels=4)
 JOB = Job(guide=None, prompt="x", negative_prompt="", seed=0, output=Path("out"))
-RECIPE = batch.Recipe(
+RECIPE = Recipe(
     request=Request(model="test", controls=(), controlnets=(), detectors=()),
     detectors=[],
     fit="exact",
