@@ -129,7 +129,7 @@ def measure_pictures(montage: Montage, guide: Floats, seed: int, steps: int, row
         turns = [results[0].latents.roll(cells * i // DECODINGS, dims=-1) for i in range(DECODINGS)]
         with torch.no_grad():
             decoded = [layout.decode(x0, montage.denoiser.decode, geometry.cell, HEIGHT, width) for x0 in turns]
-        found = [as_values(values) for values in decoded]
+        found = [picture.astype(np.float64) for picture in decoded]
         rows["decoded"].append([row(found[i], found[i - DECODINGS // 2]) for i in range(DECODINGS)])
 
 

@@ -5,10 +5,10 @@ import sys
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.models import presets
+from synccontrol.models import hub, presets
 
 model = sys.argv[1] if len(sys.argv) > 1 else "tiny"
-pipe = presets.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
+pipe = hub.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # and LoRAs, dtype, offloading ...
 
 montage = Montage.from_pipe(pipe)

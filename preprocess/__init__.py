@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -14,10 +15,24 @@ from PIL import Image
 
 from preprocess import controls
 from preprocess.control import Colour, ControlType, Detector, Option, Runtime
-from preprocess.errors import DetectorError, OptionError, PreprocessError
+from preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError
+from preprocess.picture import Picture, to_rgb
 from preprocess.wide.ring import closed
 
-__all__ = ["Detector", "DetectorError", "OptionError", "PreprocessError", "detectors", "load", "names", "outside"]
+__all__ = [
+    "Detector",
+    "DetectorError",
+    "OptionError",
+    "Picture",
+    "PictureError",
+    "PreprocessError",
+    "detectors",
+    "load",
+    "names",
+    "outside",
+    "remarks",
+    "to_rgb",
+]
 
 
 def names() -> list[str]:
@@ -43,8 +58,11 @@ def load(
     offline: bool = False,
     loop: bool = False,
     **options: Option,
-) -> Detector:
-    """Returns a function from a guide to its control map: PIL in, PIL RGB out, exactly the guide's size.
+) -> Callable[[Picture], Image.Image]:
+    """Returns a function from a guide to its control map: a picture in, PIL RGB out, exactly the upright guide's size.
+
+    The function takes whatever `to_rgb` takes, a PIL picture of any mode, an array or a tensor, and raises
+    `PictureError` for anything else.
 
     Args:
         name: A control type, one of `names()`.
@@ -65,9 +83,10 @@ def load(
     if loop and not control.closes_rings:
         detect = closed(detect)
 
-    def control_map(guide: Image.Image) -> Image.Image:
-        found = detect(guide.convert("RGB"))
-        assert found.size == guide.size and found.mode == "RGB"
+    def control_map(guide: Picture) -> Image.Image:
+        upright = to_rgb(guide)
+        found = detect(upright)
+        assert found.size == upright.size and found.mode == "RGB"
         return found
 
     return control_map
@@ -80,6 +99,20 @@ def outside(name: str) -> Colour | None:
         OptionError: No such control type.
     """
     return _control(name).outside
+
+
+def remarks(name: str, control_map: Picture) -> list[str]:
+    """Returns a line for what is wrong with a control map: it holds nothing, or cannot be right. None for most.
+
+    Args:
+        name: A control type, one of `names()`.
+        control_map: A detected or a ready-made map, whatever `to_rgb` takes.
+
+    Raises:
+        OptionError: No such control type.
+        PictureError: The map is no picture.
+    """
+    return _control(name).expected.remarks(name, to_rgb(control_map))
 
 
 def _control(name: str) -> ControlType[Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from PIL import Image
 
 from preprocess.errors import OptionError
+from preprocess.expected import Expected
 
 Detector = Callable[[Image.Image], Image.Image]  # RGB guide in, RGB control map of its size out
 Option = float | str | bool
@@ -44,6 +45,7 @@ class ControlType(Generic[Options]):
     id_kinds: str = "a hub id (owner/name) or a folder"  # what `from_id` takes, for messages
     closes_rings: bool = False  # its detectors heed `Runtime.loop`; else `ring.closed` closes their maps from outside
     outside: Colour | None = (0, 0, 0)  # what a map shows beyond its guide: a colour, or None: its border goes on
+    expected: Expected = field(default_factory=Expected)  # what its maps look like, for remarks on those that do not
 
     def load(self, control: str, model: str | None, runtime: Runtime, options: Mapping[str, Option]) -> Detector:
         """Returns the detector `model` of this control type.
@@ -68,7 +70,7 @@ class ControlType(Generic[Options]):
         raise OptionError(f"{control} has no detector '{model}'; use {', '.join(self.detectors)}{also}")
 
     def _options(self, control: str, options: Mapping[str, Option]) -> Options:
-        known = [field.name for field in fields(self.options)]  # type: ignore[arg-type]
+        known = [option.name for option in fields(self.options)]  # type: ignore[arg-type]
         for name in options:
             if name not in known:
                 raise OptionError(f"{control} has no option '{name}'; it has {', '.join(known) or 'none'}")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
     from synccontrol.errors import SyncControlError
-    from synccontrol.montage import Montage, Result
-    from synccontrol.sampling.loop import Step
+    from synccontrol.montage import Montage
+    from synccontrol.picture import Picture
+    from synccontrol.result import Result, Step
 
-__all__ = ["Montage", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
+__all__ = ["Montage", "Picture", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
 __version__ = "0.1.0"
 
 if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP reads this once, when torch loads it
@@ -19,9 +20,10 @@ if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP
 
 _HOMES = {
     "Montage": "montage",
-    "Result": "montage",
+    "Picture": "picture",
+    "Result": "result",
     "SamplingConfig": "config",
-    "Step": "sampling.loop",
+    "Step": "result",
     "SyncConfig": "config",
     "SyncControlError": "errors",
     "WindowConfig": "config",

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from synccontrol.errors import ConfigError
 
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MIDDLE = "middle"
-SCHEDULERS = ("model", "ddim", "euler", "euler_a", "dpmpp_2m", "unipc")
+MODEL = "model"
 WEIGHTS = ("uniform", "ramp", "gaussian")
 GRADIENTS = ("full", "x0")
 STEP_SIZES = ("gradient", "rms")
+AGAIN, ONCE = PREDICTS = ("again", "once")
 FLAT, EQUIRECTANGULAR = "flat", "equirectangular"
 PROJECTIONS = (FLAT, EQUIRECTANGULAR)
 OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
@@ -23,10 +25,29 @@ LEAST_SIDE = {"lpips": 32, "lpips-alex": 63, "lpips-squeeze": 17, "stlpips": 24,
 FITS = ("exact", "crop", "pad", "stretch")
 LARGEST_SEED = 2**64 - 1
 
+
+class Scheduler(NamedTuple):
+    """What others call a scheduler."""
+
+    diffusers: str  # its class; empty: whatever the model comes with
+    automatic1111: str
+
+
+SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
+    {
+        MODEL: Scheduler("", "model default"),
+        "ddim": Scheduler("DDIMScheduler", "DDIM"),
+        "euler": Scheduler("EulerDiscreteScheduler", "Euler"),
+        "euler_a": Scheduler("EulerAncestralDiscreteScheduler", "Euler a"),
+        "dpmpp_2m": Scheduler("DPMSolverMultistepScheduler", "DPM++ 2M"),
+        "unipc": Scheduler("UniPCMultistepScheduler", "UniPC"),
+    }
+)
+
 Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
-def option(default: Any, text: str, *, flag: str = "", choices: Sequence[str] = ()) -> Any:
+def option(default: Any, text: str, *, flag: str = "", choices: Collection[str] = ()) -> Any:
     """Returns a dataclass field that the CLI reads. `flag` replaces the class's prefix and the field's name."""
     return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "choices": tuple(choices)})
 
@@ -85,7 +106,7 @@ def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -
     return list(zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False))
 
 
-def _require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def _require_choice(name: str, value: object, choices: Collection[str]) -> None:
     _require(value in choices, f"unknown {name} {value!r}; known: {', '.join(choices)}")
 
 
@@ -109,11 +130,11 @@ class SamplingConfig:
     control_start: float | tuple[float, ...] = option(0.0, "fraction of the steps at which the control starts, 0..1")
     control_end: float | tuple[float, ...] = option(1.0, "fraction of the steps at which the control ends, 0..1")
     guess_mode: bool = option(False, "let the control act on the prompted half only, deeper layers more strongly")
-    scheduler: str = option("model", "sampler; 'model' is the model's own", choices=SCHEDULERS)
+    scheduler: str = option(MODEL, "sampler; 'model' is the model's own", choices=SCHEDULERS)
 
     def __post_init__(self) -> None:
         _require_whole("steps", self.steps, 1)
-        _require_number("guidance scale", self.guidance_scale, 0.0)
+        _require_number("guidance scale", self.guidance_scale, 1.0)
         _require_number("control scale", self.control_scale, 0.0)
         _require_number("control start", self.control_start, 0.0, 1.0)
         _require_number("control end", self.control_end, 0.0, 1.0)
@@ -170,6 +191,11 @@ class SyncConfig:
         "what the weight multiplies: the gradient (the paper's), or the gradient at RMS 0.003 per window",
         choices=STEP_SIZES,
     )
+    predict: str = option(
+        AGAIN,
+        "whether a nudged window is predicted again (the paper's), or once: it keeps the prediction of its gradient",
+        choices=PREDICTS,
+    )
     objective: str | Objective = option(
         "lpips", "perceptual distance to the anchor", flag="objective", choices=OBJECTIVES
     )
@@ -187,6 +213,7 @@ class SyncConfig:
         _require_number("sync decay", self.decay, 0.0, 1.0)
         _require_choice("sync gradient", self.gradient, GRADIENTS)
         _require_choice("sync step size", self.step_size, STEP_SIZES)
+        _require_choice("sync predict", self.predict, PREDICTS)
         _require_whole("sync shrink", self.shrink, 1)
         if not callable(self.objective):
             _require_choice("objective", self.objective, OBJECTIVES)

@@ -20,9 +20,13 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from jaxtyping import install_import_hook
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+# Shapes in signatures are checked at every call.
+install_import_hook(["synccontrol.canvas", "synccontrol.sampling"], "beartype.beartype")
 
 WINDOW = 8  # cells of one window of the tiny checkpoint
 CELL = 8  # pixels of one cell

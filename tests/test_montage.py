@@ -11,7 +11,10 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, ModelError
-from synccontrol.sampling import objectives, sync
+from synccontrol.sampling import objectives
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import Level
+from synccontrol.sampling.sync import Sync
 from tests.conftest import CELL, WINDOW
 
 STEPS = SamplingConfig(steps=3, guidance_scale=3.0)
@@ -71,21 +74,13 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
     red = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
     z = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = colour(z, red)
-    nudged = sync.nudge(
-        z,
-        weight,
-        predict=lambda z, _: 0.5 * z,
-        x0_hat=lambda z, prediction: z - prediction,
-        decode=lambda x0: x0,
-        objective=objectives.load(colour),
-        anchor=red,
-        gradient=gradient,
-        step_size=step_size,
-        batch=2,
-    )
-    assert nudged.known == {}
-    assert torch.all(colour(nudged.z, red) < before)
-    move = (nudged.z - z).pow(2).mean(dim=(1, 2, 3)).sqrt()
+    config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size)
+    level = Level(index=0, signal=1.0, noise=1.0, t=0.0)
+    pull = Sync(config, objectives.load(colour), red, lambda x0: x0, "epsilon", Batches(2, print))
+    nudged, known = pull.nudge(z, level, lambda z, _: 0.5 * z)
+    assert known == {}
+    assert torch.all(colour(nudged, red) < before)
+    move = (nudged - z).pow(2).mean(dim=(1, 2, 3)).sqrt()
     if step_size == "rms":
         assert torch.allclose(move, torch.full((5,), 0.003 * weight), rtol=1e-4)
     else:  # d colour / d x0 = 2 (mean - anchor) / pixels; the networks in between halve it

@@ -28,12 +28,12 @@ def one_or_each(values: st.SearchStrategy[float]) -> st.SearchStrategy[Any]:
 SAMPLING = st.builds(
     SamplingConfig,
     steps=st.integers(1, 1000),
-    guidance_scale=POSITIVE,
+    guidance_scale=st.floats(1, 1e6),
     control_scale=one_or_each(POSITIVE),
     control_start=one_or_each(st.floats(0, 0.4)),
     control_end=one_or_each(st.floats(0.5, 1)),
     guess_mode=st.booleans(),
-    scheduler=st.sampled_from(config.SCHEDULERS),
+    scheduler=st.sampled_from(list(config.SCHEDULERS)),
 )
 WINDOWS = st.builds(
     WindowConfig,

@@ -25,7 +25,7 @@ from synccontrol.evaluate.keypoints import pck
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.score import score
 from synccontrol.files import images
-from synccontrol.montage import Result
+from synccontrol.result import Result
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT, edges
 from training.measure import TOLERANCE, Classifier, train_classifier

@@ -13,7 +13,7 @@ from benchmarks.montage_bench.methods import ALL_STEPS, RENDERED, Method, method
 from synccontrol import Montage, SamplingConfig
 from synccontrol.evaluate import timings
 from synccontrol.files import metadata
-from synccontrol.models import presets
+from synccontrol.models import hub
 
 CONTROL_SCALE = 1.0  # the published strength, for every model and method
 TRIAL_STEPS = 2  # of the pictures that time the machine
@@ -71,11 +71,11 @@ class Studio:
         self, model: str, width: int | None, steps: int | None, *, device: str, dtype: str, offline: bool
     ) -> None:
         self.model = model
-        self._device, self._dtype, self._offline = device, presets.DTYPES[dtype], offline
-        defaults = presets.defaults(model, offline)
+        self._device, self._dtype, self._offline = device, hub.DTYPES[dtype], offline
+        defaults = hub.defaults(model, offline)
         sampling = replace(defaults.sampling, steps=steps or defaults.sampling.steps, control_scale=CONTROL_SCALE)
         self.defaults = replace(defaults, sampling=sampling)
-        self.geometry = presets.geometry(model, offline)
+        self.geometry = hub.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
         self.stride = self.defaults.windows.stride * self.geometry.cell  # px

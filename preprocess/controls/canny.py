@@ -10,6 +10,7 @@ from PIL import Image
 
 from preprocess.control import ControlType, Detector, Runtime
 from preprocess.errors import OptionError
+from preprocess.expected import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,4 +39,12 @@ def _opencv(options: CannyOptions, runtime: Runtime) -> Detector:
     return lambda guide: edges(guide, options)
 
 
-CONTROL = ControlType(options=CannyOptions, detectors={"opencv": _opencv}, default="opencv")
+CONTROL = ControlType(
+    options=CannyOptions,
+    detectors={"opencv": _opencv},
+    default="opencv",
+    expected=Expected(
+        blank="it holds no edges; give a guide with stronger ones",
+        inverted="edges are white on black; invert the picture",
+    ),
+)

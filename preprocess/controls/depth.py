@@ -18,6 +18,7 @@ from PIL import Image
 
 from preprocess.control import ControlType, Detector, Runtime
 from preprocess.errors import OptionError
+from preprocess.expected import Expected
 from preprocess.wide.ring import closed_estimate
 from preprocess.wide.wide_depth import Estimator, long_depth
 
@@ -111,4 +112,9 @@ CONTROL = ControlType(
     from_id=_from_id,
     closes_rings=True,
     outside=None,
+    expected=Expected(
+        blank="all is at one distance; give a guide with near and far",
+        dark="near is to be white; stretch its values (16 bits hold 0 to 65535, not millimetres), or give a guide with "
+        "something near",
+    ),
 )

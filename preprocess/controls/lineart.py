@@ -12,6 +12,7 @@ from PIL import ImageOps
 from preprocess.control import ControlType, Detector, NoOptions, Runtime
 from preprocess.controls.softedge import edge_map
 from preprocess.estimators.checkpoints import Source, named_by
+from preprocess.expected import Expected
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -65,4 +66,8 @@ CONTROL = ControlType(
     default="realistic",
     from_id=_from_folder,
     id_kinds="a folder with its weights",
+    expected=Expected(
+        blank="it holds no lines; give a guide with stronger ones",
+        inverted="lines are white on black; invert the drawing, or give it as guide to the detector 'invert'",
+    ),
 )

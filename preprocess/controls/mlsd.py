@@ -13,6 +13,7 @@ from PIL import Image
 from preprocess.control import ControlType, Detector, Runtime
 from preprocess.errors import OptionError
 from preprocess.estimators.checkpoints import Source, named_by
+from preprocess.expected import Expected
 from preprocess.wide.ring import wrapped
 
 Bytes = npt.NDArray[np.uint8]
@@ -102,4 +103,8 @@ CONTROL = ControlType(
     from_id=_from_folder,
     closes_rings=True,  # a mixture of two drawings of a line would be grey
     id_kinds="a folder with its weights",
+    expected=Expected(
+        blank="it holds no straight lines; give a guide that shows some",
+        inverted="lines are white on black; invert the picture",
+    ),
 )

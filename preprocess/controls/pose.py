@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from preprocess.control import ControlType, Detector, NoOptions, Runtime
+from preprocess.expected import Expected
 from preprocess.people import skeleton
 from preprocess.people.detection import Estimator, in_views, on_ring
 from preprocess.people.openpose_json import Poses
@@ -73,4 +74,8 @@ CONTROL = ControlType(
     detectors={"tiny": _tiny, "openpose": _openpose, "rtmlib": _rtmlib},
     default="tiny",
     closes_rings=True,
+    expected=Expected(
+        blank="it shows nobody; show people larger, try another detector, or draw them in a pose editor",
+        inverted="skeletons are drawn on black; give the map a black ground",
+    ),
 )

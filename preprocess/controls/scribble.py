@@ -12,6 +12,7 @@ from PIL import Image
 from preprocess.control import ControlType, Detector, NoOptions, Runtime
 from preprocess.controls.softedge import slopes
 from preprocess.estimators.checkpoints import Source, named_by
+from preprocess.expected import Expected
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -91,4 +92,8 @@ CONTROL = ControlType(
     default="hed",
     from_id=_from_folder,
     id_kinds="a folder with its weights",
+    expected=Expected(
+        blank="it holds no strokes; give a guide with stronger outlines",
+        inverted="strokes are white on black; invert the drawing, or give it as guide to the detector 'invert'",
+    ),
 )

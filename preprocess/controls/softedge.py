@@ -13,6 +13,7 @@ from PIL import Image
 
 from preprocess.control import ControlType, Detector, Runtime
 from preprocess.estimators.checkpoints import Source, named_by
+from preprocess.expected import Expected
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -81,4 +82,8 @@ CONTROL = ControlType(
     default="hed",
     from_id=_from_folder,
     id_kinds="a folder with its weights",
+    expected=Expected(
+        blank="it holds no outlines; give a guide with stronger ones",
+        inverted="outlines are white on black; invert the picture",
+    ),
 )

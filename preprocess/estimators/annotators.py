@@ -13,8 +13,10 @@ import torch
 
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.hub import OFFLINE_HINT, fetch, quiet, torch_device
+from preprocess.estimators.device import torch_device
+from preprocess.estimators.weights import OFFLINE_HINT, fetch
 from preprocess.people.skeleton import JOINTS
+from preprocess.silence import muted
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -30,7 +32,7 @@ def midas(runtime: Runtime) -> Callable[[Bytes], Floats]:
     with controlnet_aux():
         from controlnet_aux.midas import MidasDetector
     weights = _weights(MIDAS_FILE, runtime)
-    with quiet():
+    with muted():
         detector = MidasDetector.from_pretrained(str(weights.parent), filename=weights.name)
     return _first_channel(detector.to(torch_device(runtime.device)))
 
@@ -46,7 +48,7 @@ def leres(runtime: Runtime) -> Callable[[Bytes], Floats]:
         from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
         from controlnet_aux.leres.leres.net_tools import strip_prefix_if_present
     weights = _weights(LERES_FILE, runtime)
-    with quiet():
+    with muted():
         checkpoint = torch.load(weights, map_location="cpu")
         network = RelDepthModel(backbone="resnext101")
         network.load_state_dict(strip_prefix_if_present(checkpoint["depth_model"], "module."))
@@ -63,12 +65,12 @@ def openpose(runtime: Runtime) -> Callable[[Bytes], Floats]:
         from controlnet_aux.open_pose import OpenposeDetector
         from controlnet_aux.open_pose.body import Body
     weights = _weights(OPENPOSE_FILE, runtime)
-    with quiet():
+    with muted():
         body = Body(str(weights)).to(torch_device(runtime.device))
     detector = OpenposeDetector(body)
 
     def estimate(picture: Bytes) -> Floats:
-        with quiet():
+        with muted():
             poses = detector.detect_poses(picture)
         people = np.zeros((len(poses), len(JOINTS), 3), np.float32)
         for person, pose in zip(people, poses, strict=True):
@@ -84,7 +86,7 @@ def _first_channel(detector: Callable[..., Bytes]) -> Callable[[Bytes], Floats]:
     """Returns the estimator in a depth annotator that answers with a grey RGB picture, near = white."""
 
     def estimate(picture: Bytes) -> Floats:
-        with quiet():
+        with muted():
             return detector(picture, output_type="np")[..., 0].astype(np.float32)
 
     return estimate
@@ -109,7 +111,7 @@ def controlnet_aux(hint: str = OFFLINE_HINT) -> Iterator[None]:
     """
     environment = dict(os.environ)
     try:
-        with quiet():
+        with muted():
             yield
     except ImportError as error:
         raise DetectorError(

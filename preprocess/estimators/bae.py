@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from preprocess.estimators.checkpoints import Source
-from preprocess.estimators.hub import torch_device
+from preprocess.estimators.device import torch_device
 from preprocess.estimators.line_networks import batch
 
 Bytes = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preprocess.estimators.device import torch_device
 from preprocess.estimators.grouping import people_from_maps
-from preprocess.estimators.hub import torch_device
 from preprocess.estimators.network import MapNet
 from preprocess.people.skeleton import JOINTS
 

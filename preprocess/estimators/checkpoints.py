@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preprocess.control import Runtime
-from preprocess.errors import DetectorError
+from preprocess.errors import DetectorError, reason
+from preprocess.silence import muted
 
 if TYPE_CHECKING:
     import torch
@@ -59,27 +60,27 @@ class Source:
         import torch
 
         from preprocess.estimators.annotators import controlnet_aux
-        from preprocess.estimators.hub import first_line, quiet, torch_device
+        from preprocess.estimators.device import torch_device
 
         device, file = torch_device(self.runtime.device), self._file(name)
         with controlnet_aux(self.hint):
             network = build()
         try:
-            with quiet():
+            with muted():
                 stored = torch.load(file, map_location="cpu", weights_only=True)
             stored = stored if key is None else stored[key]
             network.load_state_dict({weight.removeprefix("module."): value for weight, value in stored.items()})
         except (OSError, EOFError, LookupError, AttributeError, TypeError, RuntimeError, pickle.PickleError) as error:
             unreadable = isinstance(error, (EOFError, pickle.PickleError))
-            reason = "it is no file of weights" if unreadable else first_line(error)
-            raise DetectorError(f"'{file}' does not hold the weights of '{name}' ({reason}); {self.hint}") from error
+            why = "it is no file of weights" if unreadable else reason(error)
+            raise DetectorError(f"'{file}' does not hold the weights of '{name}' ({why}); {self.hint}") from error
         return network.float().eval().to(device)
 
     def _file(self, name: str) -> Path:
         """Returns where the weights of a network lie on this machine, downloaded if need be."""
         from huggingface_hub import hf_hub_download
 
-        from preprocess.estimators.hub import fetch
+        from preprocess.estimators.weights import fetch
 
         checkpoint = CHECKPOINTS[name]
         if self.folder is not None:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from preprocess.estimators.checkpoints import Source
-from preprocess.estimators.hub import torch_device
+from preprocess.estimators.device import torch_device
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

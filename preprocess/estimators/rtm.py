@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.hub import OFFLINE_HINT, quiet
+from preprocess.estimators.weights import OFFLINE_HINT
 from preprocess.people import boxes
 from preprocess.people import detection as people
 from preprocess.people.skeleton import JOINTS
+from preprocess.silence import muted
 from preprocess.wide.views import Sight
 
 Bytes = npt.NDArray[np.uint8]
@@ -41,7 +42,7 @@ class RtmPose:
             ) from error
         models = Body.MODE[MODE]
         files = {name: _checkpoint(models[name], runtime) for name in ("det", "pose")}
-        with quiet():
+        with muted():
             find = YOLOX(files["det"], model_input_size=models["det_input_size"], device=runtime.device)
             self.estimate = RTMPose(
                 files["pose"], model_input_size=models["pose_input_size"], to_openpose=True, device=runtime.device
@@ -69,7 +70,7 @@ def _checkpoint(url: str, runtime: Runtime) -> str:
     if runtime.offline and not (folder / f"{name}.onnx").exists():
         raise DetectorError(f"'{name}' has not been downloaded and downloads are off; allow them, or {OFFLINE_HINT}")
     try:
-        with quiet():
+        with muted():
             return str(download_checkpoint(url, dst_dir=str(folder), progress=False))
     except OSError as error:
         raise DetectorError(

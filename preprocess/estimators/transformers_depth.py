@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.hub import fetch, torch_device
+from preprocess.estimators.device import torch_device
+from preprocess.estimators.weights import fetch
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -110,8 +112,6 @@ def _is_square_only(config: Any) -> bool:
 
 def _load(model: str, local_files_only: bool) -> tuple[Any, dict[str, Any]]:
     """Returns the network and the values of its image processor."""
-    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-
     network = AutoModelForDepthEstimation.from_pretrained(model, local_files_only=local_files_only)
     processor = AutoImageProcessor.from_pretrained(model, local_files_only=local_files_only)
     return network, processor.to_dict()

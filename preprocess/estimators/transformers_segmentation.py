@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
 from torch.nn import functional
 
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.hub import fetch, torch_device
+from preprocess.estimators.device import torch_device
 from preprocess.estimators.palette import ADE20K
+from preprocess.estimators.weights import fetch
 
 Bytes = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]
@@ -89,8 +91,6 @@ def most_likely(scores: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def _load(model: str, local_files_only: bool) -> tuple[Any, Any, torch.Tensor | None]:
     """Returns the network, its image processor, and the tokens of its task, which only a OneFormer has."""
-    import transformers
-
     places = {"pretrained_model_name_or_path": model, "local_files_only": local_files_only}
     kind = transformers.AutoConfig.from_pretrained(**places).model_type
     queries = kind in QUERY_KINDS

@@ -1,11 +1,16 @@
 """What the montage loop needs of a canvas: how windows are cropped out of it, put back, and become a picture."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
 from torch import Tensor
 
 Decode = Callable[[Tensor], Tensor]  # latents (1, c, h, w) -> picture (1, 3, H, W) in about -1..1
+
+TILE = 1.5  # windows, a side of what is decoded in one call
 
 
 class AbstractLayout(abc.ABC):
@@ -37,26 +42,58 @@ class AbstractLayout(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def decoded(self) -> tuple[int, int]:
-        """Returns height and width of what is decoded in one call."""
+    def middle(self) -> int:
+        """Returns the index of the window in the middle of the canvas."""
+
+    @property
+    def tile(self) -> int:
+        """Returns the longest side of what is decoded in one call, unless `decode` is told otherwise."""
+        return round(TILE * max(self.window))
 
     @property
     @abc.abstractmethod
-    def trust(self) -> Tensor:
-        """Returns how much each cell of a window counts when windows are averaged, (h, w), above 0 and at most 1."""
+    def decoded(self) -> tuple[int, int]:
+        """Returns height and width of what is decoded in one call, at most."""
+
+    @property
+    @abc.abstractmethod
+    def trust(self) -> Float[Tensor, "h w"]:
+        """Returns how much each cell of a window counts when windows are averaged, above 0 and at most 1."""
 
     @abc.abstractmethod
-    def crop(self, canvas: Tensor) -> Tensor:
-        """Returns the windows (n, c, h, w) of a canvas (1, c, *shape)."""
+    def crop(self, canvas: Float[Tensor, "1 c y x"]) -> Float[Tensor, "n c h w"]:
+        """Returns the windows of a canvas (1, c, *shape)."""
 
     @abc.abstractmethod
-    def add(self, windows: Tensor) -> Tensor:
-        """Returns the canvas (1, c, *shape) onto which windows (n, c, h, w) have been summed."""
+    def add(self, windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "1 c y x"]:
+        """Returns the canvas (1, c, *shape) onto which windows have been summed."""
 
     @abc.abstractmethod
-    def look(self, picture: Tensor, cell: int) -> Tensor:
-        """Returns what each window sees of a picture (1, c, H, W) of the whole: (n, c, h * cell, w * cell)."""
+    def look(
+        self, picture: Float[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+    ) -> Float[Tensor, "k c window_H window_W"]:
+        """Returns what some windows, by their indices, see of a picture of the whole: (k, c, h * cell, w * cell)."""
 
     @abc.abstractmethod
-    def decode(self, x0: Tensor, decode: Decode, cell: int, height: int, width: int) -> Tensor:
-        """Returns the picture (1, 3, height, width), px, of a clean canvas (1, c, *shape)."""
+    def decode(
+        self,
+        x0: Float[Tensor, "1 c y x"],
+        decode: Decode,
+        cell: int,
+        height: int,
+        width: int,
+        tile: int | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Returns the picture (height, width, 3), px, 8 bit, of a clean canvas (1, c, *shape).
+
+        Args:
+            x0: the canvas.
+            decode: the decoder; it never sees more than a tile.
+            cell: px per cell.
+            height: of the picture, px.
+            width: of the picture, px.
+            tile: the longest side of a tile in cells; `self.tile` where none is named. Smaller ones take less memory.
+
+        Raises:
+            NonFiniteError: the decoder gives NaN or infinity.
+        """

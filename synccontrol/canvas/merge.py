@@ -1,6 +1,7 @@
 """How overlapping windows blend on the canvas (MultiDiffusion, arXiv 2302.08113, eq. 5)."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout
@@ -24,17 +25,17 @@ class Merger:
         self._weight = weight.to(torch.promote_types(like.dtype, torch.float32)).to(like.device)
         self._total = layout.add(self._weight.expand(len(layout), 1, h, w))
 
-    def __call__(self, windows: Tensor) -> Tensor:
-        """Returns the canvas (1, c, *shape) of windows (n, c, h, w), in their dtype."""
+    def __call__(self, windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "1 c y x"]:
+        """Returns the canvas (1, c, *shape) of windows, in their dtype."""
         return (self._layout.add(windows * self._weight) / self._total).to(windows.dtype)
 
-    def rest(self, canvas: Tensor, windows: Tensor) -> Tensor:
+    def rest(self, canvas: Float[Tensor, "1 c y x"], windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "1 c y x"]:
         """Returns what of a canvas its windows do not hold: canvas = merge(windows) + rest, and 0 on a flat one."""
         return torch.zeros_like(canvas) if self._layout.lossless else canvas - self(windows)
 
 
-def _profile(length: int, weights: str) -> Tensor:
-    """Returns the weights (length,) along one side of a window, float64, above 0 and at most 1."""
+def _profile(length: int, weights: str) -> Float[Tensor, " length"]:
+    """Returns the weights along one side of a window, float64, above 0 and at most 1."""
     distance = (torch.arange(length, dtype=torch.float64) + 0.5) / length - 0.5  # from the middle, in window sides
     profiles = {
         "uniform": torch.ones_like(distance),

@@ -1,12 +1,16 @@
 """Where windows lie on a flat canvas or a ring, and how they are cropped out of it."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from synccontrol.canvas import sphere
+from synccontrol.canvas import sphere, strips
 from synccontrol.canvas.layout import AbstractLayout, Decode
 from synccontrol.config import EQUIRECTANGULAR, Geometry, WindowConfig
 from synccontrol.errors import ConfigError
@@ -59,30 +63,29 @@ class Layout(AbstractLayout):
         return True
 
     @property
-    def trust(self) -> Tensor:
+    def middle(self) -> int:
+        """Returns the index of the window in the middle of its row and of its column; of two, the later one.
+
+        In one row of n windows that is n // 2, as published.
+        """
+        rows = len({top for top, _ in self.origins})
+        columns = len(self) // rows
+        return rows // 2 * columns + columns // 2
+
+    @property
+    def trust(self) -> Float[Tensor, "h w"]:
         return torch.ones(self.window, dtype=torch.float64)
 
     @property
     def decoded(self) -> tuple[int, int]:
-        return self.height, self.width + 2 * self.margin
+        rows = strips.Spans(length=self.height, tile=self.tile)
+        columns = strips.Spans(length=self.width, tile=self.tile, closed=self.loop)
+        return rows.longest, columns.longest
 
-    @property
-    def margin(self) -> int:
-        """Returns how many cells of the other end a ring is decoded with on either side; 0 if it is none."""
-        return self.window[1] // 2 if self.loop else 0
+    def crop(self, canvas: Float[Tensor, "1 c y x"]) -> Float[Tensor, "n c h w"]:
+        return self.look(canvas, 1, range(len(self)))
 
-    def crop(self, canvas: Tensor, cell: int = 1) -> Tensor:
-        """Returns the windows (n, c, h * cell, w * cell) of a canvas (1, c, height * cell, width * cell).
-
-        `cell` is the number of pixels per cell for pictures, and 1 for latents.
-        """
-        h, w = (cell * side for side in self.window)
-        if self.loop:
-            canvas = torch.cat([canvas, canvas[..., :w]], dim=-1)
-        boxes = ((top * cell, left * cell) for top, left in self.origins)
-        return torch.cat([canvas[..., top : top + h, left : left + w] for top, left in boxes])
-
-    def add(self, windows: Tensor) -> Tensor:
+    def add(self, windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "1 c y x"]:
         h, w = self.window
         overhang = w if self.loop else 0
         canvas = windows.new_zeros(1, windows.shape[1], self.height, self.width + overhang)
@@ -91,13 +94,29 @@ class Layout(AbstractLayout):
         canvas[..., :overhang] += canvas[..., self.width :]
         return canvas[..., : self.width]
 
-    def look(self, picture: Tensor, cell: int) -> Tensor:
-        return self.crop(images.pad_to(picture, self.height * cell, self.width * cell), cell)
+    def look(
+        self, picture: Float[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+    ) -> Float[Tensor, "k c window_H window_W"]:
+        h, w = (cell * side for side in self.window)
+        crops = []
+        for top, left in (self.origins[window] for window in windows):
+            crop = picture[..., top * cell : top * cell + h, left * cell : left * cell + w]
+            if self.loop:
+                rest = picture[..., top * cell : top * cell + h, : w - crop.shape[-1]]
+                crop = torch.cat([crop, rest], dim=-1)
+            crops.append(images.pad_to(crop, h, w))
+        return torch.cat(crops)
 
-    def decode(self, x0: Tensor, decode: Decode, cell: int, height: int, width: int) -> Tensor:
-        margin = self.margin  # of a ring, whose ends are continued, so that they meet
-        ring = torch.cat([x0[..., self.width - margin :], x0, x0[..., :margin]], dim=-1) if margin else x0
-        return images.close_ring(decode(ring), margin * cell)[..., :height, :width]
+    def decode(
+        self,
+        x0: Float[Tensor, "1 c y x"],
+        decode: Decode,
+        cell: int,
+        height: int,
+        width: int,
+        tile: int | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        return strips.decode(x0, decode, cell, height, width, tile or self.tile, self.loop)
 
 
 def lay_out(height: int, width: int, geometry: Geometry, windows: WindowConfig) -> AbstractLayout:

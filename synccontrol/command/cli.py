@@ -42,8 +42,13 @@ def _help_wanted(argv: Sequence[str]) -> Mapping[str, Any] | None:
     asked, _ = parser.parse_known_args(argv)
     from synccontrol.models import presets
 
-    try:
-        defaults = presets.defaults(asked.model, offline=True)
-    except SyncControlError:
-        return PUBLISHED  # what a model without a preset runs with
+    if asked.model in presets.PRESETS:  # at once; to look at a model takes torch and seconds
+        defaults = presets.PRESETS[asked.model].defaults
+    else:
+        from synccontrol.models import hub
+
+        try:
+            defaults = hub.defaults(asked.model, offline=True)
+        except SyncControlError:
+            return PUBLISHED  # what a model without a preset runs with
     return record(defaults.sampling, defaults.windows, defaults.sync)

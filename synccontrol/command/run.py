@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.jobs import batch, forecast, plan, runtime
     from synccontrol.jobs.recipe import check_settings
-    from synccontrol.models import presets
+    from synccontrol.models import hub, presets
 
     _check(args)
     note: Note = batch.silent if args.quiet else lambda text: print(text, file=sys.stderr)
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
     jobs = _jobs(args, recipe, many, note)
     if not jobs:
         return DONE
-    presets.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
-    geometry = presets.geometry(args.model, args.offline)
+    hub.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
+    geometry = hub.geometry(args.model, args.offline)
     check_settings(recipe, geometry)
     guided = any(not job.control_maps for job in jobs if job.guide is not None)
     if guided:
@@ -141,9 +141,9 @@ def _recipe(args: argparse.Namespace, request: "Request") -> "Recipe":
     """Returns the recipe of the run, its detectors not loaded: the model's defaults, changed by flags."""
     from synccontrol.jobs import runtime
     from synccontrol.jobs.recipe import Recipe
-    from synccontrol.models import presets
+    from synccontrol.models import hub
 
-    defaults = presets.defaults(args.model, args.offline)
+    defaults = hub.defaults(args.model, args.offline)
     values = vars(args)
     anchor = values.get("anchor")
     return Recipe(

@@ -12,7 +12,7 @@ from PIL import Image
 
 import preprocess
 from preprocess.controls import pose
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ModelError, translated
 from synccontrol.evaluate.bootstrap import summary
 from synccontrol.evaluate.guides import detector_of, guide_files, wanted_controls
 from synccontrol.evaluate.keypoints import PCK_SHARE, oks, pck
@@ -116,9 +116,11 @@ def reader(control: str, detector: str | None, settings: Settings) -> Reader:
     """Returns the function from a picture to its map or people.
 
     Raises:
-        preprocess.PreprocessError: no such control type or detector, or its weights cannot be had.
+        ConfigError: no such control type or detector.
+        ModelError: its weights cannot be had.
     """
-    detect = preprocess.load(control, detector, device=settings.device, offline=settings.offline)
+    with translated():
+        detect = translated()(preprocess.load(control, detector, device=settings.device, offline=settings.offline))
     if control == "pose":
         return lambda picture: _people(detect(picture))
     return lambda picture: np.asarray(detect(picture).convert("L"), np.float32)
@@ -145,7 +147,7 @@ def measure(
 
     Raises:
         InputError: a montage has no guide, or one of another aspect.
-        ConfigError: as `wanted_controls`.
+        ConfigError: as `wanted_controls` and `reader`.
     """
     if settings.guides is None:
         return [], [("control", "needs the guides: name their folder with --guides")]
@@ -163,9 +165,7 @@ def measure(
                 read = reader(control, detector_of(control, montages, settings), settings)
                 guides = {montage.name: files[control, montage.name] for montage in montages}
                 pairs = _pairs(control, montages, guides, read, gallery, settings, progress)
-            except preprocess.OptionError as error:
-                raise ConfigError(str(error)) from error
-            except preprocess.PreprocessError as error:
+            except ModelError as error:
                 skipped.append((control, str(error)))
                 continue
             for judge in chosen:

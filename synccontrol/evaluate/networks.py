@@ -4,21 +4,18 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from preprocess.control import Runtime
-from preprocess.errors import DetectorError
-from preprocess.estimators.hub import fetch
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
+from synccontrol.models import hub
 from synccontrol.sampling import objectives
 
-Loaded = TypeVar("Loaded")
-
+NO_MODEL_HINT = "name a folder that holds such a model, or leave this figure out"
 VGG19 = "vgg19"
 STYLE_LAYERS = 5  # the first five convolutions (SyncDiffusion, eval_code/eval_style_loss.py)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation
@@ -114,7 +111,7 @@ class VisionEye(AbstractEye):
             processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
             return processor, AutoModel.from_pretrained(name, local_files_only=local)
 
-        self._process, network = from_hub(load, name, device, offline)
+        self._process, network = hub.fetch(load, [name], offline, NO_MODEL_HINT)
         network = getattr(network, "vision_model", network)  # models of pictures and text have one
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
 
@@ -122,19 +119,6 @@ class VisionEye(AbstractEye):
         inputs = self._process(images=list((crops * 255).round().to(torch.uint8)), return_tensors="pt")
         pooled: Tensor = self._network(**inputs.to(self._device)).pooler_output
         return Look(pooled=pooled.flatten(1).cpu())
-
-
-def from_hub(load: Callable[[bool], Loaded], name: str, device: str, offline: bool) -> Loaded:
-    """Returns what `load` makes of a hub id or folder; its argument says whether to stay off the network.
-
-    Raises:
-        ModelError: there is no such model here, and the hub does not give it.
-    """
-    hint = "name a folder that holds such a model, or leave this figure out"
-    try:
-        return fetch(load, name, Runtime(device=device, offline=offline), hint=hint)
-    except DetectorError as error:
-        raise ModelError(str(error)) from error
 
 
 def gram_matrix(features: Tensor) -> Tensor:

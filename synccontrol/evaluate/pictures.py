@@ -13,7 +13,7 @@ from synccontrol.config import Geometry
 from synccontrol.errors import InputError, ModelError
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.files import images, metadata
-from synccontrol.models import presets
+from synccontrol.models import hub
 
 DEFAULT_WINDOW = 256  # px, where nothing says otherwise
 
@@ -134,7 +134,7 @@ def _own_settings(path: Path) -> Mapping[str, Any]:
 def geometry(model: str) -> Geometry | None:
     """Returns the native sizes of a model that this machine knows, without the network; none where it does not."""
     try:
-        return presets.geometry(model, offline=True)
+        return hub.geometry(model, offline=True)
     except ModelError:
         return None
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from synccontrol.errors import ModelError
-from synccontrol.families.base import AbstractDenoiser
+from synccontrol.families.base import AbstractFamily
 
 
 @cache
@@ -27,7 +27,13 @@ def find(pipeline_class: str) -> Any:
     return families[pipeline_class]
 
 
-def wrap(pipe: Any) -> AbstractDenoiser:
-    """Returns the denoiser of a loaded diffusers pipeline. Raises `ModelError` for a class that no family serves."""
-    denoiser: AbstractDenoiser = find(type(pipe).__name__).Denoiser(pipe)
-    return denoiser
+def wrap(pipe: Any) -> AbstractFamily:
+    """Returns the family of a loaded diffusers pipeline, of a class that is served or one derived from it.
+
+    Raises:
+        ModelError: no family serves it.
+    """
+    names = [kind.__name__ for kind in type(pipe).__mro__]
+    known = next((name for name in names if name in _families()), names[0])
+    family: AbstractFamily = find(known).Family(pipe)
+    return family

@@ -1,19 +1,42 @@
 """What the montage loop needs of a model: its geometry, predictions for windows, and pictures from latents."""
 
 import abc
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
+from synccontrol.sampling.batches import Note
+from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
 
+# indices of windows -> what they see of a control map, (k, 3, H, W) in 0..1, float32 on the CPU
+Crops = Callable[[Sequence[int]], Tensor]
 
-class AbstractDenoiser(abc.ABC):
-    """A model family's view of one loaded pipeline."""
+_LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is denoised: a window under one conditioning."""
+
+    window: int  # its index
+    prompt: str | Tensor  # text, or the states of an encoded one
+    negative_prompt: str | Tensor  # heard with guidance only
+
+
+class AbstractFamily(abc.ABC):
+    """A model family's view of one loaded pipeline, whose modules it uses as they are and leaves as they were.
+
+    Everything that touches the networks happens inside `session`.
+    """
 
     pipe: Any  # the diffusers pipeline
     geometry: Geometry
@@ -27,35 +50,79 @@ class AbstractDenoiser(abc.ABC):
     @property
     @abc.abstractmethod
     def dtype(self) -> torch.dtype:
-        """Returns the dtype in which latents are kept and the networks run."""
+        """Returns the dtype in which the networks run."""
+
+    @property
+    def canvas_dtype(self) -> torch.dtype:
+        """Returns the dtype of canvases, predictions and pictures: float32 at least."""
+        return at_least_float32(self.dtype)
+
+    @property
+    @abc.abstractmethod
+    def offloaded(self) -> bool:
+        """Returns whether networks may leave the device between two calls."""
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Returns the context of one piece of work: a step, a preview.
+
+        Inside, the modules belong to this thread alone, and no parameter needs a gradient. Pictures that are drawn at
+        the same time, by any threads, montages and pipelines that share a module, take turns. A session inside a
+        session of the same thread is the same session.
+        """
+        modules = self._modules()
+        with ExitStack() as stack:
+            for lock in _locks(modules):
+                stack.enter_context(lock)
+            trainable = [one for module in modules for one in module.parameters() if one.requires_grad]
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            try:
+                with self._prepared():
+                    yield
+            finally:
+                for parameter in trainable:
+                    parameter.requires_grad_(True)
+
+    def _modules(self) -> list[nn.Module]:
+        """Returns the modules that a session has for itself."""
+        return [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
 
     @abc.abstractmethod
-    def running(self) -> AbstractContextManager[None]:
-        """Returns the context of one picture: no parameter needs a gradient inside, offloaded models leave after."""
+    def _prepared(self) -> AbstractContextManager[None]:
+        """Returns the context in which the networks are as `condition`'s predictions want them."""
 
     @abc.abstractmethod
-    def encode(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        control_windows: Sequence[Tensor],
-        sampling: SamplingConfig,
-        timesteps: Tensor,
+    def condition(
+        self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
         """Returns the prediction function for one picture. All that does not change between steps is computed here.
 
         Args:
-            prompt: what to draw.
-            negative_prompt: what to avoid; used with guidance only.
-            control_windows: per ControlNet, the control map's crops (n, 3, H, W) in 0..1, one per window; empty for
-                a picture from text only.
+            views: what is denoised; the indices that `Predict` is given are theirs.
+            crops: per ControlNet, what windows see of its control map; empty for a picture from text only.
             sampling: guidance and control settings.
-            timesteps: the schedule's timesteps.
+            steps: how many levels there will be.
+            note: called with a line for what the user should know, e.g. that a prompt is cut.
         """
 
     @abc.abstractmethod
+    def blank_prompt(self) -> Tensor:
+        """Returns the states of an encoded prompt that says nothing, as a `View` takes them."""
+
+    @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:
-        """Returns images (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
+        """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
+
+    @abc.abstractmethod
+    def release(self) -> None:
+        """Lets offloaded networks leave the device, after a picture."""
+
+
+def _locks(modules: Sequence[nn.Module]) -> "list[threading.RLock]":
+    """Returns the locks of modules, always in the same order, so that nobody waits for each other."""
+    with _LOCKS_GUARD:
+        return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(modules, key=id)]
 
 
 def control_scales(sampling: SamplingConfig, index: int, steps: int, controls: int) -> tuple[float, ...]:

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ModelError
-from synccontrol.families._sd_skeleton import Skeleton
-from synccontrol.families.base import AbstractDenoiser, control_scales
+from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.unet import EMBEDDING_BUDGET, Hints, Text, UNetPredict
+from synccontrol.sampling.batches import Note
 from synccontrol.sampling.loop import Predict
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
@@ -41,9 +46,40 @@ def geometry(base: str, **options: Any) -> Geometry:
     return _geometry(unet["sample_size"], len(vae["block_out_channels"]), unet["in_channels"])
 
 
-def skeleton(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.dtype, **options: Any) -> Skeleton:
-    """Returns the networks without weights, to rehearse memory with; arguments as for `load`."""
-    return Skeleton(base, controlnets, geometry(base, **options), dtype, **options)
+def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.dtype, **options: Any) -> Any:
+    """Returns the pipeline that a model's configuration files describe: no weights are read, no words are known.
+
+    Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
+    """
+
+    def build(kind: Any, source: str, subfolder: str | None) -> Any:
+        return kind.from_config(kind.load_config(source, subfolder=subfolder, **options))
+
+    index = diffusers.DiffusionPipeline.load_config(base, **options)
+    (library, vae), (_, scheduler) = index["vae"], index["scheduler"]
+    sources = [source if isinstance(source, tuple) else (source, None) for source in controlnets]
+    with _default_dtype(dtype):  # modules of fake tensors cannot be converted afterwards
+        nets = [build(ControlNetModel, *source) for source in sources]
+        parts = {
+            "unet": build(UNet2DConditionModel, base, "unet"),
+            "vae": build(getattr(import_module(library), vae), base, "vae"),
+            "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(base, subfolder="text_encoder", **options)),
+            "scheduler": build(getattr(diffusers, scheduler), base, "scheduler"),
+        }
+    parts |= {"tokenizer": None, "safety_checker": None, "feature_extractor": None}
+    if not nets:
+        return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    return StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _geometry(sample_size: int | Sequence[int], vae_blocks: int, channels: int) -> Geometry:
@@ -58,7 +94,7 @@ def _load_controlnet(source: str | tuple[str, str], options: dict[str, Any]) -> 
     return net
 
 
-class Denoiser(AbstractDenoiser):
+class Family(AbstractFamily):
     """A loaded Stable Diffusion pipeline.
 
     Args:
@@ -75,13 +111,8 @@ class Denoiser(AbstractDenoiser):
             raise ModelError(f"the UNet takes {channels} channels, so it is no text-to-image model; choose one that is")
         if config.get("encoder_hid_dim_type") == "ip_image_proj":
             raise ModelError("the pipeline has an IP-Adapter, which is not supported; call pipe.unload_ip_adapter()")
-        size = config.sample_size
         self.pipe = pipe
-        self.geometry = Geometry(
-            window=(size, size) if isinstance(size, int) else tuple(size),
-            cell=pipe.vae_scale_factor,
-            channels=channels,
-        )
+        self.geometry = _geometry(config.sample_size, len(pipe.vae.config.block_out_channels), channels)
         controlnet = getattr(pipe, "controlnet", None)
         self._nets: list[Any] = list(getattr(controlnet, "nets", [controlnet] if controlnet is not None else []))
         self.controls = len(self._nets)
@@ -96,149 +127,104 @@ class Denoiser(AbstractDenoiser):
         dtype: torch.dtype = self.pipe.unet.dtype
         return dtype
 
+    @property
+    def offloaded(self) -> bool:
+        hooks = ("_hf_hook", "_diffusers_hook")  # accelerate's, and those of diffusers' group offloading
+        return any(hook in vars(module) for module in self._modules() for hook in hooks)
+
+    def _modules(self) -> list[nn.Module]:
+        return [*super()._modules(), *self._nets]
+
     @contextmanager
-    def running(self) -> Iterator[None]:
-        modules = [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
-        trainable = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-        for parameter in trainable:
-            parameter.requires_grad_(False)
+    def _prepared(self) -> Iterator[None]:
+        nets = [net for net in self._nets if not isinstance(net.controlnet_cond_embedding, _Ready)]
+        for net in nets:
+            net.controlnet_cond_embedding = _Ready(net.controlnet_cond_embedding)
         try:
             yield
         finally:
-            for parameter in trainable:
-                parameter.requires_grad_(True)
-            self.pipe.maybe_free_model_hooks()
+            for net in nets:
+                net.controlnet_cond_embedding = net.controlnet_cond_embedding.original
 
-    def encode(
-        self,
-        prompt: str,
-        negative_prompt: str,
-        control_windows: Sequence[Tensor],
-        sampling: SamplingConfig,
-        timesteps: Tensor,
+    @torch.no_grad()
+    def condition(
+        self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
-        return _Predictor(self, prompt, negative_prompt, control_windows, sampling, timesteps)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        images: Tensor = self.pipe.vae.decode(x0 / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
-        return images
-
-    def embed(self, net: Any, control_windows: Tensor) -> Tensor:
-        """Returns a ControlNet's embedding of its control maps, which no timestep changes."""
-        embedding = net.controlnet_cond_embedding
-        parameter = next(embedding.parameters())  # with offloading, not yet on the execution device
-        crops = control_windows.to(device=parameter.device, dtype=parameter.dtype)
-        if net.config.controlnet_conditioning_channel_order == "bgr":
-            crops = crops.flip(1)
-        return torch.cat([embedding(crop[None]) for crop in crops]).to(self.device)
-
-
-class _Predictor:
-    """The prediction of windows for one picture: ControlNets, UNet, guidance."""
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        prompt: str,
-        negative_prompt: str,
-        control_windows: Sequence[Tensor],
-        sampling: SamplingConfig,
-        timesteps: Tensor,
-    ) -> None:
-        self._unet: Any = denoiser.pipe.unet
-        self._nets = denoiser._nets if control_windows else []
-        self._sampling = sampling
-        self._timesteps = timesteps
+        unet = self.pipe.unet
         # Models distilled to take the guidance as an input (LCM) are not guided a second time.
-        distilled = self._unet.config.time_cond_proj_dim is not None
-        self._guided = sampling.guidance_scale > 1 and not distilled
-        positive, negative = denoiser.pipe.encode_prompt(
-            prompt, denoiser.device, 1, self._guided, negative_prompt=negative_prompt
-        )
-        self._prompts = [negative, positive] if self._guided else [positive]
-        self._timestep_cond: Tensor | None = None
+        distilled = unet.config.time_cond_proj_dim is not None
+        guided = sampling.guidance_scale > 1 and not distilled
+        texts = [[view.prompt for view in views]]
+        if guided:
+            texts.insert(0, [view.negative_prompt for view in views])
+        elif any(view.negative_prompt != "" for view in views):
+            note("the negative prompt does nothing: there is no guidance (guidance scale 1, or a distilled model)")
+        timestep_cond = None
         if distilled:
             scale = torch.tensor([sampling.guidance_scale - 1])
-            embedding = denoiser.pipe.get_guidance_scale_embedding(scale, self._unet.config.time_cond_proj_dim)
-            self._timestep_cond = embedding.to(device=denoiser.device, dtype=denoiser.dtype)
-        self._embeddings = [denoiser.embed(net, crops) for net, crops in zip(self._nets, control_windows, strict=True)]
-
-    def __call__(self, z: Tensor, index: int, windows: Sequence[int]) -> Tensor:
-        n, t = len(windows), self._timesteps[index]
-        copies = len(self._prompts)
-        text = torch.cat([prompt.expand(n, -1, -1) for prompt in self._prompts])
-        z = torch.cat([z] * copies)
-        down, mid = self._control(z, text, index, windows)
-        timestep_cond = self._timestep_cond.expand(n, -1) if self._timestep_cond is not None else None
-        prediction: Tensor = self._unet(
-            z,
-            t,
-            encoder_hidden_states=text,
+            embedding = self.pipe.get_guidance_scale_embedding(scale, unet.config.time_cond_proj_dim)
+            timestep_cond = embedding.to(device=self.device, dtype=self.dtype)
+        budget = EMBEDDING_BUDGET // max(len(crops), 1)
+        return UNetPredict(
+            unet=unet,
+            nets=self._nets if crops else [],
+            hints=[Hints(partial(self._embed, net), one, budget) for net, one in zip(self._nets, crops, strict=False)],
+            windows=[view.window for view in views],
+            prompts=[self._text(prompts, note) for prompts in texts],
             timestep_cond=timestep_cond,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=mid,
-            return_dict=False,
-        )[0]
-        if not self._guided:
-            return prediction
-        unconditional, conditional = prediction.chunk(2)
-        return unconditional + self._sampling.guidance_scale * (conditional - unconditional)
+            sampling=sampling,
+            steps=steps,
+        )
 
-    def _control(
-        self, z: Tensor, text: Tensor, index: int, windows: Sequence[int]
-    ) -> tuple[list[Tensor] | None, Tensor | None]:
-        """Returns the sum of the ControlNets' residuals for the UNet's down blocks and its middle block."""
-        scales = control_scales(self._sampling, index, len(self._timesteps), len(self._nets))
-        active = [part for part in zip(self._nets, self._embeddings, scales, strict=True) if part[2] > 0]
-        down: list[Tensor] | None = None
-        mid: Tensor | None = None
-        for net, embeddings, scale in active:
-            net_down, net_mid = self._residuals(net, embeddings[list(windows)], z, text, index, scale)
-            down = net_down if down is None else [a + b for a, b in zip(down, net_down, strict=True)]
-            mid = net_mid if mid is None else mid + net_mid
-        return down, mid
+    def _text(self, prompts: Sequence[str | Tensor], note: Note) -> Text:
+        distinct = list(dict.fromkeys(prompts))
+        states = [self._encode(prompt, note) for prompt in distinct]
+        return Text(table=torch.cat(states), rows=[distinct.index(prompt) for prompt in prompts])
 
-    def _residuals(
-        self, net: Any, embedding: Tensor, z: Tensor, text: Tensor, index: int, scale: float
-    ) -> tuple[list[Tensor], Tensor]:
-        guess = self._sampling.guess_mode or net.config.global_pool_conditions
-        prompted_only = guess and self._guided
-        if prompted_only:
-            z, text = z.chunk(2)[1], text.chunk(2)[1]
-        embedding = torch.cat([embedding] * (len(z) // len(embedding)))
-        with _embedded(net, embedding):
-            down, mid = net(
-                z,
-                self._timesteps[index],
-                encoder_hidden_states=text,
-                controlnet_cond=embedding,
-                conditioning_scale=scale,
-                guess_mode=guess,
-                return_dict=False,
+    def _encode(self, prompt: str | Tensor, note: Note) -> Tensor:
+        """Returns the states (1, tokens, features) of one prompt."""
+        if isinstance(prompt, Tensor):
+            return prompt.to(device=self.device, dtype=self.dtype)
+        tokenizer = self.pipe.tokenizer
+        tokens = len(tokenizer(prompt, verbose=False).input_ids)
+        if tokens > tokenizer.model_max_length:
+            ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+            note(
+                f"the prompt has {tokens} tokens, of which the model reads {tokenizer.model_max_length}: "
+                f"it ends after {tokenizer.decode(ids[1:-1][-4:])!r}"
             )
-        if prompted_only:  # the unprompted half is left uncontrolled
-            down, mid = (
-                [torch.cat([torch.zeros_like(d), d]) for d in down],
-                torch.cat([torch.zeros_like(mid), mid]),
-            )
-        return down, mid
+        states: Tensor = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
+        return states.to(self.dtype)
+
+    def blank_prompt(self) -> Tensor:
+        tokens = self.pipe.text_encoder.config.max_position_embeddings
+        return torch.zeros(1, tokens, self.pipe.unet.config.cross_attention_dim)
+
+    def _embed(self, net: Any, crops: Tensor) -> Tensor:
+        """Returns a ControlNet's embedding of crops (k, 3, H, W) of its control map."""
+        embedder = net.controlnet_cond_embedding.original
+        crops = crops.to(device=self.device, dtype=next(embedder.parameters()).dtype)
+        if net.config.controlnet_conditioning_channel_order == "bgr":
+            crops = crops.flip(1)
+        embedding: Tensor = embedder(crops)
+        return embedding.to(self.device)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        latents = (x0 / vae.config.scaling_factor).to(device=self.device, dtype=vae.dtype)
+        pictures: Tensor = vae.decode(latents, return_dict=False)[0]
+        return pictures.to(x0.dtype)
+
+    def release(self) -> None:
+        self.pipe.maybe_free_model_hooks()
 
 
-class _Embedded(nn.Module):
-    def __init__(self, embedding: Tensor) -> None:
+class _Ready(nn.Module):
+    """Stands, for a session, where a ControlNet embeds its control map: `Hints` are embedded already."""
+
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        self._embedding = embedding
+        self.original = original
 
-    def forward(self, _: Tensor) -> Tensor:
-        return self._embedding
-
-
-@contextmanager
-def _embedded(net: Any, embedding: Tensor) -> Iterator[None]:
-    """Gives a ControlNet the embedding of its control map ready-made, for the time of one call."""
-    original = net.controlnet_cond_embedding
-    net.controlnet_cond_embedding = _Embedded(embedding)
-    try:
-        yield
-    finally:
-        net.controlnet_cond_embedding = original
+    def forward(self, embedding: Tensor) -> Tensor:
+        return embedding

@@ -8,28 +8,20 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from synccontrol.config import EQUIRECTANGULAR
+from synccontrol.config import EQUIRECTANGULAR, SCHEDULERS
 from synccontrol.errors import InputError
 from synccontrol.files import outputs
 
 PARAMETERS = "parameters"
 SETTINGS = "synccontrol"
 XMP = "XML:com.adobe.xmp"  # the keyword of XMP in PNG
-SAMPLERS = {  # AUTOMATIC1111's names
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "unipc": "UniPC",
-    "model": "model default",
-}
 
 
 def parameters(settings: Mapping[str, Any]) -> str:
     """Returns settings (by flag, as `Result.config`) in the form that AUTOMATIC1111 and its readers use."""
     fields = {
         "Steps": settings["steps"],
-        "Sampler": SAMPLERS[settings["scheduler"]],
+        "Sampler": SCHEDULERS[settings["scheduler"]].automatic1111,
         "CFG scale": settings["guidance_scale"],
         "Seed": settings["seed"],
         "Size": f"{settings['width']}x{settings['height']}",

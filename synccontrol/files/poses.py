@@ -4,10 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from preprocess import PreprocessError
 from preprocess.controls import pose
 from preprocess.people import openpose_json
-from synccontrol.errors import InputError
+from synccontrol.errors import translated
 from synccontrol.files import outputs
 from synccontrol.files.fitting import Fitting
 
@@ -22,10 +21,8 @@ def open_map(path: Path) -> Image.Image:
     Raises:
         InputError: there is no such file, or it is not OpenPose JSON.
     """
-    try:
+    with translated():
         return pose.draw(openpose_json.load(path))
-    except PreprocessError as error:
-        raise InputError(str(error)) from error
 
 
 def on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loop: bool) -> Image.Image | None:

@@ -7,16 +7,17 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+import preprocess
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import Geometry
-from synccontrol.errors import InputError, ModelError, ResourceError
+from synccontrol.errors import InputError, MemoryLimitError, ModelError
 from synccontrol.files import fitting, images, metadata, outputs, poses, provenance
 from synccontrol.jobs.plan import Job
 from synccontrol.jobs.recipe import Recipe, picture_of
 from synccontrol.jobs.sizes import canvas_size
 from synccontrol.montage import Montage
-from synccontrol.sampling.loop import Step
+from synccontrol.result import Step
 from synccontrol.sampling.sync import anchor_index
 
 Note = Callable[[str], object]
@@ -72,7 +73,7 @@ def check(job: Job, recipe: Recipe, geometry: Geometry, note: Note = silent) -> 
     height, width = canvas_size(next(iter(sources.values()), None), job, recipe.windows, geometry)
     _fittings(sources, recipe, height, width, note)
     layout = lay_out(height, width, geometry, recipe.windows)
-    anchor_index(recipe.sync.anchor, len(layout))
+    anchor_index(recipe.sync.anchor, layout)
     return layout
 
 
@@ -88,6 +89,17 @@ def _maps(
     return [
         poses.on_canvas(picture, box, fit, geometry.window_px[0], recipe.windows.closed) or fit.pad(map_, beyond)
         for picture, box, fit, map_, beyond in zip(pictures, boxes, fittings, maps, recipe.outside, strict=True)
+    ]
+
+
+def _remarks(maps: Sequence[Image.Image], recipe: Recipe) -> list[str]:
+    """Returns a line for every control map that holds nothing, or cannot be right."""
+    known = preprocess.names()
+    return [
+        f"{control}: {remark}"
+        for control, control_map in zip(recipe.request.controls, maps, strict=False)  # drawn from text, it has none
+        if control in known
+        for remark in preprocess.remarks(control, control_map)
     ]
 
 
@@ -121,6 +133,8 @@ def make(
     picture = picture_of(job, recipe, height, width)
     with _memory():
         maps = _maps(job, list(sources.values()), fittings, recipe, geometry)
+        for remark in _remarks(maps, recipe):
+            note(remark)
         result = montage(
             job.prompt,
             maps or None,
@@ -133,6 +147,8 @@ def make(
             sync=recipe.sync,
             on_step=on_step,
         )
+    for text in result.notes:
+        note(text)
     machine = provenance.made_with(str(montage.denoiser.device), str(montage.denoiser.dtype).removeprefix("torch."))
     _write(result.image, maps, job, {**picture.settings(), **machine}, recipe.overwrite)
 
@@ -153,7 +169,7 @@ def _memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise ResourceError(
+        raise MemoryLimitError(
             "the device is out of memory; try a smaller --window-batch, --sync-gradient x0, or --dtype float16"
         ) from error
 
@@ -172,9 +188,9 @@ def run(
     for job in jobs:
         try:
             make_one(job)
-        except ModelError:
-            raise
         except Exception as error:
+            if isinstance(error, ModelError) and not isinstance(error, MemoryLimitError):
+                raise
             report(job, error)
             failed += 1
     return failed

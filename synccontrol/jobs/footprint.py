@@ -5,91 +5,152 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psutil
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.sampling.sync import window_gradient
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.unet import EMBEDDING_BUDGET
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import Level
+from synccontrol.sampling.loop import Predict
+from synccontrol.sampling.objectives import AbstractObjective, FunctionObjective
+from synccontrol.sampling.sync import Sync
+
+LEVEL = Level(index=0, signal=0.7, noise=0.7, t=500.0)  # any
+CANVAS_COPIES = 4  # the windows before and after sync, their predictions, and a batch's inputs
+BYTES_PER_PIXEL = 3 + 3 * 4  # the picture in 8 bit, and a control map in floats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Bytes of memory; the parts below the weights come one after the other, not together."""
+    """Bytes of memory. Sampling, sync and decoding come one after the other; the rest is there all the time."""
 
-    weights: int
+    weights: int  # of the model and the objective
+    embeddings: int  # of prompts and control maps, as long as the picture is drawn
+    canvas: int  # the windows and their predictions, and the picture
     sampling: int  # predicting one batch of windows
-    sync: int  # nudging one batch of windows, without the objective's own network
-    decoding: int  # the whole canvas, or one view of a sphere
+    sync: int  # comparing one window with the anchor, and the way back through the networks
+    decoding: int  # one tile of the canvas, or one view of a sphere
 
     @property
     def peak(self) -> int:
-        """Returns the weights and the largest of the parts."""
-        return self.weights + max(self.sampling, self.sync, self.decoding)
+        """Returns what is needed at once."""
+        return self.weights + self.embeddings + self.canvas + max(self.sampling, self.sync, self.decoding)
 
 
-def rehearse(skeleton: Any, layout: AbstractLayout, batch: int, halves: int, gradient: str | None) -> Footprint:
-    """Returns the footprint of a picture. Call it, and build the skeleton, under the same `FakeTensorMode`.
+def rehearse(
+    family: AbstractFamily,
+    layout: AbstractLayout,
+    sampling: SamplingConfig,
+    windows: WindowConfig,
+    sync: SyncConfig | None,
+    objective: AbstractObjective | None,
+) -> Footprint:
+    """Returns the footprint of a picture: what a session does, done with a few windows.
 
     Args:
-        skeleton: a family's networks without weights.
+        family: a family around a blank pipeline, built under `fake`; call this under the same mode.
         layout: the canvas.
-        batch: windows in one call.
-        halves: network evaluations per window, 2 with guidance.
-        gradient: 'full' or 'x0'; None when nothing is synced.
+        sampling: guidance, and control.
+        windows: how many are predicted in a call.
+        sync: how windows are compared; None: they are not.
+        objective: what compares, loaded as ever; None where it is not to be had.
     """
-    n = min(batch, len(layout))
-    windows = skeleton.latents(n, *layout.window)
-    with torch.no_grad(), _Live() as sampling:
-        skeleton.predict(windows, halves)
-    with _Live() as sync:
-        if gradient is not None:
-            window_gradient(
-                windows,
-                range(n),
-                lambda z, _: skeleton.predict(z, halves),
-                lambda _, prediction: prediction,
-                lambda x0: torch.stack([skeleton.decode(one[None]).sum() for one in x0]),
-                gradient == "full",
-            )
-    with torch.no_grad(), _Live() as decoding:
-        skeleton.decode(skeleton.latents(1, *layout.decoded))
-    return Footprint(weights=skeleton.weights(), sampling=sampling.peak, sync=sync.peak, decoding=decoding.peak)
+    n, (h, w) = min(windows.batch, len(layout)), family.geometry.window_px
+    z = torch.zeros(max(n, 2), family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
+    blank = family.blank_prompt()
+    views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
+    crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
+    with family.session():
+        with torch.no_grad(), _Live() as predicting:
+            predict = family.condition(views, crops, sampling, sampling.steps, str)
+            text = predicting.live
+            predict(z[:n], LEVEL, range(n))
+            kept = (predicting.live - text) // n
+        syncing = _rehearse_sync(family, z, predict, sync, objective)
+        with torch.no_grad(), _Live() as decoding:
+            family.decode(torch.zeros(1, family.geometry.channels, *layout.decoded, dtype=family.canvas_dtype))
+    networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
+    networks += objective.networks() if objective is not None else []
+    return Footprint(
+        weights=sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+        embeddings=text + min(kept * len(layout), EMBEDDING_BUDGET),
+        canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
+        + BYTES_PER_PIXEL * layout.height * layout.width * family.geometry.cell**2,
+        sampling=predicting.peak - predicting.live,
+        sync=syncing,
+        decoding=decoding.peak,
+    )
+
+
+def _rehearse_sync(
+    family: AbstractFamily, z: Tensor, predict: Predict, config: SyncConfig | None, objective: AbstractObjective | None
+) -> int:
+    if config is None:
+        return 0
+    parts = {"half": family.dtype == torch.float16, "offloaded": family.offloaded}
+    sync = Sync(config, objective or FunctionObjective(_sums), 0, family.decode, "epsilon", Batches(1, str), **parts)
+    with _Live() as live:
+        sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
+    peak: int = live.peak
+    return peak
+
+
+def _sums(images: Tensor, anchor: Tensor) -> Tensor:
+    return images.sum(dim=(1, 2, 3))
 
 
 def fake() -> FakeTensorMode:
-    """Returns the mode in which skeletons are built and rehearsed."""
-    return FakeTensorMode()
+    """Returns the mode in which blank pipelines are built and rehearsed."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def resident() -> int:
+    """Returns the bytes that this process holds: Python, the libraries, and what has been loaded so far."""
+    found: int = psutil.Process().memory_info().rss
+    return found
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are alive, and their peak."""
+    """Counts the bytes of the tensors that are made inside and alive, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._live = 0
+        self.live = 0
         self._storages: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1  # what the session asks of numbers that are not there, e.g. whether they are finite
+        for storage in _storages((args, kwargs)):
+            self._see(storage, 0)  # it was there before, as weights are, of which views are taken
         result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._add(tensor.untyped_storage())
+        for storage in _storages(result):
+            self._see(storage, storage.nbytes())
         return result
 
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = id(storage), storage.nbytes()
+    def _see(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = id(storage)
         if key in self._storages:
             return
 
         def drop(_: object) -> None:
             del self._storages[key]
-            self._live -= size
+            self.live -= size
 
         self._storages[key] = weakref.ref(storage, drop)
-        self._live += size
-        self.peak = max(self.peak, self._live)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def _storages(values: object) -> list[torch.UntypedStorage]:
+    return [tensor.untyped_storage() for tensor in tree_leaves(values) if isinstance(tensor, torch.Tensor)]

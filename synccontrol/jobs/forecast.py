@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from functools import cache
 
+from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.config import Geometry
+from synccontrol.config import ONCE, Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
 from synccontrol.jobs.plan import Job
 from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request, device_of, dtype_of
-from synccontrol.models import presets
+from synccontrol.models import hub
+from synccontrol.sampling import objectives
+from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.sampling.sync import anchor_index
 
 GB = 1e9
 
@@ -21,7 +25,7 @@ def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]
     Raises:
         SyncControlError: a guide or a setting is wrong; nothing has been done by then.
     """
-    geometry = presets.geometry(request.model, request.offline)
+    geometry = hub.geometry(request.model, request.offline)
     describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
     lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
     for job in jobs:
@@ -33,37 +37,58 @@ def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]
 
 
 def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: Recipe) -> list[str]:
-    n, steps, sync = len(layout), recipe.sampling.steps, recipe.sync
-    halves = 2 if recipe.sampling.guidance_scale > 1 else 1
-    synced = sum(sync.due(i) for i in range(steps)) if n > 1 else 0
-    calls = halves * (n * steps + (n - 1) * synced)
-    backward = halves * (n - 1) * synced if sync.gradient == "full" else 0
+    n, sampling, sync = len(layout), recipe.sampling, recipe.sync
+    anchored = anchor_index(sync.anchor, layout) is not None
+    others = n - 1 if anchored else n
+    synced = sum(sync.due(i) for i in range(sampling.steps)) if others else 0
+    evaluations, backward = _evaluations(n, others, synced, recipe)
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
-        f"  steps    {steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
-        f"  network  {calls} window evaluations, {backward} of them with a backward pass, {(n - 1) * synced} pictures "
-        "through the objective",
-        _forecast_memory(layout, request, recipe, halves, sync.gradient if synced else None),
+        f"  steps    {sampling.steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
+        f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
+        "pictures through the objective",
+        _forecast_memory(layout, request, recipe, synced > 0),
     ]
 
 
-def _forecast_memory(
-    layout: AbstractLayout, request: Request, recipe: Recipe, halves: int, gradient: str | None
-) -> str:
+def _evaluations(n: int, others: int, synced: int, recipe: Recipe) -> tuple[int, int]:
+    """Returns how often the networks see a window, with and without prompt apart, and how often gradients go back."""
+    halves = 2 if recipe.sampling.guidance_scale > 1 else 1
+    full, once = recipe.sync.gradient == "full", recipe.sync.predict == ONCE
+    extra = others * (full if once else 1)  # beyond one look at every window: nudged windows are looked at again
+    return halves * (n * recipe.sampling.steps + extra * synced), halves * others * synced * full
+
+
+def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, synced: bool) -> str:
+    objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:
-            skeleton = presets.skeleton(
-                request.model, request.controls, request.controlnets, dtype_of(request), request.offline
-            )
+            pipe = hub.blank(request.model, request.controls, request.controlnets, dtype_of(request), request.offline)
         except ModelError:
             return "  memory   unknown until the model's configuration files are downloaded"
-        found = footprint.rehearse(skeleton, layout, recipe.windows.batch, halves, gradient)
+        found = footprint.rehearse(
+            families.wrap(pipe),
+            layout,
+            recipe.sampling,
+            recipe.windows,
+            recipe.sync if synced else None,
+            objective,
+        )
     parts = {"sampling": found.sampling, "sync": found.sync, "decoding": found.decoding}
     working = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items() if size)
+    program = f"; this program itself holds {footprint.resident() / GB:.2f}" if device_of(request) == "cpu" else ""
     return (
-        f"  memory   about {found.peak / GB:.2f} GB: weights {found.weights / GB:.2f}, and the largest of {working} "
-        "(the objective's network comes on top)"
+        f"  memory   about {found.peak / GB:.2f} GB: weights {found.weights / GB:.2f}, embeddings "
+        f"{found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}, and the largest of {working}{program}"
     )
+
+
+def _objective(recipe: Recipe) -> AbstractObjective | None:
+    """Returns the objective of sync, if it is on this machine already."""
+    try:
+        return objectives.load(recipe.sync.objective, offline=True)
+    except ModelError:
+        return None

@@ -3,12 +3,11 @@
 import dataclasses
 
 import torch
-from PIL import Image
 
 import preprocess
-from synccontrol.errors import ConfigError, InputError, ModelError
+from synccontrol.errors import ConfigError, translated
 from synccontrol.files.fitting import Colour
-from synccontrol.models import presets
+from synccontrol.models import hub
 from synccontrol.montage import Montage
 
 AUTO = "auto"
@@ -31,7 +30,7 @@ class Request:
 def device_of(request: Request) -> str:
     """Returns the torch device: as asked, or the best there is."""
     if request.device != AUTO:
-        presets.check_device(request.device)
+        hub.check_device(request.device)
         return request.device
     if torch.cuda.is_available():
         return "cuda"
@@ -42,9 +41,9 @@ def dtype_of(request: Request) -> torch.dtype:
     """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
     if request.dtype == AUTO:
         return torch.float16 if device_of(request).startswith("cuda") else torch.float32
-    if request.dtype not in presets.DTYPES:
-        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(presets.DTYPES)}")
-    return presets.DTYPES[request.dtype]
+    if request.dtype not in hub.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(hub.DTYPES)}")
+    return hub.DTYPES[request.dtype]
 
 
 def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
@@ -56,7 +55,7 @@ def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
 
     Raises:
         ConfigError: a control type or detector is unknown.
-        ModelError: a detector's weights are not to be had.
+        ModelError: a detector's weights cannot be had.
     """
     names = request.detectors or (None,) * len(request.controls)
     return [_detector(control, name, request, loop) for control, name in zip(request.controls, names, strict=True)]
@@ -77,22 +76,9 @@ def outside(request: Request) -> list[Colour | None]:
 
 
 def _detector(control: str, name: str | None, request: Request, loop: bool) -> preprocess.Detector:
-    try:
+    with translated():
         detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
-    except preprocess.DetectorError as error:
-        raise ModelError(str(error)) from error
-    except preprocess.PreprocessError as error:
-        raise ConfigError(str(error)) from error
-
-    def guarded(guide: Image.Image) -> Image.Image:
-        try:
-            return detect(guide)
-        except preprocess.DetectorError as error:
-            raise ModelError(str(error)) from error
-        except preprocess.PreprocessError as error:
-            raise InputError(str(error)) from error
-
-    return guarded
+    return translated()(detect)
 
 
 def load(request: Request) -> Montage:

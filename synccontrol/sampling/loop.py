@@ -2,95 +2,73 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.merge import Merger
-from synccontrol.config import SyncConfig, WindowConfig
 from synccontrol.errors import NonFiniteError
-from synccontrol.sampling import sync
-from synccontrol.sampling.objectives import AbstractObjective
-from synccontrol.sampling.solvers import Schedule
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import Level, prediction_for, x0_hat
+from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.sync import Sync
 
-# (z (k, c, h, w) in network coordinates, step index, the windows' indices) -> predictions (k, c, h, w), with guidance
-Predict = Callable[[Tensor, int, Sequence[int]], Tensor]
+# (z (k, c, h, w), their level, the windows' indices) -> predictions (k, c, h, w), with guidance
+Predict = Callable[[Tensor, Level, Sequence[int]], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One finished denoising step."""
+class Denoised:
+    """The canvas after one denoising step."""
 
     index: int  # from 0
     steps: int  # of how many
-    x_t: Tensor  # the canvas (1, c, h, w) after the step, in the solver's coordinates
+    x_t: Tensor  # (1, c, h, w) in the solver's coordinates; clean after the last step
+    x0: Tensor  # (1, c, h, w), the clean estimate that the step was made with
 
 
 def montage_steps(
     x_t: Tensor,
     layout: AbstractLayout,
-    schedule: Schedule,
+    solver: Solver,
     predict: Predict,
-    decode: Callable[[Tensor], Tensor],
-    windows: WindowConfig,
-    sync_config: SyncConfig,
-    objective: AbstractObjective | None,
-    anchor: int | Tensor,
-) -> Iterator[Step]:
-    """Yields every denoising step of the canvas x_t (1, c, h, w).
+    merge: Merger,
+    batches: Batches,
+    sync: Sync | None,
+) -> Iterator[Denoised]:
+    """Yields the canvas x_t (1, c, h, w) after every denoising step.
 
     MultiDiffusion (arXiv 2302.08113) with sync (arXiv 2306.05178): the (nudged) windows and their predictions are
     merged with the same weights, then the solver steps once on the canvas. For DDIM that equals the published order
     (step every window, then average), because its step is linear in both; other solvers need one history per canvas.
     What of the canvas its windows do not hold (on a sphere, where points lie closer than cells) counts as noise.
     """
-    merge = Merger(layout, windows.weights, x_t)
-    for i in range(len(schedule)):
+    for level in solver.levels:
         # 1. crop
-        canvas = schedule.to_network(x_t, i)
+        canvas = solver.z(x_t, level)
         z = layout.crop(canvas)
         rest = merge.rest(canvas, z)
         known: dict[int, Tensor] = {}
 
-        def predict_now(z: Tensor, indices: Sequence[int], i: int = i) -> Tensor:
-            return predict(z, i, indices)
+        def predict_now(z: Tensor, windows: Sequence[int], level: Level = level) -> Tensor:
+            return predict(z, level, windows)
 
         # 2. sync
-        if objective is not None and sync.is_due(sync_config, i, len(layout), anchor):
-            nudged = sync.nudge(
-                z,
-                sync_config.weight_at(i),
-                predict=predict_now,
-                x0_hat=partial(schedule.x0_hat, index=i),
-                decode=decode,
-                objective=objective,
-                anchor=anchor,
-                gradient=sync_config.gradient,
-                step_size=sync_config.step_size,
-                shrink=sync_config.shrink,
-                batch=windows.batch,
-            )
-            z, known = nudged.z, nudged.known
-            x_t = schedule.from_network(merge(z) + rest, i)
+        if sync is not None and sync.due(level):
+            z, known = sync.nudge(z, level, predict_now)
+            canvas = merge(z) + rest
+            x_t = solver.moved(canvas, level)
         # 3. predict, 4. merge, 5. step
         with torch.no_grad():
-            prediction = merge(predict_all(predict_now, z, known, windows.batch))
-            x_t = schedule.step(prediction + schedule.pure_noise(rest, i), i, x_t)
+            known |= batches.predict(predict_now, z, [window for window in range(len(z)) if window not in known])
+            windows = torch.stack([known[window] for window in range(len(z))])
+            prediction = merge(windows) + prediction_for(rest, torch.zeros_like(rest), level, solver.kind)
+            x0 = x0_hat(canvas, prediction, level, solver.kind)
+            x_t = solver.step(prediction, level, x_t)
         if not x_t.isfinite().all():
             raise NonFiniteError(
-                f"the latents are not finite after step {i + 1} of {len(schedule)}; "
+                f"the latents are not finite after step {level.index + 1} of {len(solver.levels)}; "
                 "try dtype float32 or bfloat16, a lower guidance scale or a lower sync weight"
             )
-        yield Step(index=i, steps=len(schedule), x_t=x_t)
-
-
-def predict_all(predict: sync.WindowPredict, z: Tensor, known: dict[int, Tensor], batch: int) -> Tensor:
-    """Returns the predictions (n, c, h, w) of all windows z, in batches, taking those that are known already."""
-    predictions = dict(known)
-    missing = [window for window in range(len(z)) if window not in known]
-    for start in range(0, len(missing), batch):
-        indices = missing[start : start + batch]
-        predictions.update(zip(indices, predict(z[indices], indices), strict=True))
-    return torch.stack([predictions[window] for window in range(len(z))])
+        yield Denoised(index=level.index, steps=len(solver.levels), x_t=x_t, x0=x0)

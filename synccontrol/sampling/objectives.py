@@ -5,16 +5,22 @@ import contextlib
 import importlib.util
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
 import torch
 from torch import Tensor, nn
 
 from synccontrol.config import Objective
 from synccontrol.errors import ModelError
+from synccontrol.sampling.levels import at_least_float32
+
+_LOADING = threading.Lock()  # importing and building touch what the whole process has in common
 
 Losses = Callable[[Tensor], Tensor]  # images (n, 3, H, W) in -1..1 -> losses (n,)
 
@@ -29,6 +35,10 @@ class AbstractObjective(abc.ABC):
         Args:
             anchor: the anchor's image (1, 3, H, W) in -1..1; no gradient flows to it.
         """
+
+    def networks(self) -> list[nn.Module]:
+        """Returns the networks that it computes with."""
+        return []
 
 
 class FunctionObjective(AbstractObjective):
@@ -50,12 +60,15 @@ class FeatureDistance(AbstractObjective):
 
     def __init__(self, network: Any) -> None:
         self.network = network.eval().requires_grad_(False)
+        self._home = (torch.device("cpu"), torch.float32)
+        self.network.to(memory_format=_layout(torch.float32))
 
     def against(self, anchor: Tensor) -> Losses:
-        dtype = torch.promote_types(anchor.dtype, torch.float32)
-        # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
-        layout = torch.channels_last if dtype == torch.float32 else torch.contiguous_format
-        self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
+        dtype = at_least_float32(anchor.dtype)
+        layout = _layout(dtype)
+        if self._home != (anchor.device, dtype):
+            self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
+            self._home = (anchor.device, dtype)
         with torch.no_grad():
             anchor_features = self.features(anchor.to(dtype=dtype, memory_format=layout))
 
@@ -66,6 +79,9 @@ class FeatureDistance(AbstractObjective):
 
         return losses
 
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Returns what the distance compares, (n, c, h, w) a layer at length 1 along c, of images (n, 3, H, W).
 
@@ -75,14 +91,23 @@ class FeatureDistance(AbstractObjective):
         return [_unit(layer) for layer in layers]
 
 
+def _layout(dtype: torch.dtype) -> torch.memory_format:
+    # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
+    return torch.channels_last if dtype == torch.float32 else torch.contiguous_format
+
+
 def _unit(features: Tensor) -> Tensor:
     """Returns features (n, c, h, w) at length 1 along c; columns of zeros stay zero, with gradient zero."""
     square = (features**2).sum(dim=1, keepdim=True)
     return features / (square.clamp_min(torch.finfo(features.dtype).tiny).sqrt() + 1e-10)
 
 
-def load(objective: str | Objective) -> AbstractObjective:
+def load(objective: str | Objective, *, offline: bool = False) -> AbstractObjective:
     """Returns the objective of a name in `config.OBJECTIVES`, or of a function.
+
+    Args:
+        objective: the name or the function.
+        offline: weights may not be downloaded.
 
     Raises:
         ModelError: the network's weights, or the package, cannot be had here.
@@ -90,11 +115,15 @@ def load(objective: str | Objective) -> AbstractObjective:
     if not isinstance(objective, str):
         return FunctionObjective(objective)
     package, _, net = objective.partition("-")
-    return FeatureDistance(_lpips(net or "vgg") if package == "lpips" else _stlpips(net or "alex"))
+    with _LOADING:
+        network = _lpips(net or "vgg", offline) if package == "lpips" else _stlpips(net or "alex")
+    return FeatureDistance(network)
 
 
-def _lpips(net: str) -> nn.Module:
+def _lpips(net: str, offline: bool) -> nn.Module:
     try:
+        if offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+            _require_trunk(net)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch.hub prints there
             warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips
             import lpips
@@ -108,6 +137,16 @@ def _lpips(net: str) -> nn.Module:
             f"put them into {torch.hub.get_dir()}/checkpoints, or use --objective stlpips, which carries its own"
         ) from error
     return network
+
+
+def _require_trunk(net: str) -> None:
+    """Raises `FileNotFoundError` when torchvision would download the network below LPIPS."""
+    from torchvision.models import get_model_weights
+
+    name = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[net]
+    file = Path(get_model_weights(name).IMAGENET1K_V1.url).name
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / file).is_file():
+        raise FileNotFoundError(f"{file} is not on this machine, and the network may not be used")
 
 
 def _stlpips(net: str) -> nn.Module:

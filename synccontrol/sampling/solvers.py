@@ -1,115 +1,212 @@
-"""The only door to diffusers schedulers: timesteps, network coordinates, clean estimates, one step per timestep.
+"""The only door to diffusers schedulers, which stay the solvers: one fresh object a picture.
 
-Solvers keep x_t either in variance-preserving coordinates, x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps (DDIM,
-DPM++, UniPC), or in sigma coordinates, x_t = x_0 + sigma eps (Euler and its kin). The networks always see the former:
-`scale_model_input` is exactly the map into them. Everything outside this module works in those network coordinates, z.
+Solvers keep x_t in the networks' coordinates z (DDIM, DPM++, UniPC, flow matching), or as z / signal (Euler and its
+kin). Sync moves the canvas between two steps; a solver is told of such a jump by `Solver.moved`.
 """
 
+import dataclasses
 import inspect
+from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any
 
+import diffusers
+import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
 from torch import Tensor
 
+from synccontrol.config import MODEL, SCHEDULERS
 from synccontrol.errors import ConfigError
+from synccontrol.sampling.levels import KINDS, Level
 
-CLASSES: dict[str, type[Any]] = {
-    "ddim": DDIMScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler_a": EulerAncestralDiscreteScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
-    "unipc": UniPCMultistepScheduler,
+
+class Draws(Enum):
+    """What noise a solver's step draws."""
+
+    NONE = auto()
+    SOME = auto()  # where its configuration says so, always in float32
+    ALWAYS = auto()  # in the dtype of what it is given
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a diffusers scheduler."""
+
+    levels: Callable[[Any], tuple[Tensor, Tensor]]  # signal and noise of every step
+    scaled: bool = False  # x_t is z / signal
+    forget: tuple[tuple[str, Any], ...] | None = ()  # what to set when the canvas was moved; None: that does not help
+    draws: Draws = Draws.NONE
+
+
+def _by_timestep(scheduler: Any) -> tuple[Tensor, Tensor]:
+    alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps.cpu().long()]
+    return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+
+
+def _by_sigma(scheduler: Any) -> tuple[Tensor, Tensor]:
+    return _of_sigmas(scheduler, scheduler.sigmas[: len(scheduler.timesteps)].cpu())
+
+
+def _by_two_sigmas(scheduler: Any) -> tuple[Tensor, Tensor]:
+    # KDPM2 looks at a level of its own in every second step.
+    sigmas = scheduler.sigmas[: len(scheduler.timesteps)].cpu().clone()
+    sigmas[1::2] = scheduler.sigmas_interpol[: len(scheduler.timesteps)].cpu()[1::2]
+    return _of_sigmas(scheduler, sigmas)
+
+
+def _of_sigmas(scheduler: Any, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+    if _is_flow(scheduler):
+        return 1 - sigmas, sigmas
+    alpha_bar = 1 / (1 + sigmas**2)
+    return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+
+
+FACTS: dict[str, Facts] = {
+    "DDIMScheduler": Facts(levels=_by_timestep),
+    "DDPMScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
+    "LCMScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
+    "TCDScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
+    "EulerDiscreteScheduler": Facts(levels=_by_sigma, scaled=True),
+    "EulerAncestralDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, draws=Draws.ALWAYS),
+    "LMSDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, forget=None),
+    "HeunDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, forget=None),
+    "KDPM2DiscreteScheduler": Facts(levels=_by_two_sigmas, scaled=True, forget=None),
+    "DPMSolverMultistepScheduler": Facts(levels=_by_sigma, draws=Draws.SOME),
+    "DPMSolverSinglestepScheduler": Facts(levels=_by_sigma, forget=None, draws=Draws.SOME),
+    "DEISMultistepScheduler": Facts(levels=_by_sigma, forget=(("lower_order_nums", 0),)),
+    "UniPCMultistepScheduler": Facts(levels=_by_sigma, forget=(("lower_order_nums", 0), ("last_sample", None))),
+    "FlowMatchEulerDiscreteScheduler": Facts(levels=_by_sigma, draws=Draws.SOME),
+    "FlowMatchHeunDiscreteScheduler": Facts(levels=_by_sigma, forget=None),
 }
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+REPLACED = {"PNDMScheduler": "ddim"}  # drops every move of the canvas; every published SD 1.5 comes with it
+UNCLIPPED = ("DDIMScheduler", "DDPMScheduler")  # would clip latents as if they were pictures, if not told otherwise
+FLOW_SOLVERS = {  # the names that flow-matching models can be solved by
+    "euler": "FlowMatchEulerDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
 
 
-class Schedule:
+class Solver:
     """One run of a solver over the whole canvas. The caller's scheduler is copied, never changed.
 
     Args:
-        scheduler: any diffusers scheduler of an epsilon, v or sample prediction model.
-        name: a solver of `CLASSES` to use with that scheduler's noise schedule, or 'model' for its own.
+        scheduler: a diffusers scheduler, which says the noise schedule and what the networks predict.
+        name: a solver of `config.SCHEDULERS` to use with that noise schedule, or 'model' for the scheduler's own.
         steps: denoising steps.
         device: where the latents live.
-        generator: CPU generator that every stochastic step draws from.
+        generator: CPU generator that every stochastic step draws from, in float32.
+        mu: Rarely needed: the shift of a flow schedule that depends on the window's tokens.
 
     Raises:
-        ConfigError: the scheduler cannot do that many steps, or is of another kind (flow matching).
+        ConfigError: no such solver for this model, or it cannot do that many steps.
     """
 
-    def __init__(self, scheduler: Any, name: str, steps: int, device: torch.device, generator: torch.Generator) -> None:
-        self._scheduler: Any = CLASSES.get(name, type(scheduler)).from_config(scheduler.config)
-        self._prediction_type = self._scheduler.config.get("prediction_type")
-        if self._prediction_type not in PREDICTION_TYPES:
-            raise ConfigError(
-                f"{type(scheduler).__name__} predicts {self._prediction_type!r}; "
-                f"known: {', '.join(PREDICTION_TYPES)}; choose one of the schedulers {', '.join(CLASSES)}"
-            )
+    def __init__(
+        self,
+        scheduler: Any,
+        name: str,
+        steps: int,
+        *,
+        device: torch.device,
+        generator: torch.Generator,
+        mu: float | None = None,
+    ) -> None:
+        self._scheduler, self.note = _fresh(scheduler, name)
+        self._facts = FACTS[type(self._scheduler).__name__]
+        self._generator = generator
+        self.kind: str = "flow_prediction" if _is_flow(self._scheduler) else self._scheduler.config.prediction_type
+        if self.kind not in KINDS:
+            raise ConfigError(f"the model predicts {self.kind!r}; known: {', '.join(KINDS)}")
         try:
-            self._scheduler.set_timesteps(steps, device=device)
+            _set_timesteps(self._scheduler, steps, device, mu)
         except (ValueError, IndexError, AssertionError) as error:
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps: {error}") from error
-        self.timesteps: Tensor = self._scheduler.timesteps
-        # Not every diffusers step() takes a generator; their own pipelines ask the signature as well.
-        takes_generator = "generator" in inspect.signature(self._scheduler.step).parameters
-        self._noise = {"generator": generator} if takes_generator else {}
+        signals, noises = self._facts.levels(self._scheduler)
+        t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
+        rows = zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True)
+        self.levels = tuple(
+            Level(index=index, signal=signal, noise=noise, t=float(t)) for index, (signal, noise, t) in enumerate(rows)
+        )
 
-    def __len__(self) -> int:
-        return len(self.timesteps)
+    def require_moves(self) -> None:
+        """Raises `ConfigError` when the canvas cannot be moved between two steps, which sync does."""
+        if self._facts.forget is None:
+            able = [name for name, known in SCHEDULERS.items() if _can_move(known.diffusers)]
+            raise ConfigError(
+                f"{type(self._scheduler).__name__} goes on from a canvas it remembers, so that sync would be lost; "
+                f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0)"
+            )
 
     def start(self, noise: Tensor) -> Tensor:
         """Returns the first x_t, for unit-variance noise of the same shape."""
-        return noise * float(self._scheduler.init_noise_sigma)
+        return noise * float(self._scheduler.init_noise_sigma) if self._facts.scaled else noise
 
-    def to_network(self, x_t: Tensor, index: int) -> Tensor:
-        """Returns z, x_t in network coordinates, at step `index`, which must be the step that comes next."""
-        z: Tensor = self._scheduler.scale_model_input(x_t, self.timesteps[index])
+    def z(self, x_t: Tensor, level: Level) -> Tensor:
+        """Returns x_t as the networks see it."""
+        if not self._facts.scaled:
+            return x_t
+        z: Tensor = self._scheduler.scale_model_input(x_t, self._scheduler.timesteps[level.index])
         return z
 
-    def from_network(self, z: Tensor, index: int) -> Tensor:
-        """Returns x_t in the solver's coordinates; the inverse of `to_network`."""
-        return z / self.to_network(z.new_ones(1), index)
+    def moved(self, z: Tensor, level: Level) -> Tensor:
+        """Returns x_t for a z that something else than the solver has made: its history is forgotten where it must."""
+        self.require_moves()
+        for name, value in self._facts.forget or ():
+            setattr(self._scheduler, name, value)
+        return z / self.z(z.new_ones(1), level)
 
-    def x0_hat(self, z: Tensor, prediction: Tensor, index: int) -> Tensor:
-        """Returns the clean estimate for z and the networks' prediction at step `index`; no state is changed.
+    def step(self, prediction: Tensor, level: Level, x_t: Tensor) -> Tensor:
+        """Returns the x_t of the next level. Call it once per level, in order: solvers keep a history."""
+        drawn = self._facts.draws is Draws.ALWAYS
+        dtype = torch.float32 if drawn else x_t.dtype  # the same noise whatever the dtype of the canvas
+        noise = {} if self._facts.draws is Draws.NONE else {"generator": self._generator}
+        t = self._scheduler.timesteps[level.index]
+        stepped: Tensor = self._scheduler.step(prediction.to(dtype), t, x_t.to(dtype), return_dict=False, **noise)[0]
+        return stepped.to(x_t.dtype)
 
-        DDIM (arXiv 2010.02502) eq. 12 for epsilon, progressive distillation (arXiv 2202.00512) section 4 for v.
-        """
-        alpha_bar = self._alpha_bar(index)
-        signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-        if self._prediction_type == "epsilon":
-            return (z - noise * prediction) / signal
-        if self._prediction_type == "v_prediction":
-            return signal * z - noise * prediction
-        return prediction
 
-    def pure_noise(self, z: Tensor, index: int) -> Tensor:
-        """Returns the prediction for which z holds noise alone: its clean estimate, `x0_hat`, is 0."""
-        alpha_bar = self._alpha_bar(index)
-        signal, noise = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-        if self._prediction_type == "epsilon":
-            return z / noise
-        if self._prediction_type == "v_prediction":
-            return z * signal / noise
-        return torch.zeros_like(z)
+def _fresh(scheduler: Any, name: str) -> tuple[Any, str]:
+    """Returns a new scheduler of that name on the noise schedule of another, and a note if its own was replaced."""
+    own, note = type(scheduler).__name__, ""
+    if name == MODEL and own in REPLACED:
+        name = REPLACED[own]
+        note = f"the model comes with {own}, under which sync would be lost: {name} is used, on the same noise schedule"
+    flow = _is_flow(scheduler)
+    known = FLOW_SOLVERS if flow else {key: value.diffusers for key, value in SCHEDULERS.items() if key != MODEL}
+    wanted = own if name == MODEL else known.get(name)
+    if wanted not in FACTS:
+        why = f"{wanted} is not known here" if wanted else f"{name} does not solve flow-matching models"
+        raise ConfigError(f"{why}; choose one of the schedulers {', '.join(known)}")
+    options: dict[str, Any] = {"clip_sample": False} if wanted in UNCLIPPED else {}
+    if flow and not wanted.startswith("FlowMatch"):
+        config = scheduler.config
+        options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+        options["flow_shift"] = config.get("flow_shift", config.get("shift", 1.0))
+    kind = getattr(diffusers, wanted)
+    parameters = inspect.signature(kind.__init__).parameters  # diffusers logs a line for what a class does not know
+    known_config = {key: value for key, value in scheduler.config.items() if key in parameters}
+    return kind.from_config(known_config, **options), note
 
-    def step(self, prediction: Tensor, index: int, x_t: Tensor) -> Tensor:
-        """Returns the x_t of step `index + 1`. Call it once per timestep, in order: solvers keep a history."""
-        t = self.timesteps[index]
-        stepped: Tensor = self._scheduler.step(prediction, t, x_t, return_dict=False, **self._noise)[0]
-        return stepped
 
-    def _alpha_bar(self, index: int) -> Tensor:
-        # Solvers that may leave the training timesteps (Karras spacing) say their noise level in `sigmas`.
-        sigmas: Tensor | None = getattr(self._scheduler, "sigmas", None)
-        if sigmas is not None:
-            return 1 / (1 + sigmas[index] ** 2)
-        alpha_bar: Tensor = self._scheduler.alphas_cumprod[int(self.timesteps[index])]
-        return alpha_bar
+def _is_flow(scheduler: Any) -> bool:
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(scheduler.config.get("use_flow_sigmas"))
+
+
+def _training_steps(scheduler: Any) -> int:
+    return int(scheduler.config.num_train_timesteps)
+
+
+def _set_timesteps(scheduler: Any, steps: int, device: torch.device, mu: float | None) -> None:
+    shift = {} if mu is None else {"mu": mu}
+    if isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
+        # Explicit: left to itself it shifts its levels twice (huggingface/diffusers#13243).
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), device=device, **shift)
+    else:
+        scheduler.set_timesteps(steps, device=device, **shift)
+    if _is_flow(scheduler):
+        scheduler.set_begin_index(0)  # some round their timesteps, which may then be there twice
+
+
+def _can_move(scheduler_class: str) -> bool:
+    return scheduler_class in FACTS and FACTS[scheduler_class].forget is not None

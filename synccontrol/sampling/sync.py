@@ -1,139 +1,178 @@
 """Sync: each window's latents move down the gradient of a perceptual distance to the anchor's clean estimate.
 
-SyncDiffusion (Lee et al., NeurIPS 2023, arXiv 2306.05178), algorithm 1. All latents are in network coordinates, so
+SyncDiffusion (Lee et al., NeurIPS 2023, arXiv 2306.05178), algorithm 1. All latents are as the networks see them, so
 that one weight means the same under every solver.
+
+The gradient splits exactly at the clean estimate: dL/dz = (dx0/dz)^T dL/dx0. So one window at a time is decoded and
+compared, which gives dL/dx0 and frees the decoder's graph; what is left is one vector-Jacobian product of the networks.
 """
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from synccontrol.config import MIDDLE, SyncConfig
+from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.config import MIDDLE, ONCE, SyncConfig
 from synccontrol.errors import ConfigError, NonFiniteError
+from synccontrol.sampling.batches import Batches, WindowPredict
+from synccontrol.sampling.levels import Level, at_least_float32, x0_hat
+from synccontrol.sampling.objectives import AbstractObjective, Losses
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from synccontrol.sampling.objectives import AbstractObjective, Losses
-
 RMS_PER_WEIGHT = 0.003  # weight 20 is a move of RMS 0.06, about what the published weights come to at the first steps
 FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above the smallest fp16 number
+FP16_RETREAT = 64.0  # by how much the scale is lowered when that was too much
+FP16_TRIES = 5
 
-WindowPredict = Callable[[Tensor, Sequence[int]], Tensor]  # Predict at one step
-CleanEstimate = Callable[[Tensor, Tensor], Tensor]  # (z, prediction) -> x0_hat
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Nudged:
-    """The moved windows, and the anchor's prediction, which stays valid because the anchor did not move."""
-
-    z: Tensor  # (n, c, h, w)
-    known: dict[int, Tensor]  # window index -> prediction (c, h, w)
+Decode = Callable[[Tensor], Tensor]  # latents (n, c, h, w) -> pictures (n, 3, H, W) in about -1..1, differentiable
 
 
-def anchor_index(anchor: "int | str | Image.Image", n: int) -> int | None:
-    """Returns the index of the anchor window among n, or None for an anchor image.
+def anchor_index(anchor: "int | str | Image.Image", layout: AbstractLayout) -> int | None:
+    """Returns the index of the anchor window, or None for an anchor picture.
 
     Raises:
         ConfigError: there is no window of that index.
     """
+    n = len(layout)
     if anchor == MIDDLE:
-        return n // 2
+        return layout.middle
     if not isinstance(anchor, int):
         return None
     if not -n <= anchor < n:
-        raise ConfigError(f"anchor is {anchor}, but there are {n} windows; use 0 to {n - 1}, middle, or an image")
+        raise ConfigError(f"anchor is {anchor}, but there are {n} windows; use 0 to {n - 1}, middle, or a picture")
     return anchor % n
 
 
-def nudge(
-    z: Tensor,
-    weight: float,
-    *,
-    predict: WindowPredict,
-    x0_hat: CleanEstimate,
-    decode: Callable[[Tensor], Tensor],
-    objective: "AbstractObjective",
-    anchor: int | Tensor,
-    gradient: Literal["full", "x0"] | str = "full",
-    step_size: Literal["gradient", "rms"] | str = "gradient",
-    shrink: int = 1,
-    batch: int = 1,
-) -> Nudged:
-    """Returns windows moved by z_j <- z_j - weight * dL_j/dz_j, with L_j = objective(decode(x0_j), decode(x0_anchor)).
+class Sync:
+    """What keeps the windows of one picture together.
 
     Args:
-        z: windows (n, c, h, w) in network coordinates.
-        weight: w_i of this step.
-        predict: the networks at this step.
-        x0_hat: the clean estimate at this step.
-        decode: latents to images in -1..1.
+        config: how strongly, when, and by which gradient.
         objective: the perceptual distance.
-        anchor: the anchor window's index (it is not moved), or an image (1, 3, H, W) in -1..1 that all follow.
-        gradient: 'full' differentiates through the networks; 'x0' takes dL/dx0 in place of dL/dz (as MPGD, arXiv
-            2311.16424, does): no backward pass through the networks.
-        step_size: 'gradient' as in the formula; 'rms' scales each window's gradient to a root mean square of
-            `RMS_PER_WEIGHT`, so that the size of the move is the same for every window, model and objective.
-        shrink: the objective sees pictures smaller by this factor.
-        batch: windows in one call.
+        anchor: the anchor window's index (it is not moved), or a picture (1, 3, H, W) in -1..1 that all follow.
+        decode: latents to pictures.
+        kind: what the networks predict, of `levels.KINDS`.
+        batches: how many windows go into one call that needs no gradient.
 
-    Raises:
-        NonFiniteError: a gradient is NaN or infinite.
+    Rarely needed:
+        half: the networks compute in float16, so that their gradients must be scaled.
+        offloaded: the networks may leave the device between two calls, so that what is to be differentiated is
+            computed when it is.
     """
 
-    def look(x0: Tensor) -> Tensor:
-        # One at a time: the rounding of the decoder's normalisation must not depend on the batch.
-        images = torch.cat([decode(one[None]) for one in x0])
-        return avg_pool2d(images, shrink) if shrink > 1 else images
+    def __init__(
+        self,
+        config: SyncConfig,
+        objective: AbstractObjective,
+        anchor: int | Tensor,
+        decode: Decode,
+        kind: str,
+        batches: Batches,
+        *,
+        half: bool = False,
+        offloaded: bool = False,
+    ) -> None:
+        self._config = config
+        self._objective = objective
+        self._anchor = anchor
+        self._decode = decode
+        self._kind = kind
+        self._batches = batches
+        self._half = half
+        self._offloaded = offloaded
 
-    known: dict[int, Tensor] = {}
-    with torch.no_grad():
-        if isinstance(anchor, int):
-            prediction = predict(z[anchor : anchor + 1], [anchor])
-            known[anchor] = prediction[0]
-            target = look(x0_hat(z[anchor : anchor + 1], prediction))
-        else:
-            target = avg_pool2d(anchor, shrink) if shrink > 1 else anchor
-        losses = objective.against(target)
-    moved = z.clone()
-    others = [window for window in range(len(z)) if window not in known]
-    for start in range(0, len(others), batch):
-        windows = others[start : start + batch]
-        d = window_gradient(z[windows], windows, predict, x0_hat, lambda x0: losses(look(x0)), gradient == "full")
-        if not d.isfinite().all():
-            raise NonFiniteError(f"the sync gradient of windows {windows} is not finite; try float32 or a lower weight")
-        if step_size == "rms":
-            rms = d.pow(2).mean(dim=(1, 2, 3), keepdim=True).sqrt()
-            d = d / rms.clamp_min(torch.finfo(d.dtype).tiny) * RMS_PER_WEIGHT
-        moved[windows] = z[windows] - (weight * d).to(z.dtype)
-    return Nudged(z=moved, known=known)
+    def due(self, level: Level) -> bool:
+        """Returns whether sync acts at this level."""
+        return self._config.due(level.index)
 
+    def nudge(self, z: Tensor, level: Level, predict: WindowPredict) -> tuple[Tensor, dict[int, Tensor]]:
+        """Returns windows (n, c, h, w) moved by z_j <- z_j - w_i * dL_j/dz_j, L_j = objective(x0_j, x0_anchor).
 
-def window_gradient(
-    z: Tensor,
-    windows: Sequence[int],
-    predict: WindowPredict,
-    x0_hat: CleanEstimate,
-    losses: "Losses",
-    through_networks: bool,
-) -> Tensor:
-    """Returns dL_j/dz_j, or dL_j/dx0_j, for windows z (k, c, h, w), in float32 at least."""
-    with torch.set_grad_enabled(through_networks):
-        variable = z.detach().requires_grad_(through_networks)
-        x0 = x0_hat(variable, predict(variable, windows))
-    if not through_networks:
-        variable = x0 = x0.detach().requires_grad_()
-    scale = FP16_LOSS_SCALE if z.dtype == torch.float16 else 1.0
-    with torch.enable_grad():
-        loss = losses(x0).sum() * scale
-    (gradient,) = torch.autograd.grad(loss, variable)
-    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / scale
+        `gradient='x0'` takes dL/dx0 in place of dL/dz (as MPGD, arXiv 2311.16424, does): no backward pass through the
+        networks. `step_size='rms'` scales each window's gradient to a root mean square of `RMS_PER_WEIGHT`, so that
+        the size of the move is the same for every window, model and objective.
 
+        Also returns the predictions (c, h, w), by window, that stay valid: the anchor's, which does not move; with
+        `predict='once'` those of all windows.
 
-def is_due(config: SyncConfig, index: int, windows: int, anchor: int | Tensor) -> bool:
-    """Returns whether sync acts at this step: there must be a window that is not the anchor."""
-    return config.due(index) and (windows > 1 or not isinstance(anchor, int))
+        Raises:
+            NonFiniteError: a gradient is NaN or infinite.
+            ConfigError: the objective gives something else than one loss for every picture.
+        """
+        everyone = range(len(z))
+        anchors = [self._anchor] if isinstance(self._anchor, int) else []
+        full, once = self._config.gradient == "full", self._config.predict == ONCE
+        # Where the networks stay, the other windows' estimates come with the graph of their gradient, below.
+        first = anchors if full and not (once or self._offloaded) else everyone
+        with torch.no_grad():
+            known = self._batches.predict(predict, z, first)
+            x0 = {j: x0_hat(z[j : j + 1], prediction[None], level, self._kind) for j, prediction in known.items()}
+            target = self._look(x0[self._anchor]) if isinstance(self._anchor, int) else self._shrunk(self._anchor)
+            losses = self._objective.against(target)
+        others = [j for j in everyone if j not in anchors]
+        at_x0 = {j: self._at_x0(x0[j], losses) for j in others if j in x0}
+        moved = z.clone()
+        for j in others:
+            gradient = at_x0.get(j)
+            if full or gradient is None:
+                gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
+            moved[j] -= self._config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
+        return moved, known if once else {j: known[j] for j in anchors}
+
+    def _through_networks(
+        self,
+        z: Tensor,
+        window: int,
+        level: Level,
+        predict: WindowPredict,
+        losses: Losses,
+        at_x0: Tensor | None,
+    ) -> Tensor:
+        """Returns dL/dz (1, c, h, w) of one window z, given dL/dx0 where that is known already."""
+        variable = z.detach().requires_grad_()
+        with torch.enable_grad():
+            x0 = x0_hat(variable, predict(variable, [window]), level, self._kind)
+        if at_x0 is None:
+            at_x0 = self._at_x0(x0.detach(), losses)
+        unit = 1 / at_x0.square().mean().sqrt().clamp_min(torch.finfo(at_x0.dtype).tiny) if self._half else 1.0
+        return self._gradient(x0, variable, at_x0, float(unit))
+
+    def _at_x0(self, x0: Tensor, losses: Losses) -> Tensor:
+        """Returns dL/dx0 (1, c, h, w) of one window."""
+        variable = x0.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = losses(self._look(variable))
+        if loss.shape != (1,):
+            raise ConfigError(
+                f"the objective gave a tensor of shape {tuple(loss.shape)} for 1 picture; "
+                "it must give one loss for each, (n,) for pictures (n, 3, H, W)"
+            )
+        return self._gradient(loss, variable, torch.ones_like(loss), FP16_LOSS_SCALE if self._half else 1.0)
+
+    def _gradient(self, output: Tensor, variable: Tensor, weights: Tensor, scale: float) -> Tensor:
+        """Returns the gradient of sum(weights * output); float16 overflow on the way is met with a smaller scale."""
+        for _ in range(FP16_TRIES if self._half else 1):
+            (found,) = torch.autograd.grad(output, variable, weights * scale, retain_graph=self._half)
+            if found.isfinite().all():
+                return found / scale
+            scale /= FP16_RETREAT
+        raise NonFiniteError("the gradient of sync is not finite; try dtype float32 or bfloat16")
+
+    def _look(self, x0: Tensor) -> Tensor:
+        """Returns the picture of one window as the objective sees it, in float32 at least."""
+        picture = self._decode(x0)
+        return self._shrunk(picture.to(at_least_float32(picture.dtype)))
+
+    def _shrunk(self, picture: Tensor) -> Tensor:
+        return avg_pool2d(picture, self._config.shrink) if self._config.shrink > 1 else picture
+
+    def _sized(self, gradient: Tensor) -> Tensor:
+        if self._config.step_size == "gradient":
+            return gradient
+        rms = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return gradient / rms.clamp_min(torch.finfo(gradient.dtype).tiny) * RMS_PER_WEIGHT

@@ -53,17 +53,63 @@ def test_neighbours_are_at_most_one_stride_apart(layout: Layout) -> None:
     assert all(0 < gap <= layout.stride for gap in gaps)
 
 
-@given(layouts(), st.sampled_from([1, 2]))
-def test_crop_takes_the_cells_of_the_window(layout: Layout, cell: int) -> None:
-    canvas = torch.arange(layout.height * layout.width * cell**2).reshape(
-        1, 1, layout.height * cell, layout.width * cell
-    )
-    windows = layout.crop(canvas, cell)
+def numbered(height: int, width: int) -> torch.Tensor:
+    """Returns a picture (1, 1, height, width) of which no two pixels are alike."""
+    return torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
+
+
+@given(layouts())
+def test_crop_takes_the_cells_of_the_window(layout: Layout) -> None:
+    canvas = numbered(layout.height, layout.width)
+    windows = layout.crop(canvas)
     assert len(windows) == len(layout)
     for (top, left), window in zip(layout.origins, windows, strict=True):
-        rows = torch.arange(top * cell, (top + layout.window[0]) * cell)
-        columns = torch.arange(left * cell, (left + layout.window[1]) * cell) % (layout.width * cell)
+        rows = torch.arange(top, top + layout.window[0])
+        columns = torch.arange(left, left + layout.window[1]) % layout.width
         assert torch.equal(window[0], canvas[0, 0][rows][:, columns])
+
+
+@given(layouts(), st.integers(1, 3), st.data())
+def test_windows_see_their_part_of_a_picture_and_its_border_beyond(
+    layout: Layout, cell: int, data: st.DataObject
+) -> None:
+    missing = data.draw(st.integers(0, cell - 1)), 0 if layout.loop else data.draw(st.integers(0, cell - 1))
+    height, width = layout.height * cell - missing[0], layout.width * cell - missing[1]
+    picture = numbered(height, width)
+    named = data.draw(st.lists(st.integers(0, len(layout) - 1), min_size=1, max_size=5))
+    seen = layout.look(picture, cell, named)
+    for window, crop in zip(named, seen, strict=True):
+        (top, left), (h, w) = layout.origins[window], layout.window
+        rows = torch.arange(top * cell, (top + h) * cell).clamp(max=height - 1)
+        columns = torch.arange(left * cell, (left + w) * cell)
+        columns = columns % width if layout.loop else columns.clamp(max=width - 1)
+        assert torch.equal(crop[0], picture[0, 0][rows][:, columns])
+
+
+@given(layouts())
+def test_the_middle_window_is_the_one_nearest_to_the_middle(layout: Layout) -> None:
+    """Within a stride: the last window of a row is slid to the edge, and windows are counted, as published."""
+    (top, left), (h, w) = layout.origins[layout.middle], layout.window
+    assert abs(top + h / 2 - layout.height / 2) <= layout.stride
+    assert abs(left + w / 2 - layout.width / 2) <= layout.stride + layout.loop * w
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "loop", "middle"),
+    [
+        (8, 32, False, (0, 12)),  # in one row, n // 2
+        (8, 36, False, (0, 16)),  # of two alike, the later one
+        (8, 32, True, (0, 16)),
+        (12, 32, False, (4, 12)),  # of two rows, not the left window of the lower one
+        (16, 32, False, (4, 12)),
+        (40, 8, False, (16, 0)),
+    ],
+)
+def test_the_middle_window(height: int, width: int, loop: bool, middle: tuple[int, int]) -> None:
+    layout = Layout(height=height, width=width, window=(8, 8), stride=4, loop=loop)
+    assert layout.origins[layout.middle] == middle
+    if height == 8:
+        assert layout.middle == len(layout) // 2
 
 
 @given(layouts(), st.sampled_from(["uniform", "ramp", "gaussian"]))

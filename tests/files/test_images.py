@@ -1,7 +1,10 @@
 """Guides of every kind become upright 8-bit RGB, or one clear error."""
 
 import struct
+import threading
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -163,6 +166,39 @@ def test_broken_files_get_one_clear_line(tmp_path: Path) -> None:
         images.open_image(tmp_path)
 
 
+@pytest.mark.parametrize("limit", [1000, None])
+def test_threads_that_read_leave_pillows_limit_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # 1000: less than the pictures have
+    path, filters = tmp_path / "guide.png", list(warnings.filters)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)).save(path)
+    start = threading.Barrier(8)
+
+    def read(_: int) -> set[tuple[int, int]]:
+        start.wait()
+        return {images.open_image(path).size for _ in range(30)}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, range(8))) == [{(300, 300)}] * 8
+    assert limit == Image.MAX_IMAGE_PIXELS
+    assert warnings.filters == filters
+
+
+def test_dark_drawings_stand_on_white(tmp_path: Path) -> None:
+    drawing = Image.new("RGBA", (60, 40), (0, 0, 0, 0))
+    drawing.paste((0, 0, 0, 255), (10, 10, 50, 12))
+    found = save(tmp_path, drawing)
+    assert found.getpixel((5, 5)) == (255, 255, 255)
+    assert found.getpixel((20, 11)) == (0, 0, 0)
+
+
+def test_what_is_no_picture_is_an_input_error() -> None:
+    assert images.to_rgb(np.zeros((4, 6))).size == (6, 4)
+    with pytest.raises(InputError, match="is a path and no picture"):
+        images.to_rgb("guide.png")
+
+
 def _bomb() -> bytes:
     """Returns a PNG of 30000x30000 pixels in a few bytes."""
 
@@ -187,17 +223,3 @@ def test_padding_repeats_the_border() -> None:
     padded = images.pad_to(picture, 4, 5)
     assert torch.equal(padded[..., :2, :3], picture)
     assert padded[0, 0, 3, 4] == picture[0, 0, 1, 2]
-
-
-@pytest.mark.parametrize("margin", [0, 1, 8])
-def test_a_ring_that_was_made_in_one_piece_is_only_cut(margin: int) -> None:
-    ring = torch.rand(1, 3, 4, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    wrapped = torch.cat([ring[..., 20 - margin :], ring, ring[..., :margin]], dim=-1) if margin else ring
-    assert torch.allclose(images.close_ring(wrapped, margin), ring, atol=1e-12)
-
-
-def test_a_ring_that_was_made_in_unlike_pieces_has_no_step() -> None:
-    drift = torch.linspace(0, 1, 64 + 32).reshape(1, 1, 1, -1).expand(1, 3, 4, -1)
-    ring = images.close_ring(drift, 16)
-    around = torch.cat([ring, ring[..., :1]], dim=-1).diff(dim=-1).abs()
-    assert around.max() < 0.05 < (drift[..., 16] - drift[..., 79]).abs().min()

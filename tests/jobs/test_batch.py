@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synccontrol import Montage
 from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import ConfigError, InputError, ResourceError
+from synccontrol.errors import ConfigError, InputError, MemoryLimitError
 from synccontrol.files.fitting import ASPECT_TOLERANCE
 from synccontrol.jobs import batch
 from synccontrol.jobs.plan import Job
@@ -107,7 +107,7 @@ def test_running_out_of_memory_is_one_failed_picture(make_pipe: Callable[..., An
     montage = Montage.from_pipe(make_pipe(controls=0))
     recipe = dataclasses.replace(RECIPE, sync=SyncConfig(objective=greedy))
     job = dataclasses.replace(JOB, width=96, height=64, output=tmp_path / "a.png")
-    with pytest.raises(ResourceError, match="smaller --window-batch"):
+    with pytest.raises(MemoryLimitError, match="smaller --window-batch"):
         batch.make(montage, job, recipe)
     failures: list[Exception] = []
     made = batch.run(
@@ -117,3 +117,16 @@ def test_running_out_of_memory_is_one_failed_picture(make_pipe: Callable[..., An
     )
     assert (made, len(failures)) == (1, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
+
+
+def test_what_is_odd_about_a_map_is_said(make_pipe: Callable[..., Any], tmp_path: Path) -> None:
+    montage = Montage.from_pipe(make_pipe(controls=1))
+    recipe = dataclasses.replace(
+        RECIPE,
+        request=dataclasses.replace(RECIPE.request, controls=("canny",)),
+        outside=((0, 0, 0),),
+        detectors=[lambda guide: Image.new("RGB", guide.size)],
+    )
+    notes: list[str] = []
+    batch.make(montage, job_of(tmp_path, Image.new("RGB", (96, 64)), "a"), recipe, note=notes.append)
+    assert [note.split(":")[0] for note in notes] == ["canny"]

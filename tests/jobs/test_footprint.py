@@ -7,43 +7,66 @@ from typing import Any
 import pytest
 import torch
 
+from synccontrol import families
 from synccontrol.canvas.windows import Layout
-from synccontrol.config import SamplingConfig
-from synccontrol.families.sd import Denoiser
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.families.base import View
 from synccontrol.jobs import footprint
-from synccontrol.models import presets
+from synccontrol.jobs.footprint import Footprint
+from synccontrol.models import hub
+from synccontrol.sampling import objectives
+from synccontrol.sampling.levels import Level
 
 LAYOUT = Layout(height=8, width=32, window=(8, 8), stride=4)
 
 
-def rehearse(checkpoint: Path, batch: int = 2, gradient: str | None = "full", layout: Layout = LAYOUT) -> Any:
+def rehearse(
+    checkpoint: Path,
+    batch: int = 2,
+    gradient: str | None = "full",
+    layout: Layout = LAYOUT,
+    dtype: torch.dtype = torch.float64,
+    objective: str | None = None,
+) -> Footprint:
+    sync = None if gradient is None else SyncConfig(gradient=gradient)
+    distance = objectives.load(objective) if objective else None
     with footprint.fake():
-        skeleton = presets.skeleton(str(checkpoint), ["canny"], [], torch.float64, offline=True)
-        return footprint.rehearse(skeleton, layout, batch, 2, gradient)
+        pipe = hub.blank(str(checkpoint), ["canny"], [], dtype, offline=True)
+        windows = WindowConfig(batch=batch)
+        return footprint.rehearse(families.wrap(pipe), layout, SamplingConfig(), windows, sync, distance)
 
 
 def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[..., Any]) -> None:
     found = rehearse(checkpoint)
-    denoiser = Denoiser(make_pipe(controls=1, dtype=torch.float64))
-    modules = [part for part in denoiser.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    family = families.wrap(make_pipe(controls=1, dtype=torch.float64))
+    modules = [part for part in family.pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
-    with denoiser.running(), torch.no_grad():
-        maps = torch.zeros(2, 3, *denoiser.geometry.window_px, dtype=torch.float64)
-        predict = denoiser.encode("x", "", [maps], SamplingConfig(), torch.tensor([500]))
+    views = [View(window=window, prompt="x", negative_prompt="") for window in range(2)]
+    with family.session(), torch.no_grad():
+        h, w = family.geometry.window_px
+        predict = family.condition(views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig(), 50, str)
+        z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), Level(index=0, signal=0.7, noise=0.7, t=500.0)
+        predict(z, level, [0, 1])
         with footprint._Live() as real:
-            predict(torch.zeros(2, 4, 8, 8, dtype=torch.float64), 0, [0, 1])
-        assert found.sampling == pytest.approx(real.peak, rel=0.3)  # the control map's embedding is rehearsed too
+            predict(z, level, [0, 1])
+        assert found.sampling == pytest.approx(real.peak, rel=0.1)
         with footprint._Live() as real:
-            denoiser.decode(torch.zeros(1, 4, 8, 32, dtype=torch.float64))
+            family.decode(torch.zeros(1, 4, *LAYOUT.decoded, dtype=torch.float64))
         assert found.decoding == pytest.approx(real.peak, rel=0.02)
 
 
-def test_it_grows_with_batch_width_and_gradient(checkpoint: Path) -> None:
-    small = rehearse(checkpoint, batch=1)
-    large = rehearse(checkpoint, batch=4)
+def test_it_grows_with_what_makes_a_run_grow(checkpoint: Path) -> None:
+    small, large = rehearse(checkpoint, batch=1), rehearse(checkpoint, batch=4)
     assert large.sampling > 2 * small.sampling
-    assert large.sync > 2 * small.sync
-    wide = rehearse(checkpoint, layout=Layout(height=8, width=64, window=(8, 8), stride=4))
-    assert wide.decoding == pytest.approx(2 * small.decoding, rel=0.1)
+    assert large.sync < 2 * small.sync  # one window at a time is compared, and goes back through the networks
+    wide = rehearse(checkpoint, layout=Layout(height=8, width=640, window=(8, 8), stride=4))
+    assert wide.decoding < 1.2 * small.decoding  # in strips, of about equal width
+    assert wide.canvas > 10 * small.canvas
+    assert small.embeddings < wide.embeddings
     assert rehearse(checkpoint, gradient="x0").sync < rehearse(checkpoint).sync
     assert rehearse(checkpoint, gradient=None).sync == 0
+    half = rehearse(checkpoint, dtype=torch.float16)
+    assert half.weights == small.weights / 4
+    single, compared = (rehearse(checkpoint, dtype=torch.float32, objective=name) for name in (None, "stlpips"))
+    assert compared.weights > single.weights + 9e6  # its network
+    assert compared.sync > single.sync

@@ -18,8 +18,8 @@ from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.annotators import controlnet_aux
 from preprocess.estimators.checkpoints import CHECKPOINTS, Source
-from preprocess.estimators.hub import quiet
 from preprocess.estimators.line_networks import decoded, edges, straight_lines
+from preprocess.silence import muted
 
 with controlnet_aux():
     from controlnet_aux import (
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def make(name: str) -> str:
         if name not in made:
             torch.manual_seed(0)
-            with quiet():
+            with muted():
                 network = NETWORKS[name]()
             if name in ("hed", "pidi"):
                 for weight in network.parameters():
@@ -97,7 +97,7 @@ def published(name: str, folder: str, picture: Image.Image) -> np.ndarray:
     options: dict[str, Any] = {"detect_resolution": side, "output_type": "np"}
     if name != "teed":
         options["image_resolution"] = side
-    with quiet():
+    with muted():
         if name in ("realistic", "coarse"):
             detector = LineartDetector.from_pretrained(folder, filename=file, coarse_filename=file)
         else:
@@ -140,7 +140,7 @@ def test_normals_are_those_of_the_packages_own_detector(
 
 
 def test_straight_lines_are_those_of_the_package(folder: Callable[[str], str]) -> None:
-    with quiet():
+    with muted():
         network = MLSDdetector.from_pretrained(folder("mlsd")).model
         expected = pred_lines(np.asarray(guide()), network, [SIDE, SIDE], score_thr=0.1, dist_thr=0)
     found = straight_lines(Source(runtime=OFFLINE, hint="", folder=folder("mlsd")))(np.asarray(guide()))

@@ -15,7 +15,7 @@ from torch import Tensor
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.sampling import objectives
 from tests.conftest import CELL, WINDOW, PipeFactory
-from tests.sampling.published import Objective, Published, Settings, map_tensor
+from tests.sampling.published import Objective, Published, Settings, map_tensor, views
 
 PROMPT, NEGATIVE = "a red hill", "fog"
 TOLERANCE = 1e-8  # of the latents' deviation
@@ -118,7 +118,7 @@ class Bench:
                 decay=s.sync_decay,
                 every=1,
                 gradient="full",
-                anchor="middle",
+                anchor=len(views(case.h, case.w, WINDOW, s)) // 2,  # "middle" where there is one row
                 objective=objective,
             ),
         )

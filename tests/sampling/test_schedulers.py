@@ -55,10 +55,10 @@ def plain_loop(pipe: Any, scheduler: str) -> Tensor:
     solver.set_timesteps(STEPS)
     generator = torch.Generator().manual_seed(SEED)
     x = torch.randn((1, CHANNELS, WINDOW, WIDTH), generator=generator).to(torch.float64) * solver.init_noise_sigma
-    noisy = {"generator": generator} if scheduler == "euler_a" else {}
+    noisy, dtype = ({"generator": generator}, torch.float32) if scheduler == "euler_a" else ({}, x.dtype)
     for t in solver.timesteps:
         (eps,) = pipe.unet(solver.scale_model_input(x, t), t)
-        x = solver.step(eps, t, x, **noisy).prev_sample
+        x = solver.step(eps.to(dtype), t, x.to(dtype), **noisy).prev_sample.to(torch.float64)
     return x
 
 

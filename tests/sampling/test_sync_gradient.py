@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.errors import ConfigError, NonFiniteError
+from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import images
 from synccontrol.sampling import objectives
-from synccontrol.sampling.solvers import Schedule
-from synccontrol.sampling.sync import Nudged, nudge
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import Level, x0_hat
+from synccontrol.sampling.loop import Predict
+from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.sync import Sync
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 WINDOWS, ANCHOR = 3, 1
@@ -36,51 +42,52 @@ def smooth(images: Tensor, anchor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Three windows of the tiny checkpoint at one step, and everything `nudge` asks for."""
+    """Three windows of the tiny checkpoint at one step, and everything that sync asks for."""
 
     z: Tensor
-    predict: Callable[[Tensor, Any], Tensor]
-    x0_hat: Callable[[Tensor, Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
+    level: Level
+    family: AbstractFamily
+    predict: Predict
 
-    def nudge(self, weight: float, *, anchor: int | Tensor = ANCHOR, **options: Any) -> Nudged:
-        """Returns the windows moved by sync, with the smooth objective."""
-        objective = objectives.load(options.pop("objective", smooth))
-        return nudge(
-            self.z,
-            weight,
-            predict=self.predict,
-            x0_hat=self.x0_hat,
-            decode=self.decode,
-            objective=objective,
-            anchor=anchor,
-            **options,
-        )
+    def nudge(
+        self, weight: float, *, anchor: int | Tensor = ANCHOR, **options: Any
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Returns the windows moved by sync, with the smooth objective, and the predictions that stay valid."""
+        parts = {key: options.pop(key) for key in ("offloaded", "half") if key in options}
+        batches = Batches(options.pop("batch", 1), print)
+        config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options})
+        objective = objectives.load(config.objective)
+        sync = Sync(config, objective, anchor, self.family.decode, "epsilon", batches, **parts)
+        return sync.nudge(self.z, self.level, self.predict_now)
+
+    def predict_now(self, z: Tensor, windows: Any) -> Tensor:
+        """Returns the predictions at the scene's step."""
+        return self.predict(z, self.level, windows)
 
     def clean(self, z: Tensor, window: int) -> Tensor:
         """Returns the clean estimate of one window."""
-        return self.x0_hat(z, self.predict(z, [window]))
+        return x0_hat(z, self.predict_now(z, [window]), self.level, "epsilon")
 
     def target(self) -> Tensor:
         """Returns the anchor's picture."""
-        return self.decode(self.clean(self.z[ANCHOR : ANCHOR + 1], ANCHOR))
+        return self.family.decode(self.clean(self.z[ANCHOR : ANCHOR + 1], ANCHOR))
 
 
 @pytest.fixture(scope="module")
 def scene(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) -> Iterator[Scene]:
     """Returns windows of noise under the real networks, with control and guidance."""
-    denoiser = Montage.from_pipe(make_pipe(1)).denoiser
-    sampling = SamplingConfig(steps=STEPS)
-    schedule = Schedule(denoiser.pipe.scheduler, "ddim", STEPS, torch.device("cpu"), torch.Generator())
+    family = Montage.from_pipe(make_pipe(1)).denoiser
+    solver = Solver(family.pipe.scheduler, "ddim", STEPS, device=torch.device("cpu"), generator=torch.Generator())
     side = WINDOW * CELL
     crops = torch.cat([images.to_tensor(make_map(side, side, seed)) for seed in range(WINDOWS)])
-    with denoiser.running():
-        predict = denoiser.encode("a red hill", "fog", [crops], sampling, schedule.timesteps)
+    views = [View(window=window, prompt="a red hill", negative_prompt="fog") for window in range(WINDOWS)]
+    with family.session():
+        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
         yield Scene(
             z=torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in range(WINDOWS)]),
-            predict=lambda z, windows: predict(z, INDEX, windows),
-            x0_hat=lambda z, prediction: schedule.x0_hat(z, prediction, INDEX),
-            decode=denoiser.decode,
+            level=solver.levels[INDEX],
+            family=family,
+            predict=predict,
         )
 
 
@@ -89,26 +96,26 @@ def slope(loss: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> fl
     return float((loss(at + STEP * direction) - loss(at - STEP * direction)).sum()) / (2 * STEP)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_full_gradient_is_the_slope_of_the_loss(scene: Scene, make_noise: NoiseMaker, batch: int) -> None:
-    gradients = scene.z - scene.nudge(1.0, gradient="full", batch=batch).z
+@pytest.mark.parametrize("options", [{}, {"batch": 2, "offloaded": True}, {"predict": "once"}], ids=str)
+def test_full_gradient_is_the_slope_of_the_loss(scene: Scene, make_noise: NoiseMaker, options: dict[str, Any]) -> None:
+    gradients = scene.z - scene.nudge(1.0, gradient="full", **options)[0]
     target = scene.target()
     for window in (0, 2):
         at = scene.z[window : window + 1]
         for seed in range(DIRECTIONS):
             direction = make_noise(WINDOW, WINDOW, 100 + seed)
-            measured = slope(lambda z, j=window: smooth(scene.decode(scene.clean(z, j)), target), at, direction)
+            measured = slope(lambda z, j=window: smooth(scene.family.decode(scene.clean(z, j)), target), at, direction)
             predicted = float((gradients[window] * direction).sum())
             assert predicted == pytest.approx(measured, rel=TOLERANCE, abs=1e-12)
 
 
 def test_x0_gradient_is_the_slope_at_the_clean_estimate(scene: Scene, make_noise: NoiseMaker) -> None:
-    gradients = scene.z - scene.nudge(1.0, gradient="x0").z
+    gradients = scene.z - scene.nudge(1.0, gradient="x0")[0]
     target = scene.target()
     for window in (0, 2):
         at = scene.clean(scene.z[window : window + 1], window)
         direction = make_noise(WINDOW, WINDOW, 100)
-        measured = slope(lambda x0: smooth(scene.decode(x0), target), at, direction)
+        measured = slope(lambda x0: smooth(scene.family.decode(x0), target), at, direction)
         predicted = float((gradients[window] * direction).sum())
         assert predicted == pytest.approx(measured, rel=TOLERANCE, abs=1e-12)
 
@@ -116,35 +123,67 @@ def test_x0_gradient_is_the_slope_at_the_clean_estimate(scene: Scene, make_noise
 @pytest.mark.parametrize("objective", ["stlpips", smooth], ids=["stlpips", "smooth"])
 def test_a_small_nudge_lowers_the_loss(scene: Scene, objective: Any) -> None:
     losses = objectives.load(objective).against(scene.target())
-    moved = scene.nudge(300.0, objective=objective, step_size="rms").z
+    moved = scene.nudge(300.0, objective=objective, step_size="rms")[0]
     small = scene.z + 1e-4 * (moved - scene.z)
     for window in (0, 2):
-        before, after = (losses(scene.decode(scene.clean(z[window : window + 1], window))) for z in (scene.z, small))
+        before, after = (
+            losses(scene.family.decode(scene.clean(z[window : window + 1], window))) for z in (scene.z, small)
+        )
         assert after < before
 
 
 def test_the_anchor_stays_and_its_prediction_is_handed_on(scene: Scene) -> None:
-    nudged = scene.nudge(1000.0, batch=2)
-    assert torch.equal(nudged.z[ANCHOR], scene.z[ANCHOR])
-    assert not torch.equal(nudged.z[0], scene.z[0])
-    assert set(nudged.known) == {ANCHOR}
-    assert torch.equal(nudged.known[ANCHOR], scene.predict(scene.z[ANCHOR : ANCHOR + 1], [ANCHOR])[0])
+    z, known = scene.nudge(1000.0, batch=2)
+    assert torch.equal(z[ANCHOR], scene.z[ANCHOR])
+    assert not torch.equal(z[0], scene.z[0])
+    assert set(known) == {ANCHOR}
+    assert torch.equal(known[ANCHOR], scene.predict_now(scene.z[ANCHOR : ANCHOR + 1], [ANCHOR])[0])
+
+
+@pytest.mark.parametrize("gradient", ["full", "x0"])
+def test_predicted_once_every_window_keeps_the_prediction_of_its_gradient(scene: Scene, gradient: str) -> None:
+    z, known = scene.nudge(1000.0, gradient=gradient, predict="once", batch=2)
+    assert torch.allclose(z, scene.nudge(1000.0, gradient=gradient)[0], atol=1e-12)
+    before = scene.predict_now(scene.z, range(WINDOWS))
+    assert torch.allclose(torch.stack([known[window] for window in range(WINDOWS)]), before, atol=1e-12)
+    assert not torch.allclose(scene.predict_now(z, range(WINDOWS))[0], before[0], atol=1e-4)
+
+
+def test_an_objective_must_give_a_loss_for_every_picture(scene: Scene) -> None:
+    with pytest.raises(ConfigError, match="one loss for each") as caught:
+        scene.nudge(1.0, objective=lambda images, anchor: (images - anchor).square().mean())
+    assert "\n" not in str(caught.value)
+
+
+def test_overflow_of_scaled_gradients_is_met_with_a_smaller_scale(scene: Scene) -> None:
+    """A loss of 1e36, times the first scale of float16, is beyond float32: a smaller scale gives the same direction."""
+
+    def loud(images: Tensor, anchor: Tensor, volume: float = 1e36) -> Tensor:
+        return (smooth(images, anchor).float() * volume).to(images.dtype)
+
+    quiet, scaled = (
+        scene.nudge(20.0, gradient="x0", step_size="rms", objective=objective, half=True)[0]
+        for objective in (smooth, loud)
+    )
+    assert torch.allclose(quiet, scaled, rtol=1e-3, atol=1e-6)
+    with pytest.raises(NonFiniteError, match="not finite"):
+        scene.nudge(1.0, objective=partial(loud, volume=1e39), half=True)
 
 
 def test_an_anchor_image_moves_every_window(scene: Scene) -> None:
-    nudged = scene.nudge(1000.0, anchor=scene.target().flip(-1))
-    assert not nudged.known
-    assert all(not torch.equal(moved, z) for moved, z in zip(nudged.z, scene.z, strict=True))
+    nudged, known = scene.nudge(1000.0, anchor=scene.target().flip(-1))
+    assert not known
+    assert all(not torch.equal(moved, z) for moved, z in zip(nudged, scene.z, strict=True))
 
 
 def test_rms_steps_of_weight_20_have_the_size_of_6_hundredths(scene: Scene) -> None:
-    moves = scene.nudge(20.0, step_size="rms").z - scene.z
+    moves = scene.nudge(20.0, step_size="rms")[0] - scene.z
     sizes = moves.square().mean((1, 2, 3)).sqrt()
     assert sizes[[0, 2]].tolist() == pytest.approx([0.06, 0.06])
 
 
 def test_the_weight_scales_the_move(scene: Scene) -> None:
-    one, ten = (scene.nudge(weight).z - scene.z for weight in (1.0, 10.0))
+    one, ten = (scene.nudge(weight)[0] - scene.z for weight in (1.0, 10.0))
     assert torch.allclose(10 * one, ten, rtol=1e-9, atol=1e-12)
 
 

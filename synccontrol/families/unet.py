@@ -1,0 +1,128 @@
+"""The ground of families with a UNet: ControlNets, UNet and guidance, called in one place."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synccontrol.config import SamplingConfig
+from synccontrol.families.base import Crops, control_scales
+from synccontrol.sampling.levels import Level
+
+EMBEDDING_BUDGET = 2**28  # bytes of control embeddings that a picture keeps on the device
+
+
+class Hints:
+    """A ControlNet's embeddings of what windows see of its map, which no timestep changes.
+
+    Made when they are first needed, and kept as long as the budget lasts; the rest is made again at every step.
+
+    Args:
+        embed: crops (1, 3, H, W) in 0..1 to embeddings (1, c, h, w).
+        crops: what windows see of the control map.
+        budget: bytes to keep.
+    """
+
+    def __init__(self, embed: Callable[[Tensor], Tensor], crops: Crops, budget: int) -> None:
+        self._embed = embed
+        self._crops = crops
+        self._left = budget
+        self._kept: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, windows: Sequence[int]) -> Tensor:
+        """Returns the embeddings (k, c, h, w) of windows."""
+        return torch.cat([self._kept[j] if j in self._kept else self._made(j) for j in windows])
+
+    def _made(self, window: int) -> Tensor:
+        # One at a time: rounding must not depend on the batch.
+        embedding = self._embed(self._crops([window]))
+        if embedding.nbytes <= self._left:
+            self._left -= embedding.nbytes
+            self._kept[window] = embedding
+        return embedding
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text:
+    """The encoded prompts of the views: rows of a table, which views with the same prompt share."""
+
+    table: Tensor  # (prompts, tokens, features)
+    rows: Sequence[int]  # of each view
+
+    def __call__(self, views: Sequence[int]) -> Tensor:
+        """Returns the states (k, tokens, features) of views."""
+        return self.table[[self.rows[view] for view in views]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetPredict:
+    """The prediction of views for one picture. It is a `Predict`."""
+
+    unet: Any
+    nets: Sequence[Any]  # ControlNets
+    hints: Sequence[Hints]  # one per ControlNet
+    windows: Sequence[int]  # of each view
+    prompts: Sequence[Text]  # unconditional and conditional; the latter alone without guidance
+    timestep_cond: Tensor | None  # (1, c): the guidance scale, of models that were distilled to take it as an input
+    sampling: SamplingConfig
+    steps: int
+
+    def __call__(self, z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
+        dtype = self.unet.dtype
+        copies = len(self.prompts)
+        text = torch.cat([prompt(views) for prompt in self.prompts])
+        inputs = torch.cat([z.to(dtype)] * copies)
+        down, mid = self._control(inputs, text, level, [self.windows[view] for view in views])
+        timestep_cond = self.timestep_cond.expand(len(inputs), -1) if self.timestep_cond is not None else None
+        prediction: Tensor = self.unet(
+            inputs,
+            level.t,
+            encoder_hidden_states=text,
+            timestep_cond=timestep_cond,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+            return_dict=False,
+        )[0]
+        prediction = prediction.to(z.dtype)
+        if copies == 1:
+            return prediction
+        unconditional, conditional = prediction.chunk(2)
+        return unconditional + self.sampling.guidance_scale * (conditional - unconditional)
+
+    def _control(
+        self, z: Tensor, text: Tensor, level: Level, windows: Sequence[int]
+    ) -> tuple[list[Tensor] | None, Tensor | None]:
+        """Returns the sum of the ControlNets' residuals for the UNet's down blocks and its middle block."""
+        scales = control_scales(self.sampling, level.index, self.steps, len(self.nets))
+        down: list[Tensor] | None = None
+        mid: Tensor | None = None
+        for net, hints, scale in zip(self.nets, self.hints, scales, strict=True):
+            if scale == 0:
+                continue
+            net_down, net_mid = self._residuals(net, hints(windows), z, text, level, scale)
+            down = net_down if down is None else [a + b for a, b in zip(down, net_down, strict=True)]
+            mid = net_mid if mid is None else mid + net_mid
+        return down, mid
+
+    def _residuals(
+        self, net: Any, embedding: Tensor, z: Tensor, text: Tensor, level: Level, scale: float
+    ) -> tuple[list[Tensor], Tensor]:
+        guess = self.sampling.guess_mode or net.config.global_pool_conditions
+        prompted_only = guess and len(self.prompts) > 1
+        if prompted_only:
+            z, text = z.chunk(2)[1], text.chunk(2)[1]
+        down, mid = net(
+            z,
+            level.t,
+            encoder_hidden_states=text,
+            controlnet_cond=torch.cat([embedding] * (len(z) // len(embedding))),
+            conditioning_scale=scale,
+            guess_mode=guess,
+            return_dict=False,
+        )
+        if prompted_only:  # the unprompted half is left uncontrolled
+            down, mid = [torch.cat([torch.zeros_like(d), d]) for d in down], torch.cat([torch.zeros_like(mid), mid])
+        return down, mid

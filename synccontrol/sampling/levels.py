@@ -1,0 +1,56 @@
+"""Noise levels: the only module that knows coordinates.
+
+The networks see z = signal * x0 + noise * eps. Variance-preserving models have signal^2 + noise^2 = 1, flow-matching
+ones signal + noise = 1. What a network predicts, and how the clean estimate follows from it, is one formula each.
+Everything outside of this module and `solvers.py` works with z, predictions and x0.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kind = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]  # diffusers' names of what a network predicts
+KINDS: tuple[str, ...] = get_args(Kind)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Level:
+    """One noise level of a schedule: z = signal * x0 + noise * eps."""
+
+    index: int  # from 0
+    signal: float
+    noise: float  # above 0: the clean end is no level
+    t: float  # the timestep, as the networks are told it
+
+
+def x0_hat(z: Tensor, prediction: Tensor, level: Level, kind: str) -> Tensor:
+    """Returns the clean estimate for z and the networks' prediction.
+
+    DDIM (arXiv 2010.02502) eq. 12 for epsilon; progressive distillation (arXiv 2202.00512) section 4 for
+    v = signal eps - noise x0; flow matching (arXiv 2210.02747) for eps - x0, where signal + noise = 1.
+    """
+    if kind == "epsilon":
+        return (z - level.noise * prediction) / level.signal
+    if kind == "v_prediction":
+        return level.signal * z - level.noise * prediction
+    if kind == "flow_prediction":
+        return z - level.noise * prediction
+    return prediction
+
+
+def prediction_for(z: Tensor, x0: Tensor, level: Level, kind: str) -> Tensor:
+    """Returns the prediction whose clean estimate is x0: the inverse of `x0_hat`. For x0 = 0, z is noise alone."""
+    if kind == "epsilon":
+        return (z - level.signal * x0) / level.noise
+    if kind == "v_prediction":
+        return (level.signal * z - x0) / level.noise
+    if kind == "flow_prediction":
+        return (z - x0) / level.noise
+    return x0
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of canvases and sums for networks of a dtype: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
