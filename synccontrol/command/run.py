@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import Stored
 from synccontrol.config import MIDDLE, check_seed, flags, record
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ConfigError, SyncControlError
 from synccontrol.terminal import DONE, describe
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
     guided = any(not job.control_maps for job in jobs if job.guide is not None)
     if guided:
         runtime.check_controls(request)
+    remarks = stored.notes(runtime.device_of(request), runtime.dtype_name(request)) if stored else []
     if args.dry_run:
-        print("\n".join([*_described(recipe), *forecast.forecast(request, jobs, recipe)]))
+        print("\n".join([*remarks, *_described(recipe), *forecast.forecast(request, jobs, recipe)]))
         return DONE
     if guided:
         recipe = dataclasses.replace(recipe, detectors=runtime.detectors(request, recipe.windows.closed))
@@ -59,9 +61,8 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
         batch.check(jobs[0], recipe, geometry)
     montage = runtime.load(request)
     note(f"{args.model}: {presets.about(args.model)}")  # not earlier: bad input is one line
-    if stored is not None:
-        for text in stored.notes(runtime.device_of(request), str(runtime.dtype_of(request)).removeprefix("torch.")):
-            note(text)
+    for text in remarks:
+        note(text)
     return _draw(montage, jobs, recipe, many, args.quiet)
 
 
@@ -221,6 +222,8 @@ def _draw(montage: "Montage", jobs: Sequence["Job"], recipe: "Recipe", many: boo
         print(job.output, flush=True)
 
     def report(job: "Job", error: Exception) -> None:
+        if sys.flags.dev_mode and not isinstance(error, SyncControlError):
+            traceback.print_exception(error)
         name, text = str(job.inputs[0]), describe(error)
         print(f"error: {text}" if text.startswith(name) else f"error: {name}: {text}", file=sys.stderr)
 

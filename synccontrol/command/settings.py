@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from synccontrol import picture
+from synccontrol import picture, settings
 from synccontrol.command.parser import DEFAULTS
 from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
@@ -27,7 +27,7 @@ class Stored:
     @property
     def unused(self) -> list[str]:
         """Returns what else the file holds; what a PNG says about versions and machine is no setting."""
-        return sorted(set(self.everything) - set(picture.KINDS) - set(provenance.KEYS))
+        return sorted(set(self.everything) - set(settings.KINDS) - set(provenance.KEYS))
 
     def notes(self, device: str, dtype: str) -> list[str]:
         """Returns what the user should know: what is left out, and why the same picture cannot be promised."""
@@ -54,7 +54,7 @@ def read(path: Path, given: Container[str]) -> Stored:
     """
     everything = metadata.read_settings(path)
     try:
-        values = picture.check(everything)
+        values = settings.check(everything)
     except ConfigError as error:
         raise InputError(f"{path}: {error}") from error
     for name in _replaced(values, given):

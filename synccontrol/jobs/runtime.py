@@ -46,6 +46,11 @@ def dtype_of(request: Request) -> torch.dtype:
     return hub.DTYPES[request.dtype]
 
 
+def dtype_name(request: Request) -> str:
+    """Returns the dtype as its flag has it. Raises `ConfigError` as `dtype_of`."""
+    return str(dtype_of(request)).removeprefix("torch.")
+
+
 def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
     """Returns the detector of each control, loaded.
 

@@ -63,6 +63,7 @@ def test_why_the_same_picture_cannot_be_promised_is_one_line(run: Run, loud: Run
     status, _, err = loud("--settings", "a.json", "--output", "b.png")
     assert status == 0
     (line,) = [line for line in err.replace("\r", "\n").splitlines() if "may differ" in line]
+    assert line in loud("--settings", "a.json", "--dry-run")[1].splitlines()
     for part in ("torch 1.13, here ", "device cuda:0, here cpu", "dtype float16, here float32", "another wide.png"):
         assert part in line
 
