@@ -1,12 +1,13 @@
 # Two commands do all the set-up:
 #   make demo    installs, draws a wide picture with the bundled model, says where it is
 #   make test    installs, runs the tests
+# make test-slow runs those that take minutes: the examples as documented, with all their steps.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format
+.PHONY: demo test test-slow check format
 
 demo: $(VENV)/.run
 	$(BIN)/python cli.py --offline --control depth --guide examples/guides/valley.png \
@@ -15,6 +16,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -25,9 +29,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/.run: requirements.txt
+$(VENV)/.run: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.txt

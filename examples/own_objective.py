@@ -1,8 +1,10 @@
 """Keeps windows together by colour alone, with an objective of one's own: python examples/own_objective.py"""
 
+from dataclasses import replace
+
 from torch import Tensor
 
-from synccontrol import Montage, SyncConfig
+from synccontrol import Montage
 
 
 def colour_distance(images: Tensor, anchor: Tensor) -> Tensor:
@@ -11,6 +13,6 @@ def colour_distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 montage = Montage.from_pretrained("tiny")
-sync = SyncConfig(objective=colour_distance, weight=20.0, steps=8)
+sync = replace(montage.defaults.sync, objective=colour_distance, steps=10)
 montage("a landscape", height=256, width=1024, seed=2, sync=sync).image.save("one-mood.png")
 print("one-mood.png")

@@ -4,4 +4,4 @@ import sys
 
 from synccontrol.command.cli import main
 
-sys.exit(main())
+sys.exit(main(prog="python -m synccontrol"))

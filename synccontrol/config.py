@@ -21,6 +21,7 @@ AGAIN, ONCE = PREDICTS = ("again", "once")
 FLAT, EQUIRECTANGULAR = "flat", "equirectangular"
 PROJECTIONS = (FLAT, EQUIRECTANGULAR)
 OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
+LEAST_SIDE = {"lpips": 32, "lpips-alex": 63, "lpips-squeeze": 17, "stlpips": 24, "stlpips-vgg": 20}  # px they can see
 FITS = ("exact", "crop", "pad", "stretch")
 LARGEST_SEED = 2**64 - 1
 

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from synccontrol.config import (
     FITS,
     MIDDLE,
-    OBJECTIVES,
     SamplingConfig,
     SyncConfig,
     WindowConfig,
@@ -16,9 +15,11 @@ from synccontrol.config import (
     record,
 )
 from synccontrol.errors import ConfigError
+from synccontrol.settings import NO_FILE, check
 
 GUIDE, CONTROL_MAP, ANCHOR = ROLES = ("guide", "control_map", "anchor")
-NO_FILE = "<picture>"  # an anchor that was given as a picture, in settings
+_PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
+_LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
 
@@ -108,7 +109,7 @@ class Picture:
     def from_settings(cls, settings: Mapping[str, Any]) -> "Picture":
         """Returns the picture of some settings: the inverse of `settings`.
 
-        What is absent has its default; keys that are none of a picture's own (see `check`) are left out of account.
+        What is absent has its default; keys that are none of a picture's own (`settings.KINDS`) are left out.
 
         Raises:
             ConfigError: a value is of the wrong type or outside its range, there is no prompt, width or height, or
@@ -127,33 +128,9 @@ class Picture:
             sampling=_config(SamplingConfig, values),
             windows=_config(WindowConfig, values),
             sync=_config(SyncConfig, values),
-            sources=_sources({**values, ANCHOR: anchor}),
+            sources=sources({**values, ANCHOR: anchor}),
             **plain,
         )
-
-
-def check(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of some settings that decide a picture; None and what is no picture's own are left out.
-
-    Raises:
-        ConfigError: a value is of the wrong type, or cannot be made from JSON.
-    """
-    values = {name: settings[name] for name in KINDS if settings.get(name) is not None}
-    for name, value in values.items():
-        words, fits = KINDS[name]
-        if not fits(value):
-            raise ConfigError(f"{name} is {value!r}; it must be {words}")
-    objective = values.get("objective", OBJECTIVES[0])
-    if objective not in OBJECTIVES:
-        raise ConfigError(
-            f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
-            f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
-        )
-    if values.get(ANCHOR) == NO_FILE:
-        raise ConfigError(
-            "the anchor was a picture in another program's memory, which cannot be made from JSON; name an anchor"
-        )
-    return values
 
 
 def _is_text(value: str) -> bool:
@@ -171,7 +148,8 @@ def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
     return build(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Returns the files that checked settings name."""
     paths = values.get(CONTROL_MAP, [])
     hashes = values.get("control_map_sha256", [])
     if len(hashes) != len(paths):
@@ -184,51 +162,3 @@ def _sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
         for role in (GUIDE, ANCHOR)
     )
     return (*guides, *maps, *anchors)
-
-
-Kind = tuple[str, Callable[[Any], bool]]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _list_of(one: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple) and all(one(item) for item in value)
-
-
-_TEXT: Kind = ("text", lambda value: isinstance(value, str))
-_WHOLE: Kind = ("a whole number", _is_whole)
-_TEXTS: Kind = ("a list of texts", _list_of(_TEXT[1]))
-_NUMBERS: Kind = ("a number or a list of numbers", lambda value: _is_number(value) or _list_of(_is_number)(value))
-_ANCHOR: Kind = ("'middle', a whole number or a file", lambda value: _is_whole(value) or isinstance(value, str))
-_BY_TYPE: Mapping[type, Kind] = {
-    str: _TEXT,
-    int: _WHOLE,
-    float: ("a number", _is_number),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-}
-
-
-def _kind(field: dataclasses.Field[Any]) -> Kind:
-    if field.name == ANCHOR:
-        return _ANCHOR
-    return _NUMBERS if field.name.startswith("control_") else _BY_TYPE[type(field.default)]
-
-
-_PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
-_LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
-KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
-    **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
-    **dict.fromkeys(("width", "height", "seed"), _WHOLE),
-    **dict.fromkeys((*_LISTS.values(), "control_map", "control_map_sha256"), _TEXTS),
-    **{
-        flag.replace("-", "_"): _kind(field)
-        for config in (SamplingConfig, WindowConfig, SyncConfig)
-        for flag, field in flags(config).items()
-    },
-}

@@ -1,6 +1,7 @@
-"""What the command lines have in common: every error is one line, and the exit status is 2."""
+"""What the command lines have in common: every error is one line, and the exit status says of what kind it is."""
 
 import argparse
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import NoReturn
 
 from synccontrol.errors import ConfigError, SyncControlError
 
-DONE, BAD_INPUT = 0, 2
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,8 +19,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see --help")
 
 
+def describe(error: Exception) -> str:
+    """Returns an error as one line: our own as they are, others with their type."""
+    if isinstance(error, SyncControlError):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (python -X dev shows where)"
+
+
 def status(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Returns a command's exit status; 2 when it raises, having said in one line why.
+    """Returns a command's exit status: its own; 2 when it raises, 130 on Ctrl+C, having said in one line why.
 
     Args:
         command: parses, runs, and returns the status; None is 0.
@@ -27,15 +36,15 @@ def status(command: Callable[[], int | None], interrupted: str = "interrupted") 
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of the libraries below; -W shows them
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out byte by byte as they are
     try:
         return command() or DONE
-    except SyncControlError as error:
-        print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print(f"error: {interrupted}", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
-        if sys.flags.dev_mode:
+        if sys.flags.dev_mode and not isinstance(error, SyncControlError):
             raise
-        text = " ".join(str(error).split())
-        print(f"error: unexpected {type(error).__name__}: {text} (python -X dev shows where)", file=sys.stderr)
-    return BAD_INPUT
+        print(f"error: {describe(error)}", file=sys.stderr)
+        return BAD_INPUT

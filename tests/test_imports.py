@@ -14,6 +14,7 @@ PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
     {"config", "terminal"},
+    {"settings"},
     {"picture"},
     {"files"},
     {"canvas", "result"},

@@ -13,7 +13,8 @@ from PIL import Image
 from synccontrol import config
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, flags
 from synccontrol.errors import ConfigError
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, KINDS, Picture, Source, check
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Picture, Source
+from synccontrol.settings import KINDS, check
 
 VALLEY = Picture(prompt="a valley", height=256, width=1024, seed=3, model="tiny")
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)

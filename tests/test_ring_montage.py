@@ -18,6 +18,9 @@ from synccontrol.command import cli
 from synccontrol.files import images
 from synccontrol.files.metadata import read_settings
 from synccontrol.jobs import batch
+from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe
+from synccontrol.jobs.runtime import Request
 from tests.conftest import CELL, WINDOW
 
 OFF = SyncConfig(weight=0.0)
@@ -41,22 +44,21 @@ def make(montage: Montage, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np
     """Returns a function from a guide (H, W, 3) and changes of the recipe to its picture and its map of edges."""
 
     def draw(guide: np.ndarray, loop: bool = False, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-        recipe = batch.Recipe(
-            control_maps=(),
-            detectors=[("canny", preprocess.load("canny", loop=loop))],
-            width=None,
-            height=None,
+        recipe = Recipe(
+            request=Request(model="test", controls=("canny",), controlnets=(), detectors=()),
+            detectors=[preprocess.load("canny", loop=loop)],
             fit="exact",
             outside=[(0, 0, 0)],
             sampling=STEP,
             windows=replace(RING, loop=loop),
             sync=OFF,
-            settings={"model": "test"},
-            save_control_maps=True,
+            overwrite=True,
         )
         path = tmp_path / "guide.png"
         Image.fromarray(guide).save(path)
-        job = batch.Job(guide=path, prompt="x", negative_prompt="", seed=0, output=tmp_path / "a.png")
+        size = {name: changes.pop(name) for name in ("width", "height") if name in changes}
+        job = Job(guide=path, prompt="x", negative_prompt="", seed=0, output=tmp_path / "a.png", **size)
+        job = replace(job, map_outputs=(tmp_path / "a.canny.png",))
         batch.make(montage, job, replace(recipe, **changes))
         return np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "a.canny.png"))
 

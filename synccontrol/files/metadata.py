@@ -1,8 +1,6 @@
 """What is written into pictures: the AUTOMATIC1111 `parameters` text, and settings that make the picture again."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from synccontrol.config import EQUIRECTANGULAR, SCHEDULERS
-from synccontrol.errors import InputError, OutputError
+from synccontrol.errors import InputError
+from synccontrol.files import outputs
 
 PARAMETERS = "parameters"
 SETTINGS = "synccontrol"
@@ -26,7 +25,7 @@ def parameters(settings: Mapping[str, Any]) -> str:
         "CFG scale": settings["guidance_scale"],
         "Seed": settings["seed"],
         "Size": f"{settings['width']}x{settings['height']}",
-        "Model": settings["model"],
+        **({"Model": settings["model"]} if settings.get("model") else {}),
         "Version": "SyncControl",
     }
     lines = [settings["prompt"]]
@@ -56,32 +55,18 @@ def photo_sphere(width: int, height: int) -> str:
     )
 
 
-def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any]) -> None:
+def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
     """Writes a PNG with its settings, and GPano metadata if it shows a sphere; whole or not at all.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or there is one and it is not to be overwritten.
     """
     info = PngInfo()
-    info.add_itxt(PARAMETERS, parameters(settings))
-    info.add_itxt(SETTINGS, json.dumps(settings, ensure_ascii=False))
+    info.add_itxt(PARAMETERS, parameters(settings).encode("utf-8", "backslashreplace"))
+    info.add_itxt(SETTINGS, json.dumps(settings))  # in ASCII, so that file names of any bytes can be kept
     if settings.get("projection") == EQUIRECTANGULAR:
         info.add_itxt(XMP, photo_sphere(*image.size))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".png")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            image.save(file, "PNG", pnginfo=info)
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
-    finally:
-        part.unlink(missing_ok=True)
+    outputs.publish(path, lambda file: image.save(file, "PNG", pnginfo=info), overwrite)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -91,20 +76,14 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: the file has none.
     """
     try:
-        if path.suffix == ".json":
-            text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            text = path.read_text(encoding="utf-8-sig")
         else:
             with Image.open(path) as image:
                 text = image.info[SETTINGS]
         settings = json.loads(text)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} holds no settings; give a PNG made by SyncControl, or a JSON file") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings, which are a JSON object")
     return settings
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

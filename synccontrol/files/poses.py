@@ -6,7 +6,8 @@ from PIL import Image
 
 from preprocess.controls import pose
 from preprocess.people import openpose_json
-from synccontrol.errors import OutputError, translated
+from synccontrol.errors import translated
+from synccontrol.files import outputs
 from synccontrol.files.fitting import Fitting
 
 SUFFIX = ".json"
@@ -47,16 +48,14 @@ def on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loo
     return pose.draw(openpose_json.Poses(people, height, width), loop, window)
 
 
-def save(control_map: Image.Image, path: Path) -> None:
+def save(control_map: Image.Image, path: Path, overwrite: bool = False) -> None:
     """Writes the people of a pose map as OpenPose JSON; nothing for a map whose people are not known.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or there is one and it is not to be overwritten.
     """
     poses = pose.poses_of(control_map)
     if poses is None:
         return
-    try:
-        path.write_text(openpose_json.write(poses), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+    text = openpose_json.write(poses).encode("utf-8")
+    outputs.publish(path, lambda file: file.write(text), overwrite)

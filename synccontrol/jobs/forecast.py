@@ -8,6 +8,8 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.config import ONCE, Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
+from synccontrol.jobs.plan import Job
+from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request, device_of, dtype_of
 from synccontrol.models import hub
 from synccontrol.sampling import objectives
@@ -17,7 +19,7 @@ from synccontrol.sampling.sync import anchor_index
 GB = 1e9
 
 
-def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) -> list[str]:
+def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]:
     """Returns lines that say what a run would do, per guide: canvas, windows, steps, network calls.
 
     Raises:
@@ -34,7 +36,7 @@ def forecast(request: Request, jobs: Sequence[batch.Job], recipe: batch.Recipe) 
     return lines
 
 
-def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: batch.Recipe) -> list[str]:
+def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: Recipe) -> list[str]:
     n, sampling, sync = len(layout), recipe.sampling, recipe.sync
     anchored = anchor_index(sync.anchor, layout) is not None
     others = n - 1 if anchored else n
@@ -52,7 +54,7 @@ def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, 
     ]
 
 
-def _evaluations(n: int, others: int, synced: int, recipe: batch.Recipe) -> tuple[int, int]:
+def _evaluations(n: int, others: int, synced: int, recipe: Recipe) -> tuple[int, int]:
     """Returns how often the networks see a window, with and without prompt apart, and how often gradients go back."""
     halves = 2 if recipe.sampling.guidance_scale > 1 else 1
     full, once = recipe.sync.gradient == "full", recipe.sync.predict == ONCE
@@ -60,7 +62,7 @@ def _evaluations(n: int, others: int, synced: int, recipe: batch.Recipe) -> tupl
     return halves * (n * recipe.sampling.steps + extra * synced), halves * others * synced * full
 
 
-def _forecast_memory(layout: AbstractLayout, request: Request, recipe: batch.Recipe, synced: bool) -> str:
+def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, synced: bool) -> str:
     objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:
@@ -84,7 +86,7 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: batch.Rec
     )
 
 
-def _objective(recipe: batch.Recipe) -> AbstractObjective | None:
+def _objective(recipe: Recipe) -> AbstractObjective | None:
     """Returns the objective of sync, if it is on this machine already."""
     try:
         return objectives.load(recipe.sync.objective, offline=True)

@@ -1,14 +1,12 @@
 """From a request in words to what a run needs: device, dtype, model, detectors."""
 
 import dataclasses
-from typing import Any
 
 import torch
 
 import preprocess
 from synccontrol.errors import ConfigError, translated
 from synccontrol.files.fitting import Colour
-from synccontrol.jobs import batch
 from synccontrol.models import hub
 from synccontrol.montage import Montage
 
@@ -27,15 +25,6 @@ class Request:
     device: str = AUTO
     dtype: str = AUTO
     offline: bool = False
-
-    def settings(self) -> dict[str, Any]:
-        """Returns the part of the request that decides the picture, as JSON values by flag."""
-        return {
-            "model": self.model,
-            "control": list(self.controls),
-            "controlnet": list(self.controlnets),
-            "detector": list(self.detectors),
-        }
 
 
 def device_of(request: Request) -> str:
@@ -57,8 +46,13 @@ def dtype_of(request: Request) -> torch.dtype:
     return hub.DTYPES[request.dtype]
 
 
-def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
-    """Returns each control type with its detector; weights are loaded when it is first called.
+def dtype_name(request: Request) -> str:
+    """Returns the dtype as its flag has it. Raises `ConfigError` as `dtype_of`."""
+    return str(dtype_of(request)).removeprefix("torch.")
+
+
+def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
+    """Returns the detector of each control, loaded.
 
     Args:
         request: what is asked for.
@@ -69,10 +63,15 @@ def detectors(request: Request, loop: bool) -> list[tuple[str, batch.Detector]]:
         ModelError: a detector's weights cannot be had.
     """
     names = request.detectors or (None,) * len(request.controls)
-    return [
-        (control, _detector(control, name, request, loop))
-        for control, name in zip(request.controls, names, strict=True)
-    ]
+    return [_detector(control, name, request, loop) for control, name in zip(request.controls, names, strict=True)]
+
+
+def check_controls(request: Request) -> None:
+    """Raises `ConfigError` for a control type that no guide can be turned into."""
+    known = preprocess.names()
+    for control in request.controls:
+        if control not in known:
+            raise ConfigError(f"unknown control {control!r}; known: {', '.join(known)}")
 
 
 def outside(request: Request) -> list[Colour | None]:
@@ -81,7 +80,7 @@ def outside(request: Request) -> list[Colour | None]:
     return [preprocess.outside(control) if control in known else BLACK for control in request.controls]
 
 
-def _detector(control: str, name: str | None, request: Request, loop: bool) -> batch.Detector:
+def _detector(control: str, name: str | None, request: Request, loop: bool) -> preprocess.Detector:
     with translated():
         detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
     return translated()(detect)

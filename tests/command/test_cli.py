@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +11,7 @@ from PIL import Image
 
 from synccontrol.command import cli
 from synccontrol.files.metadata import read_settings
-
-Run = Callable[..., tuple[int, str, str]]
-Pixels = np.ndarray
-
-
-@pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that runs the command line in an empty folder: flags -> (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    model = ["--model", str(checkpoint), "--steps", "2", "--objective", "stlpips", "--sync-steps", "1"]
-
-    def call(*flags: str, model: list[str] = model) -> tuple[int, str, str]:
-        status = cli.main([*model, "--device", "cpu", "--quiet", *flags])
-        return status, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def canny(checkpoint: Path) -> list[str]:
-    return ["--control", "canny", "--controlnet", str(checkpoint / "controlnet-canny")]
-
-
-def draw(path: Path, width: int = 160, height: int = 64, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = np.random.default_rng(seed).integers(0, 255, (max(height // 8, 1), max(width // 8, 1), 3), dtype=np.uint8)
-    Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).save(path)
-    return path
-
-
-def pixels(path: str | Path) -> Pixels:
-    with Image.open(path) as image:
-        return np.asarray(image)
+from tests.command.pictures import Run, draw, pixels
 
 
 def test_one_guide_gives_one_picture(run: Run, canny: list[str]) -> None:
@@ -176,6 +143,28 @@ BAD = {
     "unknown flag": (["--widht", "160"], "--widht"),
     "bad manifest": (["--guide", "bad.jsonl", "--control", "canny"], "line 1 is not JSON"),
     "control without guide": (["--control", "canny", "--width", "160"], "needs a --guide"),
+    "empty guide": (["--guide", "", "--control", "canny"], "argument --guide: it is empty"),
+    "empty anchor": (["--width", "160", "--anchor", ""], "argument --anchor: it is empty"),
+    "seed beyond all": (["--width", "160", "--seed", "99999999999999999999"], "between 0 and 18446744073709551615"),
+    "negative seed": (["--width", "160", "--seed", "-1"], "seed is -1"),
+    "decay above 1": (["--width", "160", "--sync-decay", "7"], "sync decay is 7"),
+    "shrunk to nothing": (["--width", "160", "--sync-shrink", "64"], "leaves 1 px of a window of 64 px"),
+    "shrunk too far": (["--width", "160", "--sync-shrink", "3"], "use at most 2"),
+    "control ends before it starts": (
+        ["--width", "160", "--control-start", "0.8", "--control-end", "0.2"],
+        "control start is 0.8 and control end 0.2",
+    ),
+    "guide and map": (
+        ["--guide", "wide.png", "--control-map", "wide.png", "--control", "canny"],
+        "--guide and --control-map exclude each other",
+    ),
+    "detector and map": (
+        ["--detector", "opencv", "--control-map", "wide.png", "--control", "canny"],
+        "--detector and --control-map exclude each other",
+    ),
+    "row out of the output": (["--guide", "out.jsonl", "--control", "canny"], "leads out of the folder"),
+    "settings with a wrong type": (["--settings", "wrong.json", "--width", "160"], "prompt is 5; it must be text"),
+    "prompt that is no text": (["--prompt", "\udcff", "--width", "160"], "not UTF-8 text"),
 }
 
 
@@ -186,6 +175,8 @@ def test_bad_input_gets_one_line_and_status_2(case: str, run: Run) -> None:
     Path("cut.png").write_bytes(wide.read_bytes()[:200])
     Path("text.png").write_text("no picture")
     Path("bad.jsonl").write_text("{")
+    Path("out.jsonl").write_text('{"image": "wide.png", "output": "../wide.png"}')
+    Path("wrong.json").write_text('{"prompt": 5}')
     Path("empty").mkdir()
     before = sorted(Path().rglob("*"))
     flags, message = BAD[case]
@@ -226,10 +217,16 @@ def test_not_a_number_in_the_latents_names_the_step(run: Run, checkpoint: Path, 
     assert not Path("a.png").exists()
 
 
-def test_help_names_defaults_and_units(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--help"])
-    assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    assert "cells between neighbouring windows" in text
-    assert "(published: 7.5)" in text
+def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    def text(*flags: str) -> str:
+        assert cli.main([*flags], prog="cli.py") == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert text("--help").startswith("usage: cli.py")
+    assert "cells between neighbouring windows; below the window's size (default: 16)" in text("--help")
+    assert "denoising steps (default: 25)" in text("--help")
+    assert "denoising steps (default: 50)" in text("-h", "--model", "sd15")
+    assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: ddim)" in (
+        text("--model", "sd15", "--help")
+    )
+    assert "denoising steps (default: 50)" in text("--help", "--model", "nobody/nothing")  # the published ones

@@ -1,0 +1,130 @@
+"""The flags. Those of sampling, windows and sync are made from the config classes."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
+from synccontrol.terminal import Parser
+
+CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
+PUBLISHED = record(SamplingConfig(), WindowConfig(), SyncConfig())
+DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no config's
+    {
+        "guide": None,
+        "control": (),
+        "control_map": (),
+        "prompt": "",
+        "negative_prompt": "",
+        "width": None,
+        "height": None,
+        "fit": "exact",
+        "seed": 0,
+        "settings": None,
+        "model": "tiny",
+        "controlnet": (),
+        "detector": (),
+        "device": "auto",
+        "dtype": "auto",
+        "offline": False,
+        "output": Path("out"),
+        "overwrite": False,
+        "save_control_map": False,
+        "dry_run": False,
+        "quiet": False,
+    }
+)
+
+
+def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLISHED) -> argparse.ArgumentParser:
+    """Returns the parser. What it parses holds the flags that were given and nothing else.
+
+    Args:
+        prog: how the program was called.
+        defaults: what help shows as the defaults of the config flags, as `config.record`.
+    """
+    parser = Parser(
+        prog=prog,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        description="Makes one coherent wide picture that follows a guide.",
+        epilog="The defaults of sampling, windows and sync are the model's own: name another --model, and --help shows "
+        "that one's.",
+    )
+    _add_what(parser.add_argument_group("what to draw"))
+    _add_model(parser.add_argument_group("model"))
+    for name, config in CONFIGS.items():
+        group = parser.add_argument_group(name)
+        for flag, field in flags(config).items():
+            _add_option(group, flag, field, defaults[flag.replace("-", "_")])
+    _add_output(parser.add_argument_group("output"))
+    return parser
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--guide", type=_path, help="picture, folder of pictures, or JSONL manifest")
+    group.add_argument("--control", action="append", help="control type; repeat it for several at once")
+    group.add_argument(
+        "--control-map",
+        type=_path,
+        action="append",
+        help="ready-made control map instead of a guide, one per --control; for pose also OpenPose JSON",
+    )
+    group.add_argument("--prompt", help="what to draw")
+    group.add_argument("--negative-prompt", help="what to avoid")
+    group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
+    group.add_argument("--height", type=int, help="pixels (default: the model's native height)")
+    group.add_argument(
+        "--fit",
+        help="how a guide or control map of another aspect comes onto the canvas: exact (an error), crop, pad, stretch "
+        "(default: exact)",
+    )
+    group.add_argument("--seed", type=int, help="of all noise (default: 0)")
+    group.add_argument(
+        "--settings", type=_path, help="PNG made by this program, or JSON: what decides its picture becomes the default"
+    )
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--model", help="preset, diffusers folder or hub id (default: tiny, bundled)")
+    group.add_argument("--controlnet", action="append", help="folder or hub id, one per --control")
+    group.add_argument("--detector", action="append", help="what makes the control map, one per --control")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")
+    group.add_argument("--offline", action="store_true", help="never use the network")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output", type=_path, help="folder, or PNG file (default: out)")
+    group.add_argument("--overwrite", action="store_true", help="replace outputs that exist; else they are kept")
+    group.add_argument("--save-control-map", action="store_true", help="write the control maps beside the picture")
+    group.add_argument("--dry-run", action="store_true", help="say what would be done, and what it costs")
+    group.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+
+
+def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Field[Any], default: Any) -> None:
+    choices = f": {', '.join(field.metadata['choices'])}" if field.metadata["choices"] else ""
+    text = f"{field.metadata['help']}{choices} (default: {default})"
+    if isinstance(field.default, bool):
+        group.add_argument(f"--{flag}", action=argparse.BooleanOptionalAction, help=text)
+        return
+    options: dict[str, Any] = {"type": type(field.default), "metavar": flag.split("-")[-1].upper()}
+    if field.name.startswith("control_"):
+        options |= {"nargs": "+", "action": "extend"}  # one for all; or one per control, at once or repeated
+    if field.default == MIDDLE:
+        options["type"] = _anchor
+    group.add_argument(f"--{flag}", help=text, **options)
+
+
+def _anchor(text: str) -> int | str:
+    number = text.removeprefix("-")
+    return int(text) if number.isascii() and number.isdecimal() else str(_path(text))
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a file or folder")
+    return Path(text)

@@ -1,0 +1,96 @@
+"""`--settings`: what decides a picture that is there, as flags; nothing else is read."""
+
+import dataclasses
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Any
+
+from synccontrol import picture, settings
+from synccontrol.command.parser import DEFAULTS
+from synccontrol.config import MIDDLE
+from synccontrol.errors import ConfigError, InputError
+from synccontrol.files import metadata, provenance
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Source
+
+PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+    """The settings of a picture."""
+
+    path: Path  # the file that they were read from
+    flags: Mapping[str, Any]  # as the parser returns them
+    sources: tuple[Source, ...]  # of these flags, with the hashes that were recorded
+    everything: Mapping[str, Any]
+
+    @property
+    def unused(self) -> list[str]:
+        """Returns what else the file holds; what a PNG says about versions and machine is no setting."""
+        return sorted(set(self.everything) - set(settings.KINDS) - set(provenance.KEYS))
+
+    def notes(self, device: str, dtype: str) -> list[str]:
+        """Returns what the user should know: what is left out, and why the same picture cannot be promised."""
+        found = []
+        if self.unused:
+            found.append(f"{self.path}: {', '.join(self.unused)} do not decide a picture, and are left out")
+        changes = provenance.changes(self.everything, provenance.made_with(device, dtype), self.sources)
+        if changes:
+            found.append(f"{self.path} was made otherwise ({'; '.join(changes)}): the picture may differ")
+        return found
+
+
+def read(path: Path, given: Container[str]) -> Stored:
+    """Returns the settings of a PNG or JSON file.
+
+    Files that it names are looked for from the current folder, then beside it.
+
+    Args:
+        path: the file.
+        given: flags on the command line; what belongs to that which they replace is not read.
+
+    Raises:
+        InputError: the file has no settings, or one of them is wrong.
+    """
+    everything = metadata.read_settings(path)
+    try:
+        values = settings.check(everything)
+    except ConfigError as error:
+        raise InputError(f"{path}: {error}") from error
+    for name in _replaced(values, given):
+        values.pop(name, None)
+    for name in (GUIDE, ANCHOR):
+        if isinstance(values.get(name), str) and values[name] != MIDDLE:
+            values[name] = _find(values[name], path.parent)
+    if CONTROL_MAP in values:
+        values[CONTROL_MAP] = [_find(name, path.parent) for name in values[CONTROL_MAP]]
+    sources = picture.sources({name: value for name, value in values.items() if name not in given})
+    flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
+    if GUIDE in flags:
+        flags[GUIDE] = Path(flags[GUIDE])
+    flags[CONTROL_MAP] = [Path(name) for name in flags.get(CONTROL_MAP, [])]
+    return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
+
+
+def merged(given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None]:
+    """Returns all flags: as given, else as stored, else their defaults; and what was stored.
+
+    Flags of the configs are there if they were given or stored. Raises `InputError` as `read`.
+    """
+    stored = read(given["settings"], given) if "settings" in given else None
+    return {**DEFAULTS, **(stored.flags if stored else {}), **given}, stored
+
+
+def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
+    """Returns which settings fall with those that flags replace: of other controls, or of the other kind of source."""
+    names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
+    if GUIDE in given:
+        names.append(CONTROL_MAP)
+    if "control" in given:
+        names += [name for name in PER_CONTROL if isinstance(values.get(name), list)]
+    return names
+
+
+def _find(name: str, folder: Path) -> str:
+    beside = folder / name
+    return str(beside) if not Path(name).exists() and beside.exists() else name

@@ -1,0 +1,44 @@
+"""How large a picture is: as asked, or by its guide."""
+
+from PIL import Image
+
+from synccontrol.canvas import sphere
+from synccontrol.config import EQUIRECTANGULAR, Geometry, WindowConfig
+from synccontrol.errors import ConfigError, InputError
+from synccontrol.jobs.plan import Job
+
+LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
+
+
+def canvas_size(guide: Image.Image | None, job: Job, windows: WindowConfig, geometry: Geometry) -> tuple[int, int]:
+    """Returns height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
+
+    Raises:
+        ConfigError: there is neither guide nor size.
+        InputError: the guide is so small that nothing is left to follow once it is enlarged.
+    """
+    height, width = job.height, job.width
+    native_h, native_w = geometry.window_px
+    if guide is None and width is None and height is None:
+        raise ConfigError("without a guide the picture needs --width in pixels, and --height if not the native one")
+    if windows.projection == EQUIRECTANGULAR:
+        height, width = sphere.size(height, width, geometry)
+    if guide is None:
+        return native_h if height is None else height, native_w if width is None else width
+    aspect = guide.width / guide.height
+    if height is None and width is None:
+        height = native_h if aspect >= native_w / native_h else round(native_w / aspect)
+    if width is None:
+        assert height is not None
+        width = round(height * aspect)
+        if windows.loop:  # whole cells, or the ring would not close
+            width = max(round(width / geometry.cell) * geometry.cell, native_w)
+    height = round(width / aspect) if height is None else height
+    smallest = min(guide.size)
+    if min(height, width) > LARGEST_ENLARGEMENT * smallest:
+        needed = -(-min(height, width) // LARGEST_ENLARGEMENT)
+        raise InputError(
+            f"the guide is only {guide.width}x{guide.height}: to fill {width}x{height} it would be enlarged more than "
+            f"{LARGEST_ENLARGEMENT} times; its shorter side needs at least {needed} pixels"
+        )
+    return height, width

@@ -1,0 +1,26 @@
+"""The command line on the tiny checkpoint, in an empty folder."""
+
+from pathlib import Path
+
+import pytest
+
+from synccontrol.command import cli
+from tests.command.pictures import Run
+
+
+@pytest.fixture
+def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Returns a function that runs the command line in an empty folder: flags -> (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", str(checkpoint), "--steps", "2", "--objective", "stlpips", "--sync-steps", "1"]
+
+    def call(*flags: str, model: list[str] = model) -> tuple[int, str, str]:
+        status = cli.main([*model, "--device", "cpu", "--quiet", *flags])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def canny(checkpoint: Path) -> list[str]:
+    return ["--control", "canny", "--controlnet", str(checkpoint / "controlnet-canny")]
