@@ -21,7 +21,7 @@ class Footprint:
     weights: int
     sampling: int  # predicting one batch of windows
     sync: int  # nudging one batch of windows, without the objective's own network
-    decoding: int  # the whole canvas, or one view of a sphere
+    decoding: int  # one tile of the canvas, or one view of a sphere
 
     @property
     def peak(self) -> int:
