@@ -12,6 +12,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, Stable
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from preprocess.silence import silent
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ModelError
 from synccontrol.families.base import AbstractFamily, Crops, View
@@ -193,7 +194,8 @@ class Family(AbstractFamily):
                 f"the prompt has {tokens} tokens, of which the model reads {tokenizer.model_max_length}: "
                 f"it ends after {tokenizer.decode(ids[1:-1][-4:])!r}"
             )
-        states: Tensor = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
+        with silent():  # what is cut is said above
+            states: Tensor = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
         return states.to(self.dtype)
 
     def blank_prompt(self) -> Tensor:
