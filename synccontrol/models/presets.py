@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             controlnets={},
             geometry=Geometry(window=(32, 32), cell=8, channels=8),
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
-            "(a download of about 5 GB; a GPU with 8 GB or more)",
+            "(a download of about 5 GB; a GPU with 12 GB)",
             licence="MIT",
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0, control_scale=1.5),
