@@ -32,6 +32,7 @@ from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
 from tests.sampling.published import Published, Settings, map_tensor
+from tests.sampling.published import views as places
 
 PROMPT, NEGATIVE = "a red hill", "fog"
 TOLERANCE = 1e-4  # of the latents' deviation, in float32
@@ -230,7 +231,12 @@ def test_windows_denoised_together_are_the_literal_loop(
         latents=noise,
         sampling=SamplingConfig(steps=settings.steps, scheduler="ddim", guess_mode=settings.guess_mode),
         windows=WindowConfig(stride=STRIDE, batch=2, loop=settings.loop),
-        sync=SyncConfig(weight=settings.sync_weight, steps=settings.sync_steps, objective=smooth),
+        sync=SyncConfig(
+            weight=settings.sync_weight,
+            steps=settings.sync_steps,
+            objective=smooth,
+            anchor=len(places(h, w, WINDOW, settings)) // 2,  # "middle" where there is one row
+        ),
     ).latents
     assert_same(ours, theirs, EXACT)
 
