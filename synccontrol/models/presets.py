@@ -86,6 +86,22 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="CreativeML OpenRAIL++-M",
             defaults=_PUBLISHED,
         ),
+        "sdxl": Preset(
+            base="stabilityai/stable-diffusion-xl-base-1.0",
+            controlnets={
+                **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
+                "pose": "xinsir/controlnet-openpose-sdxl-1.0",
+            },
+            geometry=Geometry(window=(128, 128), cell=8, channels=4),
+            about="Stable Diffusion XL base, photographic",
+            licence="CreativeML OpenRAIL++-M",
+            # Not measured: windows that overlap by half, and sync that needs no way back through the networks.
+            defaults=Defaults(
+                sampling=SamplingConfig(scheduler="ddim"),
+                windows=WindowConfig(stride=64, weights="ramp"),
+                sync=SyncConfig(gradient="x0", step_size="rms"),
+            ),
+        ),
     }
 )
 
