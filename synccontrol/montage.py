@@ -63,15 +63,21 @@ class Montage:
         self._objectives: dict[str, AbstractObjective] = {}
 
     @classmethod
-    def from_pipe(cls, pipe: Any) -> "Montage":
-        """Returns a montage around a loaded diffusers Stable Diffusion pipeline, with or without ControlNets.
+    def from_pipe(cls, pipe: Any, controls: Sequence[str] = ()) -> "Montage":
+        """Returns a montage around a loaded diffusers pipeline, with or without ControlNets.
 
-        The pipeline's LoRAs, adapters, device, dtype and offloading are used as they are.
+        The pipeline's LoRAs, textual inversions, autoencoder, device, dtype and offloading are used as they are.
+
+        Args:
+            pipe: the pipeline.
+            controls: the control type of each map, which union ControlNets must be told; others need it not.
 
         Raises:
-            ModelError: no model family serves this pipeline.
+            ModelError: no model family serves this pipeline, or a union ControlNet does not follow a control type.
+            ConfigError: the number of controls is not that of the ControlNets.
         """
-        return cls(families.wrap(pipe))
+        controls = [controls] if isinstance(controls, str) else controls
+        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)})
 
     @classmethod
     def from_pretrained(
@@ -90,7 +96,7 @@ class Montage:
             model: a preset ('tiny', 'sd15', ...), a diffusers folder or a hub id.
             controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
             controlnets: Rarely needed: folders or hub ids to use for the controls, in their order, instead of the
-                model's own.
+                model's own; or one union ControlNet for all.
             device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
             dtype: of the networks; the canvas is float32 at least.
             offline: never ask the network.
@@ -102,7 +108,7 @@ class Montage:
         pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
         origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets)}
-        return cls(families.wrap(pipe), defaults, origin=origin, offline=offline)
+        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline)
 
     def __call__(
         self,

@@ -102,12 +102,17 @@ def tiny_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     for name, weight in controlnet.named_parameters():
         if name.startswith(("controlnet_down_blocks", "controlnet_mid_block")):
             weight.data.normal_(0.0, CONTROL_GAIN)
+    louder_embedding(controlnet)
+    return controlnet
+
+
+def louder_embedding(controlnet: Any) -> None:
+    """Makes a ControlNet heed what its control map shows."""
     for layer in controlnet.controlnet_cond_embedding.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_uniform_(layer.weight)
             layer.weight.data.mul_(MAP_GAIN)
             layer.bias.data.zero_()
-    return controlnet
 
 
 def tiny_vae() -> AutoencoderKL:

@@ -90,7 +90,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", help="preset, diffusers folder or hub id (default: tiny, bundled)")
-    group.add_argument("--controlnet", action="append", help="folder or hub id, one per --control")
+    group.add_argument(
+        "--controlnet", action="append", help="folder or hub id, one per --control, or one union for all"
+    )
     group.add_argument("--detector", action="append", help="what makes the control map, one per --control")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")

@@ -45,7 +45,9 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
     jobs = _jobs(args, recipe, many, note)
     if not jobs:
         return DONE
-    hub.controlnet_sources(args.model, args.control, args.controlnet)  # fails before detectors are downloaded
+    hub.controlnet_sources(
+        args.model, args.control, args.controlnet, args.offline
+    )  # fails before detectors are downloaded
     geometry = hub.geometry(args.model, args.offline)
     check_settings(recipe, geometry)
     guided = any(not job.control_maps for job in jobs if job.guide is not None)
@@ -114,7 +116,7 @@ def _check(args: argparse.Namespace) -> None:
         for flag, given in (("guide", args.guide is not None), ("detector", bool(args.detector))):
             if given:
                 raise ConfigError(f"--{flag} and --control-map exclude each other: a ready-made map needs neither")
-    for flag in ("controlnet", "detector", "control_map"):
+    for flag in ("detector", "control_map"):
         count = len(getattr(args, flag))
         if count and count != len(args.control):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -27,13 +28,18 @@ def find(pipeline_class: str) -> Any:
     return families[pipeline_class]
 
 
-def wrap(pipe: Any) -> AbstractFamily:
+def wrap(pipe: Any, controls: Sequence[str] = ()) -> AbstractFamily:
     """Returns the family of a loaded diffusers pipeline, of a class that is served or one derived from it.
 
+    Args:
+        pipe: the pipeline.
+        controls: the control type of each map; only union ControlNets must be told.
+
     Raises:
-        ModelError: no family serves it.
+        ModelError: no family serves it, or its union ControlNet does not follow a control type.
+        ConfigError: the number of controls is not that of the ControlNets.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
     known = next((name for name in names if name in _families()), names[0])
-    family: AbstractFamily = find(known).Family(pipe)
+    family: AbstractFamily = find(known).Family(pipe, controls)
     return family

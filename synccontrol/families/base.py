@@ -43,7 +43,7 @@ class AbstractFamily(abc.ABC):
 
     pipe: Any  # the diffusers pipeline
     geometry: Geometry
-    controls: int  # number of ControlNets
+    controls: int  # number of control maps that the ControlNets follow
 
     @property
     @abc.abstractmethod
@@ -103,7 +103,7 @@ class AbstractFamily(abc.ABC):
 
         Args:
             views: what is denoised; the indices that `Predict` is given are theirs.
-            crops: per ControlNet, what windows see of its control map; empty for a picture from text only.
+            crops: per control, what windows see of its control map; empty for a picture from text only.
             sampling: guidance and control settings.
             steps: how many levels there will be.
             note: called with a line for what the user should know, e.g. that a prompt is cut.

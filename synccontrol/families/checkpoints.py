@@ -1,39 +1,78 @@
 """How models with a UNet are read: their pipelines, their native sizes, and pipelines without weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import diffusers
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
 from transformers import CLIPTextConfig
 
 from synccontrol.config import Geometry
+from synccontrol.errors import ModelError
 
 Source: TypeAlias = str | tuple[str, str]  # a folder or hub id, or a pair of it and a subfolder
-Kinds: TypeAlias = tuple[Any, Any]  # the pipeline class without ControlNets, and the one with them
-
 READING = ("dtype", "local_files_only")  # options that hold for every source; others are the base model's alone
 
 
-def load(kinds: Kinds, base: str, controlnets: Sequence[Source], **options: Any) -> Any:
+class Kinds(NamedTuple):
+    """The diffusers pipelines of a family."""
+
+    plain: Any  # without ControlNets
+    controlled: Any
+    union: Any = None  # with ControlNets that follow control maps of many types, where the family has them
+
+    def of(self, nets: Sequence[Any]) -> Any:
+        """Returns the class of a pipeline with some ControlNets. Raises `ModelError` if the family has none."""
+        unions = [isinstance(net, ControlNetUnionModel) for net in nets]
+        if any(unions) and self.union is None:
+            raise ModelError(f"{self.plain.__name__} takes no union ControlNet; name one made for this model")
+        if not nets:
+            return self.plain
+        return self.union if all(unions) else self.controlled
+
+
+def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", **options: Any) -> Any:
     """Returns a diffusers pipeline.
 
     Args:
-        kinds: its class without ControlNets, and with them.
+        kinds: its classes.
         base: a diffusers folder or hub id.
-        controlnets: one per control.
+        controlnets: one per control, or one union for all.
+        vae: a folder or hub id of an autoencoder to use in place of the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
-    plain, controlled = kinds
-    if not controlnets:
-        return plain.from_pretrained(base, **options)
     own = {key: options[key] for key in READING if key in options}
-    sources = [source if isinstance(source, tuple) else (source, None) for source in controlnets]
-    nets = [ControlNetModel.from_pretrained(name, subfolder=subfolder, **own) for name, subfolder in sources]
-    return controlled.from_pretrained(base, controlnet=nets[0] if len(nets) == 1 else nets, **options)
+    nets = _nets(controlnets, lambda kind, name, subfolder: kind.from_pretrained(name, subfolder=subfolder, **own), own)
+    extra = {"controlnet": nets[0] if len(nets) == 1 else nets} if nets else {}
+    if vae:
+        extra["vae"] = AutoencoderKL.from_pretrained(vae, **own)
+    return kinds.of(nets).from_pretrained(base, **extra, **options)
+
+
+def is_union(source: Source, **options: Any) -> bool:
+    """Returns whether a ControlNet follows control maps of many types; options of `load_config`."""
+    name, subfolder = source if isinstance(source, tuple) else (source, None)
+    config = ControlNetModel.load_config(name, subfolder=subfolder, **options)
+    # A configuration file may be older than diffusers' class: then the name is all that says it.
+    return "num_control_type" in config or "union" in f"{config['_class_name']} {subfolder or Path(name).name}".lower()
+
+
+def _nets(
+    sources: Sequence[Source], read: Callable[[Any, str, str | None], Any], options: Mapping[str, Any]
+) -> list[Any]:
+    """Returns ControlNets, each read once; a union that is named for every control stands there once."""
+    local = {key: value for key, value in options.items() if key != "dtype"}
+    nets = {}
+    for source in dict.fromkeys(sources):
+        kind = ControlNetUnionModel if is_union(source, **local) else ControlNetModel
+        nets[source] = read(kind, *(source if isinstance(source, tuple) else (source, None)))
+    if [type(net) for net in nets.values()] == [ControlNetUnionModel]:
+        return list(nets.values())
+    return [nets[source] for source in sources]
 
 
 def geometry(base: str, **options: Any) -> Geometry:
@@ -56,16 +95,18 @@ def blank_parts(
     dtype: torch.dtype,
     encoders: Mapping[str, Any],
     upcast: bool = False,
+    vae: str = "",
     **options: Any,
 ) -> dict[str, Any]:
     """Returns the modules of a pipeline that a model's configuration files describe: no weights are read.
 
     Args:
         base: a diffusers folder or hub id.
-        controlnets: one per control; the part `controlnet` is there only with them.
+        controlnets: one per control, or one union for all; the part `controlnet` is there only with them.
         dtype: of the networks.
         encoders: the classes of the text encoders by name.
         upcast: whether an autoencoder that asks for it is float32 in place of float16.
+        vae: a folder or hub id of an autoencoder to use in place of the base model's.
         options: of `load_config`.
     """
 
@@ -74,19 +115,19 @@ def blank_parts(
 
     index = diffusers.DiffusionPipeline.load_config(base, **options)
     (library, name), (_, scheduler) = index["vae"], index["scheduler"]
-    vae = getattr(import_module(library), name)
-    half = dtype == torch.float16 and upcast and vae.load_config(base, subfolder="vae", **options)["force_upcast"]
-    sources = [source if isinstance(source, tuple) else (source, None) for source in controlnets]
+    autoencoder = (AutoencoderKL, vae, None) if vae else (getattr(import_module(library), name), base, "vae")
     with _default_dtype(dtype):  # modules of fake tensors cannot be converted afterwards
         parts = {
             part: kind(CLIPTextConfig.from_pretrained(base, subfolder=part, **options))
             for part, kind in encoders.items()
         }
         parts["unet"] = read(UNet2DConditionModel, base, "unet")
-        if sources:
-            parts["controlnet"] = [read(ControlNetModel, *source) for source in sources]
-    with _default_dtype(torch.float32 if half else dtype):
-        parts["vae"] = read(vae, base, "vae")
+        if controlnets:
+            parts["controlnet"] = _nets(controlnets, read, options)
+        parts["vae"] = read(*autoencoder)
+    if dtype == torch.float16 and upcast and parts["vae"].config.force_upcast:
+        with _default_dtype(torch.float32):
+            parts["vae"] = read(*autoencoder)
     return parts | {"scheduler": read(getattr(diffusers, scheduler), base, "scheduler")}
 
 

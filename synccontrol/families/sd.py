@@ -17,7 +17,7 @@ from synccontrol.sampling.batches import Note
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
 
-_KINDS = (StableDiffusionPipeline, StableDiffusionControlNetPipeline)
+_KINDS = checkpoints.Kinds(StableDiffusionPipeline, StableDiffusionControlNetPipeline)
 _UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
 
 
@@ -43,8 +43,7 @@ def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
     parts = checkpoints.blank_parts(base, controlnets, dtype, {"text_encoder": CLIPTextModel}, **options)
-    plain, controlled = _KINDS
-    return (controlled if controlnets else plain)(**parts, tokenizer=None, feature_extractor=None, **_UNCHECKED)
+    return _KINDS.of(parts.get("controlnet", ()))(**parts, tokenizer=None, feature_extractor=None, **_UNCHECKED)
 
 
 class Family(AbstractUNetFamily):

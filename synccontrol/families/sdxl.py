@@ -1,28 +1,51 @@
-"""Stable Diffusion XL, with any number of ControlNets or none."""
+"""Stable Diffusion XL, with any number of ControlNets or none; a union ControlNet follows several control maps."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    ControlNetUnionModel,
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLControlNetUnionPipeline,
+    StableDiffusionXLPipeline,
+)
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from preprocess.silence import silent
 from synccontrol.config import Geometry
-from synccontrol.errors import ModelError
+from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
 from synccontrol.families.unet import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
 from synccontrol.sampling.batches import Note
 
-PIPELINES = ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline")
+PIPELINES = (
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLControlNetPipeline",
+    "StableDiffusionXLControlNetUnionPipeline",
+)
 
 TIME_IDS = 6  # height, width, top, left, height, width
+UNION_TYPES = {  # control types -> their number in a union ControlNet (xinsir/controlnet-union-sdxl-1.0)
+    "pose": 0,
+    "depth": 1,
+    "softedge": 2,
+    "scribble": 2,
+    "canny": 3,
+    "lineart": 3,
+    "mlsd": 3,
+    "normal": 4,
+    "segmentation": 5,
+    "tile": 6,  # of its promax edition, which has 8 types
+}
 
-_KINDS = (StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline)
+_KINDS = checkpoints.Kinds(
+    StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, StableDiffusionXLControlNetUnionPipeline
+)
 _ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
@@ -31,7 +54,7 @@ def load(base: str, controlnets: Sequence[str | tuple[str, str]], **options: Any
 
     Args:
         base: a diffusers folder or hub id.
-        controlnets: one per control, a folder or hub id, or a pair of it and a subfolder.
+        controlnets: one per control or one union for all, a folder or hub id, or a pair of it and a subfolder.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
     return checkpoints.load(_KINDS, base, controlnets, **options)
@@ -49,25 +72,28 @@ def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.
     float32 is float32 from the start. Arguments as for `load`.
     """
     parts = checkpoints.blank_parts(base, controlnets, dtype, _ENCODERS, upcast=True, **options)
-    plain, controlled = _KINDS
-    return (controlled if controlnets else plain)(**parts, tokenizer=None, tokenizer_2=None)
+    return _KINDS.of(parts.get("controlnet", ()))(**parts, tokenizer=None, tokenizer_2=None)
 
 
 class Family(AbstractUNetFamily):
-    """A loaded `StableDiffusionXLPipeline` or `StableDiffusionXLControlNetPipeline`.
+    """A loaded Stable Diffusion XL pipeline.
 
     Every window is told that it is a whole picture of its own size, nothing cut off. An empty negative prompt is none,
     which for models with `force_zeros_for_empty_prompt` (the published ones) means zeros in place of an encoded text,
     as in the diffusers pipelines where no negative prompt is given; a space (`" "`) is an encoded empty text.
 
+    A union ControlNet that stands alone follows all control maps at once, and their scales act inside it, as in its
+    diffusers pipeline; one beside others follows one map. It must be told what its maps show.
+
     A float16 autoencoder with `force_upcast` is float32 from the first decoding in a session to the session's end.
 
     Raises:
-        ModelError: it is a refiner, which draws no picture from the start.
+        ModelError: it is a refiner, which draws no picture from the start, or a union does not follow a control type.
+        ConfigError: the number of controls is not that of the ControlNets, or a union is not told control types.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        super().__init__(pipe)
+    def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
+        super().__init__(pipe, controls)
         config = pipe.unet.config
         pooled = pipe.text_encoder_2.config.projection_dim
         if (
@@ -77,6 +103,21 @@ class Family(AbstractUNetFamily):
             raise ModelError(
                 "the UNet is told something else than a size and a prompt; choose a base model, no refiner"
             )
+
+    def _control_types(self, controls: Sequence[str]) -> list[Sequence[int | None]]:
+        unions = [isinstance(net, ControlNetUnionModel) for net in self._nets]
+        if any(unions) and not controls:
+            raise ConfigError(
+                "the pipeline has a union ControlNet, which must be told what its control maps show; "
+                "name their types: Montage.from_pipe(pipe, controls=['depth', 'canny'])"
+            )
+        if unions == [True]:
+            return [[_number(self._nets[0], control) for control in controls]]
+        types = super()._control_types(controls)
+        for index, union in enumerate(unions):
+            if union:
+                types[index] = [_number(self._nets[index], controls[index])]
+        return types
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
@@ -130,3 +171,12 @@ class Family(AbstractUNetFamily):
         if vae.dtype == torch.float16 and vae.config.force_upcast:
             vae.to(dtype=torch.float32)  # in float16 it overflows
         return super().decode(x0)
+
+
+def _number(net: Any, control: str) -> int:
+    """Returns a union's number of a control type. Raises `ModelError` if it has none."""
+    count = net.config.num_control_type
+    known = [name for name, number in UNION_TYPES.items() if number < count]
+    if control not in known:
+        raise ModelError(f"the union ControlNet does not follow {control!r}; it follows {', '.join(known)}")
+    return UNION_TYPES[control]

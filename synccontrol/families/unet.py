@@ -79,12 +79,57 @@ class Prompts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Control:
+    """A ControlNet, and what it follows: one map, or any number of them if it is a union."""
+
+    net: Any
+    hints: Sequence[Hints]  # one per map
+    types: Sequence[int] = ()  # of a union: what each map shows, by the union's own numbers
+
+    def residuals(
+        self, z: Tensor, level: Level, text: Text, windows: Sequence[int], scales: Sequence[float], guess: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        """Returns what it adds to the UNet's down blocks and to its middle block.
+
+        Args:
+            z: the windows (k, c, h, w), or all of them twice.
+            level: their level.
+            text: what they are told.
+            windows: their indices (k).
+            scales: how strong each map is.
+            guess: whether deep residuals count more than shallow ones.
+        """
+        seen = [torch.cat([hints(windows)] * (len(z) // len(windows))) for hints in self.hints]
+        options: dict[str, Any] = {"guess_mode": guess, "return_dict": False}
+        if not self.types:
+            options |= {"controlnet_cond": seen[0], "conditioning_scale": scales[0], **text.options()}
+            down, mid = self.net(z, level.t, **options)
+            return down, mid
+        # The attention in a union goes across its batch: every window is alone there, as a picture in its pipeline is.
+        parts = []
+        for rows in (range(first, len(z), len(windows)) for first in range(len(windows))):
+            options |= self._shown(z[rows], scales) | text[rows].options()
+            parts.append(self.net(z[rows], level.t, controlnet_cond=[one[rows] for one in seen], **options))
+        down = [torch.stack(blocks, dim=1).flatten(0, 1) for blocks in zip(*(down for down, _ in parts), strict=True)]
+        return down, torch.stack([mid for _, mid in parts], dim=1).flatten(0, 1)
+
+    def _shown(self, z: Tensor, scales: Sequence[float]) -> dict[str, Any]:
+        """Returns what a union is told of its maps."""
+        types = torch.zeros(self.net.config.num_control_type, dtype=z.dtype, device=z.device)
+        types[list(self.types)] = 1
+        return {
+            "control_type": types.expand(len(z), -1),
+            "control_type_idx": list(self.types),
+            "conditioning_scale": list(scales),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class UNetPredict:
     """The prediction of views for one picture. It is a `Predict`."""
 
     unet: Any
-    nets: Sequence[Any]  # ControlNets
-    hints: Sequence[Hints]  # one per ControlNet
+    controls: Sequence[Control]
     windows: Sequence[int]  # of each view
     prompts: Sequence[Prompts]  # unconditional and conditional; the latter alone without guidance
     timestep_cond: Tensor | None  # (1, c): the guidance scale, of models that were distilled to take it as an input
@@ -115,33 +160,31 @@ class UNetPredict:
         self, z: Tensor, texts: Sequence[Text], level: Level, windows: Sequence[int]
     ) -> tuple[list[Tensor] | None, Tensor | None]:
         """Returns the sum of the ControlNets' residuals for the UNet's down blocks and its middle block."""
-        scales = control_scales(self.sampling, level.index, self.steps, len(self.nets))
+        maps = sum(len(control.hints) for control in self.controls)
+        scales = iter(control_scales(self.sampling, level.index, self.steps, maps))
         down: list[Tensor] | None = None
         mid: Tensor | None = None
-        for net, hints, scale in zip(self.nets, self.hints, scales, strict=True):
-            if scale == 0:
+        for control in self.controls:
+            own = [next(scales) for _ in control.hints]
+            if own == [0]:  # in a union the scales of several maps act inside: at 0 it still adds what it makes of z
                 continue
-            net_down, net_mid = self._residuals(net, hints(windows), z, texts, level, scale)
+            net_down, net_mid = self._residuals(control, z, texts, level, windows, own)
             down = net_down if down is None else [a + b for a, b in zip(down, net_down, strict=True)]
             mid = net_mid if mid is None else mid + net_mid
         return down, mid
 
     def _residuals(
-        self, net: Any, embedding: Tensor, z: Tensor, texts: Sequence[Text], level: Level, scale: float
+        self,
+        control: Control,
+        z: Tensor,
+        texts: Sequence[Text],
+        level: Level,
+        windows: Sequence[int],
+        scales: Sequence[float],
     ) -> tuple[list[Tensor], Tensor]:
-        guess = self.sampling.guess_mode or net.config.global_pool_conditions
-        prompted_only = guess and len(texts) > 1
-        if prompted_only:
-            z, texts = z.chunk(2)[1], texts[1:]
-        down, mid = net(
-            z,
-            level.t,
-            controlnet_cond=torch.cat([embedding] * len(texts)),
-            conditioning_scale=scale,
-            guess_mode=guess,
-            return_dict=False,
-            **Text.joined(texts).options(),
-        )
-        if prompted_only:  # the unprompted half is left uncontrolled
-            down, mid = [torch.cat([torch.zeros_like(d), d]) for d in down], torch.cat([torch.zeros_like(mid), mid])
-        return down, mid
+        guess = self.sampling.guess_mode or control.net.config.global_pool_conditions
+        if not guess or len(texts) == 1:
+            return control.residuals(z, level, Text.joined(texts), windows, scales, guess)
+        down, mid = control.residuals(z.chunk(2)[1], level, texts[1], windows, scales, guess)
+        # the unprompted half is left uncontrolled
+        return [torch.cat([torch.zeros_like(d), d]) for d in down], torch.cat([torch.zeros_like(mid), mid])

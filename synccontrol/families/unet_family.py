@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from preprocess.silence import silent
 from synccontrol.config import Geometry, SamplingConfig
-from synccontrol.errors import ModelError
+from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View
-from synccontrol.families.unet import EMBEDDING_BUDGET, Hints, Prompts, Text, UNetPredict
+from synccontrol.families.unet import EMBEDDING_BUDGET, Control, Hints, Prompts, Text, UNetPredict
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.loop import Predict
 
@@ -23,12 +24,14 @@ class AbstractUNetFamily(AbstractFamily):
 
     Args:
         pipe: the pipeline.
+        controls: the control type of each map; only union ControlNets must be told.
 
     Raises:
         ModelError: its UNet is not a text-to-image one, or an IP-Adapter is loaded.
+        ConfigError: the number of controls is not that of the ControlNets.
     """
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
         config = pipe.unet.config
         channels = config.in_channels
         if channels != config.out_channels or channels != pipe.vae.config.latent_channels:
@@ -39,7 +42,16 @@ class AbstractUNetFamily(AbstractFamily):
         self.geometry: Geometry = checkpoints.geometry_of(config, pipe.vae.config)
         controlnet = getattr(pipe, "controlnet", None)
         self._nets: list[Any] = list(getattr(controlnet, "nets", [controlnet] if controlnet is not None else []))
-        self.controls = len(self._nets)
+        self._types = self._control_types(controls)
+        self.controls = sum(len(types) for types in self._types)
+
+    def _control_types(self, controls: Sequence[str]) -> list[Sequence[int | None]]:
+        """Returns what the maps of each ControlNet show: by numbers of its own if it is a union, else [None]."""
+        if controls and len(controls) != len(self._nets):
+            raise ConfigError(
+                f"{len(controls)} controls are named for {len(self._nets)} ControlNets; name one for each"
+            )
+        return [[None] for _ in self._nets]
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +73,7 @@ class AbstractUNetFamily(AbstractFamily):
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
-        nets = [net for net in self._nets if not isinstance(net.controlnet_cond_embedding, _Ready)]
+        nets = [net for net in dict.fromkeys(self._nets) if not isinstance(net.controlnet_cond_embedding, _Ready)]
         for net in nets:
             net.controlnet_cond_embedding = _Ready(net.controlnet_cond_embedding)
         try:
@@ -88,17 +100,22 @@ class AbstractUNetFamily(AbstractFamily):
             scale = torch.tensor([sampling.guidance_scale - 1])
             embedding = self.pipe.get_guidance_scale_embedding(scale, unet.config.time_cond_proj_dim)
             timestep_cond = embedding.to(device=self.device, dtype=self.dtype)
-        budget = EMBEDDING_BUDGET // max(len(crops), 1)
         return UNetPredict(
             unet=unet,
-            nets=self._nets if crops else [],
-            hints=[Hints(partial(self._embed, net), one, budget) for net, one in zip(self._nets, crops, strict=False)],
+            controls=self._controls(crops) if crops else [],
             windows=[view.window for view in views],
             prompts=prompts,
             timestep_cond=timestep_cond,
             sampling=sampling,
             steps=steps,
         )
+
+    def _controls(self, crops: Sequence[Crops]) -> list[Control]:
+        budget, rest, controls = EMBEDDING_BUDGET // len(crops), iter(crops), []
+        for net, types in zip(self._nets, self._types, strict=True):
+            hints = [Hints(partial(self._embed, net), next(rest), budget) for _ in types]
+            controls.append(Control(net=net, hints=hints, types=[number for number in types if number is not None]))
+        return controls
 
     @abc.abstractmethod
     def _text(self, prompt: str | Encoded, note: Note) -> Text:
@@ -110,6 +127,8 @@ class AbstractUNetFamily(AbstractFamily):
 
     def _note_cut(self, prompt: str, tokenizer: Any, note: Note) -> None:
         """Notes where a prompt ends that is longer than its text encoder reads."""
+        with silent():  # a word of textual inversion may be several tokens
+            prompt = self.pipe.maybe_convert_prompt(prompt, tokenizer)
         tokens = len(tokenizer(prompt, verbose=False).input_ids)
         if tokens > tokenizer.model_max_length:
             ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids

@@ -70,7 +70,7 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, s
         except ModelError:
             return "  memory   unknown until the model's configuration files are downloaded"
         found = footprint.rehearse(
-            families.wrap(pipe),
+            families.wrap(pipe, request.controls),
             layout,
             recipe.sampling,
             recipe.windows,

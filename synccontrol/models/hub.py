@@ -12,6 +12,7 @@ from preprocess.errors import HubError
 from synccontrol import families
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
+from synccontrol.families import checkpoints
 from synccontrol.models import presets
 
 Loaded = TypeVar("Loaded")
@@ -54,10 +55,11 @@ def blank(
     model: str, controls: Sequence[str], controlnets: Sequence[str], dtype: torch.dtype, offline: bool = False
 ) -> Any:
     """Returns a model's pipeline without weights, to rehearse its work with. Raises `ModelError` as `load`."""
-    base, sources = base_of(model), controlnet_sources(model, controls, controlnets)
+    base, sources = base_of(model), controlnet_sources(model, controls, controlnets, offline)
+    extra = _vae(model)
     return fetch(
-        lambda local: _family(base, local).blank(base, sources, dtype, local_files_only=local),
-        _places(base, sources),
+        lambda local: _family(base, local).blank(base, sources, dtype, **extra, local_files_only=local),
+        [*_places(base, sources), *extra.values()],
         offline,
     )
 
@@ -77,23 +79,31 @@ def base_of(model: str) -> str:
     return model
 
 
-def controlnet_sources(model: str, controls: Sequence[str], named: Sequence[str]) -> list[Source]:
-    """Returns where the ControlNet of each control type comes from.
+def controlnet_sources(
+    model: str, controls: Sequence[str], named: Sequence[str], offline: bool = False
+) -> list[Source]:
+    """Returns where the ControlNet of each control type comes from; a union named for several controls stands once.
 
     Args:
         model: a preset, folder or hub id.
         controls: control types.
-        named: folders or hub ids the user named, one per control; or none.
+        named: folders or hub ids the user named, one per control, or one union for all; or none.
+        offline: never ask the network whether a ControlNet is a union.
 
     Raises:
         ConfigError: their number differs from the controls'.
         ModelError: the model is not known to have a ControlNet of that type.
     """
     if named:
-        if len(named) != len(controls):
+        one_for_all = len(named) == 1 < len(controls) and _is_union(named[0], offline)
+        if len(named) != len(controls) and not one_for_all:
             raise ConfigError(f"{len(named)} ControlNets are named for {len(controls)} controls; name one for each")
         return list(named)
     return [_controlnet_source(model, control) for control in controls]
+
+
+def _is_union(source: str, offline: bool) -> bool:
+    return fetch(lambda local: checkpoints.is_union(source, local_files_only=local), [source], offline)
 
 
 def _controlnet_source(model: str, control: str) -> Source:
@@ -126,14 +136,27 @@ def load(
     """
     check_device(device)
     base = base_of(model)
-    sources = controlnet_sources(model, controls, controlnets)
+    sources = controlnet_sources(model, controls, controlnets, offline)
+    extra, variant = _vae(model), _variant(model, dtype)
     pipe = fetch(
-        lambda local: _family(base, local).load(base, sources, dtype=dtype, local_files_only=local),
-        _places(base, sources),
+        lambda local: _family(base, local).load(base, sources, **extra, **variant, dtype=dtype, local_files_only=local),
+        [*_places(base, sources), *extra.values()],
         offline,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
+
+
+def _vae(model: str) -> dict[str, str]:
+    """Returns the option that names a preset's own autoencoder."""
+    vae = presets.PRESETS[model].vae if model in presets.PRESETS else ""
+    return {"vae": vae} if vae else {}
+
+
+def _variant(model: str, dtype: torch.dtype) -> dict[str, str]:
+    """Returns the option that names the smaller files of a preset, where they hold all that is wanted."""
+    variant = presets.PRESETS[model].variant if model in presets.PRESETS and dtype.itemsize == 2 else ""
+    return {"variant": variant} if variant else {}
 
 
 def _places(base: str, sources: Sequence[Source]) -> list[str]:

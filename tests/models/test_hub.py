@@ -25,7 +25,7 @@ def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "controls", "error", "message"),
     [
-        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sdxl\\)"),
+        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl\\)"),
         ("tiny", ["smell"], ModelError, "it has canny, depth, pose"),
         ("nobody/nothing", [], ModelError, "without network use --model tiny"),
         (".", [], ModelError, "no model_index.json"),
@@ -39,9 +39,11 @@ def test_what_is_not_to_be_had_says_what_would_work(
     assert "\n" not in str(caught.value)
 
 
-def test_one_controlnet_for_each_control() -> None:
+def test_one_controlnet_for_each_control(checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="1 ControlNets are named for 2 controls"):
-        Montage.from_pretrained("tiny", ["depth", "canny"], controlnets=["a/b"])
+        Montage.from_pretrained("tiny", ["depth", "canny"], controlnets=[str(checkpoint / "controlnet-depth")])
+    with pytest.raises(ConfigError, match="2 ControlNets are named for 1 controls"):
+        Montage.from_pretrained("tiny", ["depth"], controlnets=["a/b", "a/c"])
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "abacus", "cpu:1", "cuda:x"])
