@@ -15,7 +15,7 @@ from synccontrol.errors import ConfigError, ModelError
 from synccontrol.models import presets
 
 Loaded = TypeVar("Loaded")
-Source: TypeAlias = str | tuple[str, str]  # a folder or hub id, or a folder and a folder inside it
+Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
 
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
 OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
@@ -83,7 +83,8 @@ def controlnet_sources(model: str, controls: Sequence[str], named: Sequence[str]
     Args:
         model: a preset, folder or hub id.
         controls: control types.
-        named: folders or hub ids the user named, one per control; or none.
+        named: folders, files or hub ids the user named, one per control; or none. A file on the hub is
+            owner/name/file.safetensors.
 
     Raises:
         ConfigError: their number differs from the controls'.
@@ -92,7 +93,7 @@ def controlnet_sources(model: str, controls: Sequence[str], named: Sequence[str]
     if named:
         if len(named) != len(controls):
             raise ConfigError(f"{len(named)} ControlNets are named for {len(controls)} controls; name one for each")
-        return list(named)
+        return [_source(name) for name in named]
     return [_controlnet_source(model, control) for control in controls]
 
 
@@ -100,13 +101,21 @@ def _controlnet_source(model: str, control: str) -> Source:
     base = Path(base_of(model))
     known = dict(presets.PRESETS[model].controlnets) if model in presets.PRESETS else {}
     if control in known:
-        return known[control]
+        return _source(known[control])
     folder = CONTROLNET_FOLDER.format(control=control)
     if (base / folder).is_dir():
         return str(base), folder
     found = sorted([*known, *(path.name.removeprefix("controlnet-") for path in base.glob("controlnet-*"))])
     has = f"it has {', '.join(found)}" if found else "it has none of its own"
     raise ModelError(f"model {model!r} has no ControlNet for {control!r}: {has}; name one with --controlnet")
+
+
+def _source(name: str) -> Source:
+    """Returns the source of a name: of a file on the hub, its repository and its path there."""
+    owner, *rest = name.split("/")
+    if Path(name).exists() or not name.endswith(".safetensors") or len(rest) < 2:
+        return name
+    return f"{owner}/{rest[0]}", "/".join(rest[1:])
 
 
 def load(
