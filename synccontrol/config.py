@@ -1,12 +1,11 @@
 """The settings of a picture: the only home of defaults, ranges and units. The CLI's flags are made from them."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
-from synccontrol.errors import ConfigError
+from synccontrol.checks import require, require_choice, require_number, require_whole
 
 if TYPE_CHECKING:
     import torch
@@ -78,27 +77,6 @@ def _json_value(value: Any) -> Any:
     return getattr(value, "__name__", type(value).__name__)  # a function or a picture
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_number(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
-    values = value if isinstance(value, tuple) else (value,)
-    for number in values:
-        finite = isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-        limit = f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
-        _require(finite and minimum <= number <= maximum, f"{name} is {number}; it must be {limit}")
-
-
-def _require_whole(name: str, value: object, minimum: int) -> None:
-    _require(
-        isinstance(value, int) and not isinstance(value, bool),
-        f"{name} is {value!r}; it must be a whole number",
-    )
-    _require_number(name, value, minimum)
-
-
 def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> list[tuple[float, float]]:
     """Returns the starts and ends that belong together: one stands for all."""
     first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
@@ -106,13 +84,9 @@ def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -
     return list(zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False))
 
 
-def _require_choice(name: str, value: object, choices: Collection[str]) -> None:
-    _require(value in choices, f"unknown {name} {value!r}; known: {', '.join(choices)}")
-
-
 def check_seed(seed: object) -> None:
     """Raises `ConfigError` for what is no seed of a picture."""
-    _require(
+    require(
         isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED,
         f"seed is {seed!r}; it must be a whole number between 0 and {LARGEST_SEED}",
     )
@@ -133,16 +107,19 @@ class SamplingConfig:
     scheduler: str = option(MODEL, "sampler; 'model' is the model's own", choices=SCHEDULERS)
 
     def __post_init__(self) -> None:
-        _require_whole("steps", self.steps, 1)
-        _require_number("guidance scale", self.guidance_scale, 1.0)
-        _require_number("control scale", self.control_scale, 0.0)
-        _require_number("control start", self.control_start, 0.0, 1.0)
-        _require_number("control end", self.control_end, 0.0, 1.0)
+        for name in ("control_scale", "control_start", "control_end"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        require_whole("steps", self.steps, 1)
+        require_number("guidance scale", self.guidance_scale, 1.0)
+        require_number("control scale", self.control_scale, 0.0)
+        require_number("control start", self.control_start, 0.0, 1.0)
+        require_number("control end", self.control_end, 0.0, 1.0)
         for start, end in _pairs(self.control_start, self.control_end):
-            _require(
+            require(
                 start < end, f"control start is {start:g} and control end {end:g}; the start must come before the end"
             )
-        _require_choice("scheduler", self.scheduler, SCHEDULERS)
+        require_choice("scheduler", self.scheduler, SCHEDULERS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -165,11 +142,11 @@ class WindowConfig:
         return self.loop or self.projection == EQUIRECTANGULAR
 
     def __post_init__(self) -> None:
-        _require_whole("stride", self.stride, 1)
-        _require_whole("window batch", self.batch, 1)
-        _require_choice("window weights", self.weights, WEIGHTS)
-        _require_choice("projection", self.projection, PROJECTIONS)
-        _require(
+        require_whole("stride", self.stride, 1)
+        require_whole("window batch", self.batch, 1)
+        require_choice("window weights", self.weights, WEIGHTS)
+        require_choice("projection", self.projection, PROJECTIONS)
+        require(
             not (self.loop and self.projection == EQUIRECTANGULAR),
             "loop and projection equirectangular exclude each other: a sphere closes by itself; leave out the loop",
         )
@@ -207,18 +184,23 @@ class SyncConfig:
     )
 
     def __post_init__(self) -> None:
-        _require_number("sync weight", self.weight, 0.0)
-        _require_whole("sync steps", self.steps, 0)
-        _require_whole("sync every", self.every, 1)
-        _require_number("sync decay", self.decay, 0.0, 1.0)
-        _require_choice("sync gradient", self.gradient, GRADIENTS)
-        _require_choice("sync step size", self.step_size, STEP_SIZES)
-        _require_choice("sync predict", self.predict, PREDICTS)
-        _require_whole("sync shrink", self.shrink, 1)
+        require_number("sync weight", self.weight, 0.0)
+        require_whole("sync steps", self.steps, 0)
+        require_whole("sync every", self.every, 1)
+        require_number("sync decay", self.decay, 0.0, 1.0)
+        require_choice("sync gradient", self.gradient, GRADIENTS)
+        require_choice("sync step size", self.step_size, STEP_SIZES)
+        require_choice("sync predict", self.predict, PREDICTS)
+        require_whole("sync shrink", self.shrink, 1)
         if not callable(self.objective):
-            _require_choice("objective", self.objective, OBJECTIVES)
-        if isinstance(self.anchor, str):
-            _require_choice("anchor", self.anchor, (MIDDLE,))
+            require_choice("objective", self.objective, OBJECTIVES)
+        if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):
+            from PIL import Image
+
+            require(
+                isinstance(self.anchor, Image.Image),
+                f"anchor is {self.anchor!r}; it must be {MIDDLE}, the index of a window, or a PIL picture",
+            )
 
     @property
     def active(self) -> bool:

@@ -13,6 +13,7 @@ from synccontrol.config import SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting, images
+from synccontrol.files.provenance import made_with
 from synccontrol.picture import Picture
 from synccontrol.result import Result, Step
 from synccontrol.sampling.batches import Batches, free, is_out_of_memory
@@ -136,11 +137,12 @@ class Drawing:
         )
 
     def _result(self, x0: Tensor) -> Result:
+        family = self._family
         return Result(
             image=self._decoded(x0),
             latents=x0,
             seed=self._picture.seed,
-            config=self._picture.settings(),
+            config=self._picture.settings() | made_with(str(family.device), str(family.dtype).removeprefix("torch.")),
             notes=tuple(self._notes),
         )
 

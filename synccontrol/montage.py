@@ -1,8 +1,9 @@
 """`Montage`, the object that users hold: a loaded model that makes wide pictures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import Any, TypeAlias
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from PIL import Image
@@ -23,6 +24,7 @@ from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 
 ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
 DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
     "generator": "seed=0",
     "image": "control_map",
@@ -42,14 +44,21 @@ class Montage:
     Args:
         denoiser: the model.
         defaults: settings for calls that name none.
+        origin: what pictures say of where the model comes from: fields of `Picture`.
         offline: objectives are not to be downloaded either.
     """
 
     def __init__(
-        self, denoiser: AbstractFamily, defaults: "presets.Defaults | None" = None, *, offline: bool = False
+        self,
+        denoiser: AbstractFamily,
+        defaults: "presets.Defaults | None" = None,
+        *,
+        origin: Mapping[str, Any] = MappingProxyType({}),
+        offline: bool = False,
     ) -> None:
         self.denoiser = denoiser
         self.defaults = defaults or presets.Defaults.fitting(denoiser.geometry)
+        self._origin = origin
         self._offline = offline
         self._objectives: dict[str, AbstractObjective] = {}
 
@@ -92,7 +101,8 @@ class Montage:
         controls = [controls] if isinstance(controls, str) else controls
         pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
-        return cls(families.wrap(pipe), defaults, offline=offline)
+        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets)}
+        return cls(families.wrap(pipe), defaults, origin=origin, offline=offline)
 
     def __call__(
         self,
@@ -160,9 +170,9 @@ class Montage:
         """
         for name in others:
             raise ConfigError(f"there is no {name}{_instead(name)}")
-        sampling = sampling or self.defaults.sampling
-        windows = windows or self.defaults.windows
-        sync = sync or self.defaults.sync
+        sampling = _config(sampling, self.defaults.sampling)
+        windows = _config(windows, self.defaults.windows)
+        sync = _config(sync, self.defaults.sync)
         maps = _as_list(control_map)
         height, width = _canvas_size(maps, height, width)
         layout = lay_out(height, width, self.denoiser.geometry, windows)
@@ -176,6 +186,7 @@ class Montage:
             sampling=sampling,
             windows=windows,
             sync=sync,
+            **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
         return Drawing(self.denoiser, picture, layout, fitted, latents, self._objective).steps()
@@ -200,6 +211,12 @@ class Montage:
 
 def _instead(name: str) -> str:
     return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
+
+
+def _config(given: Config | None, default: Config) -> Config:
+    if given is not None and not isinstance(given, type(default)):
+        raise ConfigError(f"{given!r} is no {type(default).__name__}; give {type(default).__name__}(...)")
+    return default if given is None else given
 
 
 def _as_list(control_map: ControlMaps) -> list[Image.Image]:

@@ -63,6 +63,8 @@ class Picture:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"the {name.replace('_', ' ')} is {getattr(self, name)!r}; it must be text")
             if not _is_text(getattr(self, name)):
                 raise ConfigError(f"the {name.replace('_', ' ')} is not UTF-8 text; write it anew")
         if self.fit not in FITS:

@@ -8,6 +8,9 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from synccontrol.errors import ConfigError
+from synccontrol.files import metadata
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
@@ -19,15 +22,23 @@ class Result:
     config: dict[str, Any]  # all settings, as JSON values, by the names of the CLI's flags
     notes: tuple[str, ...] = ()  # what the user should know, a line each: a prompt was cut, a scheduler replaced, ...
 
-    def save(self, path: str | Path) -> None:
-        """Writes the picture as PNG, with its settings.
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes the picture as PNG, with its settings: `--settings` reads them again.
+
+        Args:
+            path: ends in .png.
+            overwrite: whether a file that is there is replaced.
 
         Raises:
-            OutputError: the file cannot be written, or exists.
+            OutputError: the file cannot be written, or there is one that is not to be replaced.
+            ConfigError: another format than PNG is named.
         """
-        from synccontrol.files.metadata import save_png
-
-        save_png(self.image, Path(path), self.config)
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ConfigError(
+                f"pictures are saved as PNG, with their settings; name the file {path.with_suffix('.png')}"
+            )
+        metadata.save_png(self.image, path, self.config, overwrite)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"config", "terminal"},
+    {"checks", "terminal"},
+    {"config"},
     {"settings"},
     {"picture"},
     {"files"},
@@ -27,6 +28,8 @@ LAYERS = (
     {"__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+LONGEST_FILE, LONGEST_FUNCTION = 250, 50  # lines
+MOST_PARAMETERS = 7
 CONTRACT = {"Montage", "SamplingConfig", "SyncConfig", "WindowConfig"}
 
 
@@ -107,3 +110,18 @@ def test_the_contract_is_exported() -> None:
 def test_all_is_true(name: str) -> None:
     package = importlib.import_module(name)
     assert all(hasattr(package, exported) for exported in package.__all__)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_files_and_functions_are_short(path: Path) -> None:
+    """One noun a file; in the rooms of the algorithm, functions that fit on a screen."""
+    text = path.read_text(encoding="utf-8")
+    assert module_of(dotted(path)) == "evaluate" or len(text.splitlines()) <= LONGEST_FILE
+    if module_of(dotted(path)) not in ("canvas", "sampling", "families"):
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            given = [argument for argument in arguments if argument.arg not in ("self", "cls")]
+            assert len(given) <= MOST_PARAMETERS, node.name
+            assert node.end_lineno is not None and node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name

@@ -1,6 +1,8 @@
 """What `Montage` promises beyond the published algorithm: rings, anchors, dtypes, sizes, settings, errors."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import ConfigError, InputError, ModelError
+from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
+from synccontrol.files.metadata import read_settings
 from synccontrol.sampling import objectives
 from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.levels import Level
@@ -205,3 +208,113 @@ def test_a_pipeline_that_draws_no_pictures_from_text_is_refused(make_pipe: Calla
         Montage.from_pipe(broken)
     with pytest.raises(ModelError, match="no model family serves dict"):
         Montage.from_pipe({})
+
+
+def test_a_result_is_saved_with_its_settings_and_replaces_nothing(montage: Montage, tmp_path: Path) -> None:
+    result = montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=OFF, seed=5)
+    result.save(tmp_path / "a.png")
+    stored = read_settings(tmp_path / "a.png")
+    assert stored == json.loads(json.dumps(result.config))
+    assert (stored["seed"], stored["prompt"], stored["device"], stored["dtype"]) == (5, "x", "cpu", "float64")
+    with pytest.raises(OutputError, match="exists"):
+        result.save(tmp_path / "a.png")
+    result.save(tmp_path / "a.png", overwrite=True)
+    with pytest.raises(ConfigError, match=r"saved as PNG.*name the file .*b\.png"):
+        result.save(tmp_path / "b.jpg")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montage) -> None:
+    grey = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    maps = [Image.fromarray(grey), deep, grey, torch.from_numpy(grey), [torch.from_numpy(grey) / 255.0]]
+    first, *others = [
+        montage("x", map_, sampling=SamplingConfig(steps=1), windows=WINDOWS, sync=OFF).latents for map_ in maps
+    ]
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"generator": torch.Generator()}, r"no generator; use seed=0"),
+        ({"num_inference_steps": 5}, r"no num_inference_steps; use sampling=SamplingConfig\(steps"),
+        ({"num_images_per_prompt": 2}, "one call for each seed"),
+        ({"colour": 2}, "there is no colour"),
+        ({"width": 512.0, "height": 64}, "width is 512.0; it must be a whole number"),
+        ({"prompt": None, "width": 64, "height": 64}, "prompt"),
+        ({"prompt": ["a", "b"], "width": 64, "height": 64}, "prompt"),
+        ({"seed": -1, "width": 64, "height": 64}, "seed"),
+        ({"control_map": "guide.png"}, r"PIL\.Image\.open"),
+        ({"control_map": [1, 2]}, "picture"),
+        ({"sampling": {"steps": 5}, "width": 64, "height": 64}, "SamplingConfig"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(montage: Montage, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SyncControlError, match=message) as caught:
+        montage(**{"prompt": "x", "windows": WINDOWS, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [{"anchor": "photo.png"}, {"anchor": 1.5}, {"anchor": None}])
+def test_an_anchor_is_middle_an_index_or_a_picture(bad: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="anchor"):
+        SyncConfig(**bad)
+
+
+def test_strengths_may_be_a_list() -> None:
+    assert SamplingConfig(control_scale=[1.0, 0.5]).control_scale == (1.0, 0.5)
+
+
+def test_one_window_needs_no_objective(montage: Montage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "load", lambda *_, **__: pytest.fail("the objective is loaded for nothing"))
+    montage("x", height=64, width=64, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective="lpips"))
+    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective="lpips", weight=0.0))
+
+
+def test_an_objective_sees_float32_at_least(make_pipe: Callable[..., Any]) -> None:
+    seen = set()
+
+    def objective(images: Tensor, anchor: Tensor) -> Tensor:
+        seen.update({images.dtype, anchor.dtype})
+        return colour(images, anchor)
+
+    montage = Montage.from_pipe(make_pipe(controls=0, dtype=torch.float16))
+    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective=objective))
+    assert seen == {torch.float32}
+
+
+def test_an_anchor_picture_of_another_aspect_is_not_squashed(montage: Montage) -> None:
+    wide = Image.new("RGB", (256, 64), (255, 0, 0))
+    wide.paste((0, 0, 255), (96, 0, 160, 64))  # its middle
+    settings = {"height": 64, "width": 96, "sampling": SamplingConfig(steps=1), "windows": WINDOWS}
+
+    def draw(anchor: Image.Image) -> Any:
+        return montage("x", sync=SyncConfig(objective=colour, weight=1e4, anchor=anchor), **settings)
+
+    found = draw(wide)
+    assert torch.allclose(found.latents, draw(Image.new("RGB", (64, 64), (0, 0, 255))).latents, atol=1e-6)
+    assert any("anchor" in note for note in found.notes)
+
+
+def test_a_subclass_of_a_pipeline_is_served(make_pipe: Callable[..., Any]) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    class Own(StableDiffusionPipeline):  # type: ignore[misc]
+        """A pipeline of somebody's own."""
+
+    pipe = make_pipe(controls=0)
+    own = Own(**pipe.components, requires_safety_checker=False)
+    settings = {"height": 64, "width": 96, "sampling": STEPS, "windows": WINDOWS, "sync": OFF}
+    expected = Montage.from_pipe(pipe)("x", **settings).latents
+    assert torch.equal(Montage.from_pipe(own)("x", **settings).latents, expected)
+
+
+def test_notes_say_what_the_model_does_not_hear(montage: Montage, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"height": 64, "width": 64, "windows": WINDOWS, "sync": OFF}
+    long = montage("hill " * 20, sampling=STEPS, **settings)
+    assert sum("tokens" in note for note in long.notes) == 1
+    assert "truncated" not in caplog.text and "longer than" not in caplog.text
+    unguided = montage("x", negative_prompt="fog", sampling=SamplingConfig(steps=1, guidance_scale=1.0), **settings)
+    assert any("negative prompt does nothing" in note for note in unguided.notes)
+    assert montage("x", negative_prompt="fog", sampling=STEPS, **settings).notes == ()

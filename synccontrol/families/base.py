@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,6 +15,9 @@ from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
+
+# what text encoders make of a prompt: states (1, tokens, features), and for some families pooled ones (1, features)
+Encoded: TypeAlias = tuple[Tensor, ...]
 
 # indices of windows -> what they see of a control map, (k, 3, H, W) in 0..1, float32 on the CPU
 Crops = Callable[[Sequence[int]], Tensor]
@@ -28,8 +31,8 @@ class View:
     """What is denoised: a window under one conditioning."""
 
     window: int  # its index
-    prompt: str | Tensor  # text, or the states of an encoded one
-    negative_prompt: str | Tensor  # heard with guidance only
+    prompt: str | Encoded  # text, or an encoded one
+    negative_prompt: str | Encoded  # heard with guidance only
 
 
 class AbstractFamily(abc.ABC):
@@ -111,8 +114,8 @@ class AbstractFamily(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def blank_prompt(self) -> Tensor:
-        """Returns the states of an encoded prompt that says nothing, as a `View` takes them."""
+    def blank_prompt(self) -> Encoded:
+        """Returns an encoded prompt that says nothing, as a `View` takes it."""
 
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +13,8 @@ from transformers import AutoConfig
 
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families.base import AbstractFamily, Crops, View, control_scales
+from synccontrol.families.base import AbstractFamily, Crops, Encoded, View, control_scales
+from synccontrol.families.checkpoints import default_dtype
 from synccontrol.families.unet import EMBEDDING_BUDGET, Hints
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
@@ -148,13 +148,13 @@ class AbstractFlow(AbstractFamily):
             dtype=self.dtype,
         )
 
-    def _captions(self, prompts: Sequence[str | Tensor], note: Note) -> list[Tensor]:
+    def _captions(self, prompts: Sequence[str | Encoded], note: Note) -> list[Tensor]:
         """Returns the states (tokens, features) of prompts; prompts that are the same share them."""
         states = {prompt: self._caption(prompt, note) for prompt in dict.fromkeys(prompts)}
         return [states[prompt] for prompt in prompts]
 
-    def _caption(self, prompt: str | Tensor, note: Note) -> Tensor:
-        states = prompt if isinstance(prompt, Tensor) else self._encode(prompt, note)
+    def _caption(self, prompt: str | Encoded, note: Note) -> Tensor:
+        states = self._encode(prompt, note) if isinstance(prompt, str) else prompt[0][0]
         return states.to(device=self.device, dtype=self.dtype)
 
     def _hint(self, crops: Tensor) -> Tensor:
@@ -218,14 +218,3 @@ def _blank_part(base: str, name: str, library: str, kind_name: str, options: Map
     if issubclass(kind, nn.Module):
         return kind(AutoConfig.from_pretrained(base, subfolder=name, **options))
     return None  # a tokenizer
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Returns the context in which modules are made in a dtype: with fake tensors they cannot be converted later."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -15,9 +15,9 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors import safe_open
 
-from synccontrol.families.flow import PATCH, default_dtype
+from synccontrol.families.checkpoints import Source, default_dtype
+from synccontrol.families.flow import PATCH
 
-Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
 SUFFIX = ".safetensors"

@@ -1,7 +1,7 @@
 """The ground of families with a UNet: ControlNets, UNet and guidance, called in one place."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,13 +47,34 @@ class Hints:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
+    """What the networks are told of some prompts or views, a row each."""
+
+    states: Tensor  # (n, tokens, features), of the text encoders
+    added: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # diffusers' added conditions, (n, ...) each
+
+    @classmethod
+    def joined(cls, texts: "Sequence[Text]") -> "Text":
+        """Returns several after each other."""
+        added = {name: torch.cat([text.added[name] for text in texts]) for name in texts[0].added}
+        return cls(states=torch.cat([text.states for text in texts]), added=added)
+
+    def __getitem__(self, rows: Sequence[int]) -> "Text":
+        return Text(states=self.states[rows], added={name: table[rows] for name, table in self.added.items()})
+
+    def options(self) -> dict[str, Any]:
+        """Returns the arguments of diffusers' networks."""
+        return {"encoder_hidden_states": self.states, "added_cond_kwargs": dict(self.added) or None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompts:
     """The encoded prompts of the views: rows of a table, which views with the same prompt share."""
 
-    table: Tensor  # (prompts, tokens, features)
+    table: Text
     rows: Sequence[int]  # of each view
 
-    def __call__(self, views: Sequence[int]) -> Tensor:
-        """Returns the states (k, tokens, features) of views."""
+    def __call__(self, views: Sequence[int]) -> Text:
+        """Returns what the networks are told of views."""
         return self.table[[self.rows[view] for view in views]]
 
 
@@ -65,35 +86,33 @@ class UNetPredict:
     nets: Sequence[Any]  # ControlNets
     hints: Sequence[Hints]  # one per ControlNet
     windows: Sequence[int]  # of each view
-    prompts: Sequence[Text]  # unconditional and conditional; the latter alone without guidance
+    prompts: Sequence[Prompts]  # unconditional and conditional; the latter alone without guidance
     timestep_cond: Tensor | None  # (1, c): the guidance scale, of models that were distilled to take it as an input
     sampling: SamplingConfig
     steps: int
 
     def __call__(self, z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
-        dtype = self.unet.dtype
-        copies = len(self.prompts)
-        text = torch.cat([prompt(views) for prompt in self.prompts])
-        inputs = torch.cat([z.to(dtype)] * copies)
-        down, mid = self._control(inputs, text, level, [self.windows[view] for view in views])
+        texts = [prompts(views) for prompts in self.prompts]
+        inputs = torch.cat([z.to(self.unet.dtype)] * len(texts))
+        down, mid = self._control(inputs, texts, level, [self.windows[view] for view in views])
         timestep_cond = self.timestep_cond.expand(len(inputs), -1) if self.timestep_cond is not None else None
         prediction: Tensor = self.unet(
             inputs,
             level.t,
-            encoder_hidden_states=text,
             timestep_cond=timestep_cond,
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
             return_dict=False,
+            **Text.joined(texts).options(),
         )[0]
         prediction = prediction.to(z.dtype)
-        if copies == 1:
+        if len(texts) == 1:
             return prediction
         unconditional, conditional = prediction.chunk(2)
         return unconditional + self.sampling.guidance_scale * (conditional - unconditional)
 
     def _control(
-        self, z: Tensor, text: Tensor, level: Level, windows: Sequence[int]
+        self, z: Tensor, texts: Sequence[Text], level: Level, windows: Sequence[int]
     ) -> tuple[list[Tensor] | None, Tensor | None]:
         """Returns the sum of the ControlNets' residuals for the UNet's down blocks and its middle block."""
         scales = control_scales(self.sampling, level.index, self.steps, len(self.nets))
@@ -102,26 +121,26 @@ class UNetPredict:
         for net, hints, scale in zip(self.nets, self.hints, scales, strict=True):
             if scale == 0:
                 continue
-            net_down, net_mid = self._residuals(net, hints(windows), z, text, level, scale)
+            net_down, net_mid = self._residuals(net, hints(windows), z, texts, level, scale)
             down = net_down if down is None else [a + b for a, b in zip(down, net_down, strict=True)]
             mid = net_mid if mid is None else mid + net_mid
         return down, mid
 
     def _residuals(
-        self, net: Any, embedding: Tensor, z: Tensor, text: Tensor, level: Level, scale: float
+        self, net: Any, embedding: Tensor, z: Tensor, texts: Sequence[Text], level: Level, scale: float
     ) -> tuple[list[Tensor], Tensor]:
         guess = self.sampling.guess_mode or net.config.global_pool_conditions
-        prompted_only = guess and len(self.prompts) > 1
+        prompted_only = guess and len(texts) > 1
         if prompted_only:
-            z, text = z.chunk(2)[1], text.chunk(2)[1]
+            z, texts = z.chunk(2)[1], texts[1:]
         down, mid = net(
             z,
             level.t,
-            encoder_hidden_states=text,
-            controlnet_cond=torch.cat([embedding] * (len(z) // len(embedding))),
+            controlnet_cond=torch.cat([embedding] * len(texts)),
             conditioning_scale=scale,
             guess_mode=guess,
             return_dict=False,
+            **Text.joined(texts).options(),
         )
         if prompted_only:  # the unprompted half is left uncontrolled
             down, mid = [torch.cat([torch.zeros_like(d), d]) for d in down], torch.cat([torch.zeros_like(mid), mid])

@@ -15,8 +15,9 @@ from torch import Tensor
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.families import flow, fun_controlnet
+from synccontrol.families.base import Encoded
+from synccontrol.families.checkpoints import Source
 from synccontrol.families.flow import AbstractFlow, Control
-from synccontrol.families.fun_controlnet import Source
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
@@ -111,8 +112,8 @@ class Family(AbstractFlow):
         found: Tensor = states
         return found
 
-    def blank_prompt(self) -> Tensor:
-        return torch.zeros(LONGEST, self.pipe.transformer.config.cap_feat_dim)
+    def blank_prompt(self) -> Encoded:
+        return (torch.zeros(1, LONGEST, self.pipe.transformer.config.cap_feat_dim),)
 
     def _latents(self, pictures: Tensor) -> Tensor:
         vae = self.pipe.vae

@@ -24,7 +24,8 @@ from synccontrol.sampling.sync import Networks, Sync
 
 LEVEL = Level(index=0, signal=0.7, noise=0.7, t=500.0)  # any
 CANVAS_COPIES = 4  # the windows before and after sync, their predictions, and a batch's inputs
-BYTES_PER_PIXEL = 3 + 3 * 4  # the picture in 8 bit, and a control map in floats
+PICTURE_BYTES = 3  # a pixel, in 8 bit
+MAP_BYTES = 3 + 3 * 4  # a pixel of a control map, in 8 bit and in floats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Footprint:
 
     weights: int  # of the model and the objective
     embeddings: int  # of prompts and control maps, as long as the picture is drawn
-    canvas: int  # the windows and their predictions, and the picture
+    canvas: int  # the windows and their predictions, the picture and its control maps
     sampling: int  # predicting one batch of windows
     sync: int  # comparing one window with the anchor, and the way back through the networks
     decoding: int  # one tile of the canvas, or one view of a sphere
@@ -79,14 +80,20 @@ def rehearse(
     networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
     return Footprint(
-        weights=sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+        weights=_held(networks),
         embeddings=text + min(kept * len(layout), EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
-        + BYTES_PER_PIXEL * layout.height * layout.width * family.geometry.cell**2,
+        + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
         sampling=predicting.peak - predicting.live,
         sync=syncing,
         decoding=decoding.peak,
     )
+
+
+def _held(networks: Sequence[nn.Module]) -> int:
+    """Returns the bytes of the weights of networks; what several share is there once."""
+    weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
+    return sum({id(tensor): tensor.nbytes for tensor in weights}.values())
 
 
 def _rehearse_sync(

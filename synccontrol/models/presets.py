@@ -47,7 +47,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             controlnets={},
             geometry=Geometry(window=(32, 32), cell=8, channels=8),
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
-            "(a download of about 5 GB; a GPU with 8 GB or more)",
+            "(a download of about 5 GB; a GPU with 12 GB)",
             licence="MIT",
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0, control_scale=1.5),
@@ -85,6 +85,22 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
             defaults=_PUBLISHED,
+        ),
+        "sdxl": Preset(
+            base="stabilityai/stable-diffusion-xl-base-1.0",
+            controlnets={
+                **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
+                "pose": "xinsir/controlnet-openpose-sdxl-1.0",
+            },
+            geometry=Geometry(window=(128, 128), cell=8, channels=4),
+            about="Stable Diffusion XL base, photographic",
+            licence="CreativeML OpenRAIL++-M",
+            # Not measured: windows that overlap by half, and sync that needs no way back through the networks.
+            defaults=Defaults(
+                sampling=SamplingConfig(scheduler="ddim"),
+                windows=WindowConfig(stride=64, weights="ramp"),
+                sync=SyncConfig(gradient="x0", step_size="rms"),
+            ),
         ),
     }
 )

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,12 +17,15 @@ from synccontrol.errors import NonFiniteError
 from synccontrol.files import images
 from tests.conftest import CELL
 
+steady = settings(deadline=None, derandomize=True, max_examples=60)  # a busy machine is no failure
+
 
 @st.composite
 def spans(draw: st.DrawFn) -> Spans:
     return Spans(length=draw(st.integers(1, 90)), tile=draw(st.integers(1, 40)), closed=draw(st.booleans()))
 
 
+@steady
 @given(spans())
 def test_spans_cover_every_cell_and_meet_in_pairs(side: Spans) -> None:
     seen = np.zeros(side.length, dtype=int)
@@ -37,6 +40,7 @@ def test_spans_cover_every_cell_and_meet_in_pairs(side: Spans) -> None:
         assert side.bounds[0][0] + side.length == side.bounds[-1][1] - side.overlap
 
 
+@steady
 @given(spans())
 def test_no_span_is_longer_than_a_tile(side: Spans) -> None:
     tiny_ring = side.closed and side.length < side.overlap * 2  # goes round once more, and still fits
@@ -44,6 +48,7 @@ def test_no_span_is_longer_than_a_tile(side: Spans) -> None:
     assert side.closed or side.length > side.tile or side.bounds == ((0, side.length),)
 
 
+@steady
 @given(spans(), st.integers(1, 3))
 def test_weights_of_neighbours_sum_to_one(side: Spans, cell: int) -> None:
     """Parts that are all ones blend to ones, and each pixel is the sum of what its spans give it."""
@@ -61,6 +66,7 @@ def test_weights_of_neighbours_sum_to_one(side: Spans, cell: int) -> None:
     torch.testing.assert_close(shares.sum(0), torch.ones(size))
 
 
+@steady
 @given(spans(), st.integers(1, 40), st.integers(1, 3), st.data())
 def test_a_decoder_without_neighbours_draws_the_same_in_strips(
     columns: Spans, rows: int, cell: int, data: st.DataObject

@@ -25,7 +25,7 @@ def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "controls", "error", "message"),
     [
-        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21\\)"),
+        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sdxl\\)"),
         ("tiny", ["smell"], ModelError, "it has canny, depth, pose"),
         ("nobody/nothing", [], ModelError, "without network use --model tiny"),
         (".", [], ModelError, "no model_index.json"),

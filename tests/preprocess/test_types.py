@@ -208,6 +208,7 @@ def test_a_place_that_is_no_folder(control: str) -> None:
 def test_photographic_models_have_controlnets_of_every_type() -> None:
     assert set(presets.PRESETS["sd15"].controlnets) == set(preprocess.names())
     assert set(presets.PRESETS["sd21"].controlnets) == set(preprocess.names()) - {"mlsd", "tile"}
+    assert set(presets.PRESETS["sdxl"].controlnets) == {"depth", "canny", "pose", "scribble", "tile"}
 
 
 def test_a_missing_controlnet_is_said_before_weights_are_looked_for(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
@@ -131,3 +134,41 @@ def test_a_sync_weight_means_the_same_under_every_scheduler(
     assert (expected - unsynced).abs().max() > 0.05 * expected.std()
     ours = synced(make_pipe(0), scheduler, noise, spacing, steps, weight)
     assert (ours - expected).abs().max() < 100 * TOLERANCE * expected.std()
+
+
+def brightness(images: Tensor, anchor: Tensor) -> Tensor:
+    """Returns how bright pictures are, one per window: sync darkens them."""
+    return images.mean((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def darkened() -> Callable[[str], float]:
+    """Returns by how much nudges in every step darken a picture of the bundled model under a scheduler."""
+    montage = Montage.from_pretrained("tiny")
+    anchor = Image.new("RGB", (256, 256))
+
+    @cache
+    def draw(scheduler: str) -> float:
+        means = []
+        for weight in (0.0, 4.0):
+            sync = SyncConfig(
+                objective=brightness, anchor=anchor, weight=weight, steps=8, decay=1.0, gradient="x0", step_size="rms"
+            )
+            result = montage(
+                "the sea by day",
+                height=256,
+                width=320,
+                sampling=SamplingConfig(steps=8, guidance_scale=1.0, scheduler=scheduler),
+                windows=WindowConfig(stride=8, weights="ramp"),
+                sync=sync,
+            )
+            means.append(np.asarray(result.image).mean())
+        return float(means[0] - means[1])
+
+    return draw
+
+
+@pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m", "unipc"])
+def test_nudges_reach_the_picture_under_every_scheduler(darkened: Callable[[str], float], scheduler: str) -> None:
+    assert darkened("ddim") > 2  # of 255
+    assert darkened(scheduler) == pytest.approx(darkened("ddim"), rel=0.2)
