@@ -213,8 +213,8 @@ def blank_parts(base: str, dtype: torch.dtype, options: Mapping[str, Any]) -> di
 
 def _blank_part(base: str, name: str, library: str, kind_name: str, options: Mapping[str, Any]) -> Any:
     kind = getattr(import_module(library), kind_name)
+    if not issubclass(kind, nn.Module):
+        return None  # a tokenizer; a scheduler, which looks at numbers that fake tensors have not
     if library == "diffusers":
         return kind.from_config(kind.load_config(base, subfolder=name, **options))
-    if issubclass(kind, nn.Module):
-        return kind(AutoConfig.from_pretrained(base, subfolder=name, **options))
-    return None  # a tokenizer
+    return kind(AutoConfig.from_pretrained(base, subfolder=name, **options))
