@@ -83,6 +83,7 @@ class Drawing:
             picture.sampling.steps,
             device=device,
             generator=self._generator,
+            mu=family.shift(),
         )
         if solver.note:
             self._note(solver.note)

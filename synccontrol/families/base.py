@@ -109,6 +109,10 @@ class AbstractFamily(abc.ABC):
             note: called with a line for what the user should know, e.g. that a prompt is cut.
         """
 
+    def shift(self) -> float | None:
+        """Returns mu, the shift of a noise schedule that depends on a window's tokens; None: it does not."""
+        return None
+
     @abc.abstractmethod
     def blank_prompt(self) -> Encoded:
         """Returns an encoded prompt that says nothing, as a `View` takes it."""

@@ -56,6 +56,8 @@ def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", 
 def is_union(source: Source, **options: Any) -> bool:
     """Returns whether a ControlNet follows control maps of many types; options of `load_config`."""
     name, subfolder = source if isinstance(source, tuple) else (source, None)
+    if (subfolder or name).endswith(".safetensors"):
+        return False
     config = ControlNetModel.load_config(name, subfolder=subfolder, **options)
     # A configuration file may be older than diffusers' class: then the name is all that says it.
     return "num_control_type" in config or "union" in f"{config['_class_name']} {subfolder or Path(name).name}".lower()
@@ -116,7 +118,7 @@ def blank_parts(
     index = diffusers.DiffusionPipeline.load_config(base, **options)
     (library, name), (_, scheduler) = index["vae"], index["scheduler"]
     autoencoder = (AutoencoderKL, vae, None) if vae else (getattr(import_module(library), name), base, "vae")
-    with _default_dtype(dtype):  # modules of fake tensors cannot be converted afterwards
+    with default_dtype(dtype):
         parts = {
             part: kind(CLIPTextConfig.from_pretrained(base, subfolder=part, **options))
             for part, kind in encoders.items()
@@ -126,13 +128,14 @@ def blank_parts(
             parts["controlnet"] = _nets(controlnets, read, options)
         parts["vae"] = read(*autoencoder)
     if dtype == torch.float16 and upcast and parts["vae"].config.force_upcast:
-        with _default_dtype(torch.float32):
+        with default_dtype(torch.float32):
             parts["vae"] = read(*autoencoder)
     return parts | {"scheduler": read(getattr(diffusers, scheduler), base, "scheduler")}
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Returns the context in which modules are made in a dtype: with fake tensors they cannot be converted later."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -92,7 +92,7 @@ def rehearse(
     networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
     return Footprint(
-        weights=sum(tensor.nbytes for network in networks for tensor in network.state_dict().values()),
+        weights=_held(networks),
         embeddings=text + min(kept * len(layout), EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
         + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
@@ -100,6 +100,12 @@ def rehearse(
         sync=syncing,
         decoding=decoding.peak,
     )
+
+
+def _held(networks: Sequence[nn.Module]) -> int:
+    """Returns the bytes of the weights of networks; what several share is there once."""
+    weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
+    return sum({id(tensor): tensor.nbytes for tensor in weights}.values())
 
 
 def _rehearse_sync(

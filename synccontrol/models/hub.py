@@ -16,7 +16,7 @@ from synccontrol.families import checkpoints
 from synccontrol.models import presets
 
 Loaded = TypeVar("Loaded")
-Source: TypeAlias = str | tuple[str, str]  # a folder or hub id, or a folder and a folder inside it
+Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
 
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
 OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
@@ -87,7 +87,8 @@ def controlnet_sources(
     Args:
         model: a preset, folder or hub id.
         controls: control types.
-        named: folders or hub ids the user named, one per control, or one union for all; or none.
+        named: folders, files or hub ids the user named, one per control, or one union for all; or none. A file on the
+            hub is owner/name/file.safetensors.
         offline: never ask the network whether a ControlNet is a union.
 
     Raises:
@@ -95,28 +96,37 @@ def controlnet_sources(
         ModelError: the model is not known to have a ControlNet of that type.
     """
     if named:
-        one_for_all = len(named) == 1 < len(controls) and _is_union(named[0], offline)
+        one_for_all = len(named) == 1 < len(controls) and _is_union(_source(named[0]), offline)
         if len(named) != len(controls) and not one_for_all:
             raise ConfigError(f"{len(named)} ControlNets are named for {len(controls)} controls; name one for each")
-        return list(named)
+        return [_source(name) for name in named]
     return [_controlnet_source(model, control) for control in controls]
 
 
-def _is_union(source: str, offline: bool) -> bool:
-    return fetch(lambda local: checkpoints.is_union(source, local_files_only=local), [source], offline)
+def _is_union(source: Source, offline: bool) -> bool:
+    place = source if isinstance(source, str) else source[0]
+    return fetch(lambda local: checkpoints.is_union(source, local_files_only=local), [place], offline)
 
 
 def _controlnet_source(model: str, control: str) -> Source:
     base = Path(base_of(model))
     known = dict(presets.PRESETS[model].controlnets) if model in presets.PRESETS else {}
     if control in known:
-        return known[control]
+        return _source(known[control])
     folder = CONTROLNET_FOLDER.format(control=control)
     if (base / folder).is_dir():
         return str(base), folder
     found = sorted([*known, *(path.name.removeprefix("controlnet-") for path in base.glob("controlnet-*"))])
     has = f"it has {', '.join(found)}" if found else "it has none of its own"
     raise ModelError(f"model {model!r} has no ControlNet for {control!r}: {has}; name one with --controlnet")
+
+
+def _source(name: str) -> Source:
+    """Returns the source of a name: of a file on the hub, its repository and its path there."""
+    owner, *rest = name.split("/")
+    if Path(name).exists() or not name.endswith(".safetensors") or len(rest) < 2:
+        return name
+    return f"{owner}/{rest[0]}", "/".join(rest[1:])
 
 
 def load(
