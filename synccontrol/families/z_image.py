@@ -16,7 +16,7 @@ from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.families import flow, fun_controlnet
 from synccontrol.families.base import Encoded
-from synccontrol.families.checkpoints import Source
+from synccontrol.families.checkpoints import READING, Source
 from synccontrol.families.flow import AbstractFlow, Control
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
@@ -41,7 +41,7 @@ def load(base: str, controlnets: Sequence[Source], **options: Any) -> Any:
     """
     if not controlnets:
         return ZImagePipeline.from_pretrained(base, **options)
-    own = {key: options[key] for key in ("dtype", "local_files_only") if key in options}
+    own = {key: options[key] for key in READING if key in options}
     net = fun_controlnet.load(base, flow.only(controlnets, "Z-Image"), **own)
     return ZImageControlNetPipeline.from_pretrained(base, controlnet=net, **options)
 
