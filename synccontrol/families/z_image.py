@@ -23,6 +23,7 @@ from synccontrol.sampling.levels import Level
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
 NATIVE = 1024  # px, where the autoencoder does not say
+FLAG, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"  # of diffusers' networks
 LONGEST = 512  # tokens of a prompt, with what the chat template puts around it
 
 
@@ -91,14 +92,18 @@ class Family(AbstractFlow):
     @contextmanager
     def _prepared(self) -> Iterator[None]:
         # The ControlNet asks for a flag that it never sets, whenever gradients are on (huggingface/diffusers#13267).
-        missing = self._net is not None and "gradient_checkpointing" not in vars(self._net)
+        net = self._net
+        missing = net is not None and FLAG not in vars(net)
         if missing:
-            self._net.gradient_checkpointing = False
+            setattr(net, FLAG, False)
+            if self.pipe.transformer.is_gradient_checkpointing:
+                net.enable_gradient_checkpointing()
         try:
             yield
         finally:
             if missing:
-                del self._net.gradient_checkpointing
+                for name in (FLAG, FUNCTION):
+                    vars(net).pop(name, None)
 
     def _encode(self, prompt: str, note: Note) -> Tensor:
         tokenizer = self.pipe.tokenizer
