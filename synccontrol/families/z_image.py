@@ -23,7 +23,7 @@ from synccontrol.sampling.levels import Level
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
 NATIVE = 1024  # px, where the autoencoder does not say
-FLAG, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"  # of diffusers' networks
+FLAG = "gradient_checkpointing"  # of diffusers' networks
 LONGEST = 512  # tokens of a prompt, with what the chat template puts around it
 
 
@@ -93,17 +93,18 @@ class Family(AbstractFlow):
     def _prepared(self) -> Iterator[None]:
         # The ControlNet asks for a flag that it never sets, whenever gradients are on (huggingface/diffusers#13267).
         net = self._net
-        missing = net is not None and FLAG not in vars(net)
-        if missing:
-            setattr(net, FLAG, False)
-            if self.pipe.transformer.is_gradient_checkpointing:
-                net.enable_gradient_checkpointing()
+        if net is None or FLAG in vars(net):
+            yield
+            return
+        function = net._gradient_checkpointing_func
+        setattr(net, FLAG, False)
+        if self.pipe.transformer.is_gradient_checkpointing:
+            net.enable_gradient_checkpointing()
         try:
             yield
         finally:
-            if missing:
-                for name in (FLAG, FUNCTION):
-                    vars(net).pop(name, None)
+            delattr(net, FLAG)
+            net._gradient_checkpointing_func = function
 
     def _encode(self, prompt: str, note: Note) -> Tensor:
         tokenizer = self.pipe.tokenizer
