@@ -170,7 +170,7 @@ def draw(case: Case, folder: Path) -> dict[str, int]:
         sync=case.sync,
     )
     peak = int(PEAK.findall(Path("/proc/self/status").read_text(encoding="ascii"))[0]) * 1024
-    return {**{part: getattr(found, part) for part in PARTS}, "held": held, "measured": peak}
+    return {**{part: getattr(found, part) for part in PARTS}, "grown": found.grown, "held": held, "measured": peak}
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def measured(name: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, stdout=subprocess.PIPE, text=True)
     stop = resource.getrusage(resource.RUSAGE_CHILDREN)
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    row["error"] = (row["held"] + row["peak"]) / row["measured"] - 1
+    row["error"] = (row["held"] + row["grown"]) / row["measured"] - 1
     row["seconds"] = stop.ru_utime + stop.ru_stime - start.ru_utime - start.ru_stime
     return {"case": name, **row}
 
@@ -215,7 +215,7 @@ def main() -> None:
     for name in options.cases:
         row = measured(name)
         drawn.append(row)
-        sizes = _gigabytes(row, ("peak", "held", "measured"))
+        sizes = _gigabytes(row, ("grown", "held", "measured"))
         print(f"| {name} | {sizes} | {row['error']:+.1%} | {row['seconds']:.0f} |", flush=True)
     if options.output is not None:
         machine = {"processor": platform.machine(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}

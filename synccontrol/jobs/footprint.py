@@ -42,7 +42,19 @@ class Footprint:
     @property
     def peak(self) -> int:
         """Returns what is needed at once."""
-        return self.weights + self.embeddings + self.canvas + max(self.sampling, self.sync, self.decoding)
+        return self._lasting + max(self.sampling, self.sync, self.decoding)
+
+    @property
+    def grown(self) -> int:
+        """Returns by how much a process grows that computes on the CPU.
+
+        What sampling gives back, in many small pieces, the C library keeps, while sync and decoding take large ones.
+        """
+        return self._lasting + self.sampling + max(self.sync, self.decoding)
+
+    @property
+    def _lasting(self) -> int:
+        return self.weights + self.embeddings + self.canvas
 
 
 def rehearse(

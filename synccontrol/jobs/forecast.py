@@ -77,12 +77,17 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, s
             recipe.sync if synced else None,
             objective,
         )
-    parts = {"sampling": found.sampling, "sync": found.sync, "decoding": found.decoding}
-    working = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items() if size)
-    program = f"; this program itself holds {footprint.resident() / GB:.2f}" if device_of(request) == "cpu" else ""
+    lasting = (
+        f"weights {found.weights / GB:.2f}, embeddings {found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}"
+    )
+    sampling, others = f"sampling {found.sampling / GB:.2f}", f"decoding {found.decoding / GB:.2f}"
+    if found.sync:
+        others = f"sync {found.sync / GB:.2f}, {others}"
+    if device_of(request) != "cpu":
+        return f"  memory   about {found.peak / GB:.2f} GB: {lasting}, and the largest of {sampling}, {others}"
     return (
-        f"  memory   about {found.peak / GB:.2f} GB: weights {found.weights / GB:.2f}, embeddings "
-        f"{found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}, and the largest of {working}{program}"
+        f"  memory   about {found.grown / GB:.2f} GB: {lasting}, {sampling}, and the largest of {others}; "
+        f"this program itself holds {footprint.resident() / GB:.2f}"
     )
 
 
