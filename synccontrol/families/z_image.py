@@ -16,13 +16,14 @@ from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import flow, fun_controlnet
 from synccontrol.families.base import Encoded
-from synccontrol.families.checkpoints import Source
+from synccontrol.families.checkpoints import READING, Source
 from synccontrol.families.flow import AbstractFlow, Control
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
 NATIVE = 1024  # px, where the autoencoder does not say
+FLAG = "gradient_checkpointing"  # of diffusers' networks
 LONGEST = 512  # tokens of a prompt, with what the chat template puts around it
 
 
@@ -41,7 +42,7 @@ def load(base: str, controlnets: Sequence[Source], **options: Any) -> Any:
     """
     if not controlnets:
         return ZImagePipeline.from_pretrained(base, **options)
-    own = {key: options[key] for key in ("dtype", "local_files_only") if key in options}
+    own = {key: options[key] for key in READING if key in options}
     net = fun_controlnet.load(base, flow.only(controlnets, "Z-Image"), **own)
     return ZImageControlNetPipeline.from_pretrained(base, controlnet=net, **options)
 
@@ -95,14 +96,19 @@ class Family(AbstractFlow):
     @contextmanager
     def _prepared(self) -> Iterator[None]:
         # The ControlNet asks for a flag that it never sets, whenever gradients are on (huggingface/diffusers#13267).
-        missing = self._net is not None and "gradient_checkpointing" not in vars(self._net)
-        if missing:
-            self._net.gradient_checkpointing = False
+        net = self._net
+        if net is None or FLAG in vars(net):
+            yield
+            return
+        function = net._gradient_checkpointing_func
+        setattr(net, FLAG, False)
+        if self.pipe.transformer.is_gradient_checkpointing:
+            net.enable_gradient_checkpointing()
         try:
             yield
         finally:
-            if missing:
-                del self._net.gradient_checkpointing
+            delattr(net, FLAG)
+            net._gradient_checkpointing_func = function
 
     def _encode(self, prompt: str, note: Note) -> Tensor:
         tokenizer = self.pipe.tokenizer

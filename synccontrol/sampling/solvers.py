@@ -124,6 +124,8 @@ class Solver:
         except (ValueError, IndexError, AssertionError) as error:
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps: {error}") from error
         signals, noises = self._facts.levels(self._scheduler)
+        if not noises.isfinite().all():
+            raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps for this model; use more")
         t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
         rows = zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True)
         self.levels = tuple(
@@ -204,7 +206,8 @@ def _set_timesteps(scheduler: Any, steps: int, device: torch.device, mu: float |
     shift = {} if mu is None else {"mu": mu}
     if isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
         # Explicit: left to itself it shifts its levels twice (huggingface/diffusers#13243).
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), device=device, **shift)
+        with np.errstate(invalid="ignore"):  # a schedule with a last level of its own makes no single step
+            scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), device=device, **shift)
     else:
         scheduler.set_timesteps(steps, device=device, **shift)
     if _is_flow(scheduler):

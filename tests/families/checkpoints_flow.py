@@ -9,13 +9,23 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
+    QwenImageControlNetModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     ZImageControlNetModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 WINDOW = 8  # cells of one window
 CELL = 8  # pixels of one cell
@@ -130,4 +140,77 @@ def _qwen3(words: int) -> Qwen3Config:
         num_key_value_heads=1,
         head_dim=FEATURES // 2,
         max_position_embeddings=1024,
+    )
+
+
+def tiny_qwen_image_vae() -> AutoencoderKLQwenImage:
+    """Returns an autoencoder that is sure of what it encodes: samples of its latents are their mode."""
+    vae = AutoencoderKLQwenImage(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    vae.quant_conv.weight.data[CHANNELS:] = 0.0
+    vae.quant_conv.bias.data[CHANNELS:] = -100.0  # log of the variance
+    return vae
+
+
+def tiny_qwen_image_controlnet(transformer: QwenImageTransformer2DModel) -> QwenImageControlNetModel:
+    """Returns a ControlNet of two layers, its zero projections made non-zero."""
+    net = QwenImageControlNetModel.from_transformer(
+        transformer, num_layers=2, attention_head_dim=sum(AXES), num_attention_heads=HEADS
+    )
+    for name, weight in net.named_parameters():
+        if name.startswith(("controlnet_blocks", "controlnet_x_embedder")):
+            weight.data.normal_(0.0, CONTROL_GAIN)
+    return net
+
+
+def write_qwen_image(folder: Path) -> None:
+    """Writes a Qwen-Image with a ControlNet for depth inside it."""
+    with seeded(0):
+        tokenizer = tiny_tokenizer()
+        transformer = QwenImageTransformer2DModel(
+            in_channels=4 * CHANNELS,
+            out_channels=CHANNELS,
+            num_layers=3,
+            attention_head_dim=sum(AXES),
+            num_attention_heads=HEADS,
+            joint_attention_dim=FEATURES,
+            axes_dims_rope=AXES,
+        )
+        QwenImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                use_dynamic_shifting=True,
+                base_image_seq_len=8,
+                max_image_seq_len=64,
+                base_shift=0.5,
+                max_shift=0.9,
+                shift_terminal=0.02,
+            ),
+            vae=tiny_qwen_image_vae(),
+            text_encoder=Qwen2_5_VLForConditionalGeneration(_qwen25_vl(len(tokenizer))),
+            tokenizer=tokenizer,
+            transformer=transformer,
+        ).save_pretrained(folder)
+        tiny_qwen_image_controlnet(transformer).save_pretrained(folder / "controlnet-depth")
+
+
+def _qwen25_vl(words: int) -> Qwen2_5_VLConfig:
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": words,
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "hidden_size": FEATURES,
+            "intermediate_size": 2 * FEATURES,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]},
+            "max_position_embeddings": 2048,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": FEATURES,
+            "intermediate_size": FEATURES,
+            "num_heads": 2,
+            "out_hidden_size": FEATURES,
+        },
     )

@@ -15,3 +15,11 @@ def z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("z_image")
     checkpoints_flow.write_z_image(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with a tiny random Qwen-Image and its ControlNet."""
+    folder = tmp_path_factory.mktemp("qwen_image")
+    checkpoints_flow.write_qwen_image(folder)
+    return folder

@@ -78,6 +78,29 @@ def test_a_session_leaves_the_model_as_it_was(z_image: Path, control_map: Image.
     assert torch.equal(draw(montage, control_map, "full").latents, expected)
 
 
+@pytest.mark.parametrize("control", [None, *CONTROLNETS])
+def test_gradients_may_be_checkpointed(z_image: Path, make_map: MapMaker, control: str | None) -> None:
+    """What the transformer is told, which holds for its ControlNet too, changes the memory of sync and nothing else."""
+    pipe, control_map = load(z_image, control), make_map(WIDTH, HEIGHT) if control else None
+    before = set(vars(pipe.controlnet)) if control else set()
+    montage = Montage.from_pipe(pipe)
+    expected = draw(montage, control_map, "full").latents
+    pipe.transformer.enable_gradient_checkpointing()
+    assert torch.allclose(draw(montage, control_map, "full").latents, expected, atol=1e-5)
+    assert set(vars(pipe.controlnet) if control else ()) == before
+    assert rehearse(z_image, control, checkpointed=True).sync < 0.8 * rehearse(z_image, control).sync
+
+
+def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> footprint.Footprint:
+    """Returns the memory of a picture, two windows in a call."""
+    with footprint.fake():
+        pipe = hub.blank(str(folder), [control] if control else [], [], torch.float64, offline=True)
+        if checkpointed:
+            pipe.transformer.enable_gradient_checkpointing()
+        sync = SyncConfig(gradient="full")
+        return footprint.rehearse(families.wrap(pipe), LAYOUT, SamplingConfig(), WindowConfig(batch=2), sync, None)
+
+
 def test_a_picture_inside_a_picture(z_image: Path, control_map: Image.Image) -> None:
     montage = Montage.from_pipe(load(z_image))
     expected = [draw(montage, control_map, "full", seed).latents for seed in (0, 1)]
@@ -128,17 +151,13 @@ def test_model_offloading_moves_each_network_at_most_twice_a_step(
 
 @pytest.mark.parametrize("control", [None, *CONTROLNETS])
 def test_the_rehearsed_memory_is_that_of_the_real_networks(z_image: Path, control: str | None) -> None:
-    controls = [control] if control else []
-    with footprint.fake():
-        pipe = hub.blank(str(z_image), controls, [], torch.float64, offline=True)
-        sync = SyncConfig(gradient="full")
-        found = footprint.rehearse(families.wrap(pipe), LAYOUT, SamplingConfig(), WindowConfig(batch=2), sync, None)
+    found = rehearse(z_image, control)
     family = families.wrap(load(z_image, control, torch.float64))
     held = {id(part): part.nbytes for part in _tensors(family.pipe)}
     assert found.weights == sum(held.values())  # what the ControlNet shares with the transformer is there once
     blank = family.blank_prompt()
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(2)]
-    crops = [lambda some: torch.zeros(len(some), 3, HEIGHT, HEIGHT)] * len(controls)
+    crops = [lambda some: torch.zeros(len(some), 3, HEIGHT, HEIGHT)] * (control is not None)
     with family.session(), torch.no_grad():
         predict = family.condition(views, crops, SamplingConfig(), 50, str)
         z = torch.zeros(2, CHANNELS, WINDOW, WINDOW, dtype=torch.float64)

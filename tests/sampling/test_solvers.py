@@ -158,6 +158,13 @@ def test_a_dynamic_shift_comes_from_its_mu() -> None:
         Solver(scheduler, MODEL, 4, **options)
 
 
+def test_a_schedule_with_a_last_level_of_its_own_makes_no_single_step() -> None:
+    terminal = diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.02)
+    with pytest.raises(ConfigError, match="cannot make 1 steps for this model; use more"):
+        solver(terminal, steps=1)
+    assert solver(terminal, steps=2).levels[-1].noise == pytest.approx(0.02)
+
+
 def test_what_does_not_solve_flow_matching_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"ddim does not solve flow-matching models.*euler, dpmpp_2m, unipc"):
         solver(FLOW, "ddim")
