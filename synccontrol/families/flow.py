@@ -77,13 +77,15 @@ class AbstractFlow(AbstractFamily):
     Args:
         pipe: the diffusers pipeline.
         geometry: its native sizes.
+        controls: the control type of its map, which the ControlNet need not be told.
         guide: how its predictions are guided.
 
     Raises:
         ModelError: its windows cannot be cut into patches.
+        ConfigError: there are several controls, or one without a ControlNet.
     """
 
-    def __init__(self, pipe: Any, geometry: Geometry, guide: Guide = guided) -> None:
+    def __init__(self, pipe: Any, geometry: Geometry, controls: Sequence[str] = (), guide: Guide = guided) -> None:
         if any(side < PATCH or side % PATCH for side in geometry.window):
             h, w = geometry.window
             raise ModelError(
@@ -95,6 +97,8 @@ class AbstractFlow(AbstractFamily):
         self._guide = guide
         self._net: Any = getattr(pipe, "controlnet", None)
         self.controls = int(self._net is not None)
+        if controls and len(controls) != self.controls:
+            raise ConfigError(f"{len(controls)} controls are named for {self.controls} ControlNets; name one for each")
 
     @property
     def device(self) -> torch.device:

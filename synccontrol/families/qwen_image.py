@@ -101,13 +101,15 @@ class Family(AbstractFlow):
 
     Args:
         pipe: a `QwenImagePipeline` or `QwenImageControlNetPipeline`.
+        controls: the control type of its map, which the ControlNet need not be told.
 
     Raises:
+        ConfigError: there are several controls, or one without a ControlNet.
         ModelError: its transformer takes the guidance as an input, or its ControlNet is several or one for repainting.
     """
 
-    def __init__(self, pipe: Any) -> None:
-        super().__init__(pipe, _geometry(pipe.vae.config, pipe.default_sample_size), rescaled)
+    def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
+        super().__init__(pipe, _geometry(pipe.vae.config, pipe.default_sample_size), controls, rescaled)
         if pipe.transformer.config.guidance_embeds:
             raise ModelError("the transformer takes the guidance as an input, which is not supported; choose another")
         plain = isinstance(self._net, QwenImageControlNetModel) and not self._net.config.extra_condition_channels

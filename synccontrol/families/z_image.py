@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, ZImageControlNetPipeline, ZImagePipeline
 from torch import Tensor
 
 from synccontrol.config import Geometry
-from synccontrol.errors import ConfigError, ModelError
+from synccontrol.errors import ModelError
 from synccontrol.families import flow, fun_controlnet
 from synccontrol.families.base import Encoded
 from synccontrol.families.checkpoints import READING, Source
@@ -83,9 +83,7 @@ class Family(AbstractFlow):
     """
 
     def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
-        super().__init__(pipe, _geometry(pipe.vae.config))
-        if controls and len(controls) != self.controls:
-            raise ConfigError(f"{len(controls)} controls are named for {self.controls} ControlNets; name one for each")
+        super().__init__(pipe, _geometry(pipe.vae.config), controls)
         channels = pipe.transformer.in_channels
         if channels != self.geometry.channels:
             raise ModelError(
