@@ -121,6 +121,16 @@ class SamplingConfig:
             )
         require_choice("scheduler", self.scheduler, SCHEDULERS)
 
+    def check_controls(self, controls: int) -> None:
+        """Raises `ConfigError` unless every strength is one for all of so many controls, or one for each."""
+        for name in ("control_scale", "control_start", "control_end"):
+            value = getattr(self, name)
+            require(
+                not isinstance(value, tuple) or len(value) == controls,
+                f"{name.replace('_', ' ')} has {len(value) if isinstance(value, tuple) else 1} values for {controls} "
+                "controls; give one for all, or one for each",
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WindowConfig:
@@ -206,6 +216,16 @@ class SyncConfig:
     def active(self) -> bool:
         """Returns whether sync does anything at all."""
         return self.weight > 0 and self.steps > 0
+
+    def check_side(self, side: int) -> None:
+        """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
+        least = LEAST_SIDE[self.objective] if isinstance(self.objective, str) else 1
+        require(
+            not self.active or side // self.shrink >= least,
+            f"sync shrink {self.shrink} leaves {side // self.shrink} px of a window of {side} px, and objective "
+            f"{self.objective} needs {least}; use at most {max(side // least, 1)}"
+            + (", or another objective" if side < least else ""),
+        )
 
     def due(self, index: int) -> bool:
         """Returns whether sync acts at denoising step `index` (from 0)."""

@@ -106,6 +106,7 @@ class Drawing:
         if not config.active or (isinstance(anchor, int) and len(self._layout) == 1):
             return None
         solver.require_moves()
+        config.check_side(min(family.geometry.window_px))
         if anchor is None:
             assert isinstance(config.anchor, Image.Image)
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)
@@ -177,6 +178,8 @@ class Drawing:
         shape = (1, self._family.geometry.channels, *self._layout.shape)
         if latents is None:
             return torch.randn(shape, generator=self._generator)
+        if not isinstance(latents, Tensor):
+            raise ConfigError(f"latents are {type(latents).__name__}; this canvas needs a tensor of shape {shape}")
         if latents.shape != shape:
             raise ConfigError(f"latents have shape {tuple(latents.shape)}; this canvas needs {shape}")
         return latents

@@ -201,10 +201,7 @@ class Montage:
         nets = self.denoiser.controls
         if maps and len(maps) != nets:
             raise InputError(f"{len(maps)} control maps were given for {nets} ControlNets; give one for each, or none")
-        for name in ("control_scale", "control_start", "control_end"):
-            value = getattr(sampling, name)
-            if isinstance(value, tuple) and len(value) != nets:
-                raise ConfigError(f"{name} has {len(value)} values for {nets} ControlNets; give one, or one for each")
+        sampling.check_controls(nets)
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:
         key = config.objective

@@ -180,7 +180,7 @@ BAD = {
     "two strengths for one ControlNet": (
         {"height": 64, "width": 96, "sampling": SamplingConfig(control_scale=(1.0, 1.0))},
         ConfigError,
-        "2 values for 1 ControlNets",
+        "2 values for 1 controls",
     ),
     "too many steps": (
         {"height": 64, "width": 96, "sampling": SamplingConfig(steps=2000)},
@@ -248,6 +248,11 @@ def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montag
         ({"control_map": "guide.png"}, r"PIL\.Image\.open"),
         ({"control_map": [1, 2]}, "picture"),
         ({"sampling": {"steps": 5}, "width": 64, "height": 64}, "SamplingConfig"),
+        ({"latents": np.zeros((1, 4, 8, 8)), "width": 64, "height": 64}, "latents are ndarray"),
+        (
+            {"sync": SyncConfig(objective="stlpips", shrink=64), "width": 96, "height": 64},
+            "sync shrink 64 leaves 1 px .* use at most 2",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(montage: Montage, arguments: dict[str, Any], message: str) -> None:
@@ -318,3 +323,12 @@ def test_notes_say_what_the_model_does_not_hear(montage: Montage, caplog: pytest
     unguided = montage("x", negative_prompt="fog", sampling=SamplingConfig(steps=1, guidance_scale=1.0), **settings)
     assert any("negative prompt does nothing" in note for note in unguided.notes)
     assert montage("x", negative_prompt="fog", sampling=STEPS, **settings).notes == ()
+
+
+def test_strengths_for_controls_that_have_no_map_do_nothing(make_pipe: Callable[..., Any]) -> None:
+    settings = {"height": 64, "width": 96, "windows": WINDOWS, "sync": OFF}
+    both, none = (
+        Montage.from_pipe(make_pipe(controls=2))("x", sampling=SamplingConfig(steps=1, **strengths), **settings).latents
+        for strengths in ({"control_scale": (1.0, 0.5), "control_end": (0.5, 1.0)}, {})
+    )
+    assert torch.equal(both, none)

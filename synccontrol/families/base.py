@@ -22,6 +22,8 @@ Encoded: TypeAlias = tuple[Tensor, ...]
 # indices of windows -> what they see of a control map, (k, 3, H, W) in 0..1, float32 on the CPU
 Crops = Callable[[Sequence[int]], Tensor]
 
+OFFLOADING = ("_hf_hook", "_diffusers_hook")  # hooks: accelerate's, and those of diffusers' group offloading
+
 _LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
 
@@ -46,9 +48,10 @@ class AbstractFamily(abc.ABC):
     controls: int  # number of control maps that the ControlNets follow
 
     @property
-    @abc.abstractmethod
     def device(self) -> torch.device:
         """Returns the device on which the networks run."""
+        device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
+        return device
 
     @property
     @abc.abstractmethod
@@ -61,9 +64,9 @@ class AbstractFamily(abc.ABC):
         return at_least_float32(self.dtype)
 
     @property
-    @abc.abstractmethod
     def offloaded(self) -> bool:
         """Returns whether networks may leave the device between two calls."""
+        return any(hook in vars(module) for module in self._modules() for hook in OFFLOADING)
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -121,9 +124,9 @@ class AbstractFamily(abc.ABC):
     def decode(self, x0: Tensor) -> Tensor:
         """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
 
-    @abc.abstractmethod
     def release(self) -> None:
         """Lets offloaded networks leave the device, after a picture."""
+        self.pipe.maybe_free_model_hooks()
 
 
 def _locks(modules: Sequence[nn.Module]) -> "list[threading.RLock]":

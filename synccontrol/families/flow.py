@@ -21,7 +21,6 @@ from synccontrol.sampling.levels import Level
 from synccontrol.sampling.loop import Predict
 
 PATCH = 2  # cells along one side of what these transformers see as a token
-HOOKS = ("_hf_hook", "_diffusers_hook")  # accelerate's, and those of diffusers' group offloading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,18 +100,9 @@ class AbstractFlow(AbstractFamily):
             raise ConfigError(f"{len(controls)} controls are named for {self.controls} ControlNets; name one for each")
 
     @property
-    def device(self) -> torch.device:
-        device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
-        return device
-
-    @property
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.pipe.transformer.dtype
         return dtype
-
-    @property
-    def offloaded(self) -> bool:
-        return any(hook in vars(module) for module in self._modules() for hook in HOOKS)
 
     def shift(self) -> float | None:
         config = self.pipe.scheduler.config
@@ -165,9 +155,6 @@ class AbstractFlow(AbstractFamily):
         """Returns the control latents (k, c, h, w) of what windows see of a control map, (k, 3, H, W) in 0..1."""
         pictures = (2 * crops - 1).to(device=self.device, dtype=self.pipe.vae.dtype)
         return self._latents(pictures).to(self.dtype)
-
-    def release(self) -> None:
-        self.pipe.maybe_free_model_hooks()
 
     @abc.abstractmethod
     def _encode(self, prompt: str, note: Note) -> Tensor:

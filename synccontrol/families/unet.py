@@ -161,7 +161,7 @@ class UNetPredict:
     ) -> tuple[list[Tensor] | None, Tensor | None]:
         """Returns the sum of the ControlNets' residuals for the UNet's down blocks and its middle block."""
         maps = sum(len(control.hints) for control in self.controls)
-        scales = iter(control_scales(self.sampling, level.index, self.steps, maps))
+        scales = iter(control_scales(self.sampling, level.index, self.steps, maps) if maps else ())
         down: list[Tensor] | None = None
         mid: Tensor | None = None
         for control in self.controls:

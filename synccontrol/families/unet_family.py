@@ -54,19 +54,9 @@ class AbstractUNetFamily(AbstractFamily):
         return [[None] for _ in self._nets]
 
     @property
-    def device(self) -> torch.device:
-        device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
-        return device
-
-    @property
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.pipe.unet.dtype
         return dtype
-
-    @property
-    def offloaded(self) -> bool:
-        hooks = ("_hf_hook", "_diffusers_hook")  # accelerate's, and those of diffusers' group offloading
-        return any(hook in vars(module) for module in self._modules() for hook in hooks)
 
     def _modules(self) -> list[nn.Module]:
         return [*super()._modules(), *self._nets]
@@ -156,9 +146,6 @@ class AbstractUNetFamily(AbstractFamily):
         latents = self._unscaled(x0).to(device=self.device, dtype=vae.dtype)
         pictures: Tensor = vae.decode(latents, return_dict=False)[0]
         return pictures.to(x0.dtype)
-
-    def release(self) -> None:
-        self.pipe.maybe_free_model_hooks()
 
 
 def _shared(prompts: Sequence[str | Encoded], text: Callable[[str | Encoded], Text]) -> Prompts:

@@ -27,17 +27,21 @@ def silent(text: str) -> None:
     """Notes nothing."""
 
 
-def _sources(job: Job, recipe: Recipe) -> dict[str, Image.Image]:
-    """Returns the pictures that a job follows, by what to call them: the ready-made control maps, or else the guide."""
+def _sources(job: Job, recipe: Recipe) -> list[tuple[str, Image.Image]]:
+    """Returns the pictures that a job follows, and what to call each: ready-made control maps, or else the guide."""
     if not job.control_maps:
-        return {"guide": images.open_image(job.guide)} if job.guide is not None else {}
+        return [("guide", images.open_image(job.guide))] if job.guide is not None else []
     controls = recipe.request.controls
     if len(job.control_maps) != len(controls):
         raise InputError(f"{len(job.control_maps)} control maps for {len(controls)} controls; give one for each")
-    return {
-        f"control map {path}": _open_map(path, control)
+    return [
+        (f"control map {path}", _open_map(path, control))
         for path, control in zip(job.control_maps, controls, strict=True)
-    }
+    ]
+
+
+def _first(sources: Sequence[tuple[str, Image.Image]]) -> Image.Image | None:
+    return sources[0][1] if sources else None
 
 
 def _open_map(path: Path, control: str) -> Image.Image:
@@ -49,12 +53,10 @@ def _open_map(path: Path, control: str) -> Image.Image:
 
 
 def _fittings(
-    sources: Mapping[str, Image.Image], recipe: Recipe, height: int, width: int, note: Note
+    sources: Sequence[tuple[str, Image.Image]], recipe: Recipe, height: int, width: int, note: Note
 ) -> list[fitting.Fitting]:
     """Returns how each picture comes onto a canvas of height x width px; changes of aspect are noted."""
-    found = [
-        fitting.plan(image, height, width, what, recipe.fit, recipe.windows.closed) for what, image in sources.items()
-    ]
+    found = [fitting.plan(image, height, width, what, recipe.fit, recipe.windows.closed) for what, image in sources]
     for one in found:
         if one.note:
             note(one.note)
@@ -70,7 +72,7 @@ def check(job: Job, recipe: Recipe, geometry: Geometry, note: Note = silent) -> 
         SyncControlError: the guide cannot be read, or a size or stride cannot be drawn.
     """
     sources = _sources(job, recipe)
-    height, width = canvas_size(next(iter(sources.values()), None), job, recipe.windows, geometry)
+    height, width = canvas_size(_first(sources), job, recipe.windows, geometry)
     _fittings(sources, recipe, height, width, note)
     layout = lay_out(height, width, geometry, recipe.windows)
     anchor_index(recipe.sync.anchor, layout)
@@ -127,12 +129,12 @@ def make(
     if not recipe.overwrite:
         outputs.check_free(job.outputs)
     sources = _sources(job, recipe)
-    height, width = canvas_size(next(iter(sources.values()), None), job, recipe.windows, geometry)
+    height, width = canvas_size(_first(sources), job, recipe.windows, geometry)
     lay_out(height, width, geometry, recipe.windows)  # what cannot be drawn needs no detector
     fittings = _fittings(sources, recipe, height, width, note)
     picture = picture_of(job, recipe, height, width)
     with _memory():
-        maps = _maps(job, list(sources.values()), fittings, recipe, geometry)
+        maps = _maps(job, [image for _, image in sources], fittings, recipe, geometry)
         for remark in _remarks(maps, recipe):
             note(remark)
         result = montage(
@@ -170,7 +172,7 @@ def _memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryLimitError(
-            "the device is out of memory; try a smaller --window-batch, --sync-gradient x0, or --dtype float16"
+            "the device is out of memory; try --sync-gradient x0, a larger --sync-shrink, --dtype float16, or --device cpu"
         ) from error
 
 

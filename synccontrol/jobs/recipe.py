@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preprocess import Detector
-from synccontrol.config import FITS, LEAST_SIDE, MIDDLE, Geometry, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.config import FITS, MIDDLE, Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError
 from synccontrol.files import fitting, provenance
 from synccontrol.jobs.plan import Job
@@ -34,22 +34,8 @@ class Recipe:
 
 def check_settings(recipe: Recipe, geometry: Geometry) -> None:
     """Raises `ConfigError` for settings with which no picture of this model can be made."""
-    sync, side = recipe.sync, min(geometry.window_px)
-    least = LEAST_SIDE[sync.objective] if isinstance(sync.objective, str) else 1
-    if sync.active and side // sync.shrink < least:
-        raise ConfigError(
-            f"sync shrink {sync.shrink} leaves {side // sync.shrink} px of a window of {side} px, and objective "
-            f"{sync.objective} needs {least}; use at most {max(side // least, 1)}"
-            + (", or another objective" if side < least else "")
-        )
-    controls = len(recipe.request.controls)
-    for name in ("control_scale", "control_start", "control_end"):
-        value = getattr(recipe.sampling, name)
-        if isinstance(value, tuple) and len(value) != controls:
-            raise ConfigError(
-                f"{name.replace('_', ' ')} has {len(value)} values for {controls} controls; give one for all, or one "
-                "for each"
-            )
+    recipe.sync.check_side(min(geometry.window_px))
+    recipe.sampling.check_controls(len(recipe.request.controls))
 
 
 def picture_of(job: Job, recipe: Recipe, height: int, width: int) -> Picture:

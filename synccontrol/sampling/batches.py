@@ -50,7 +50,7 @@ class Batches:
         """Returns the predictions of windows; None when that was too many at once, and fewer are to be tried."""
         try:
             return predict(z[list(windows)], windows)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if self.size == 1:

@@ -197,6 +197,17 @@ def test_a_dry_run_needs_no_detectors_weights_and_shows_all_settings(
     assert "unknown control 'smell'" in err
 
 
+def test_one_file_may_be_the_map_of_two_controls(run: Run, checkpoint: Path) -> None:
+    draw(Path("wide.png"))
+    flags = ["--prompt", "x"]
+    for control in ("canny", "depth"):
+        net = str(checkpoint / f"controlnet-{control}")
+        flags += ["--control", control, "--controlnet", net, "--control-map", "wide.png"]
+    status, _, err = run(*flags, "--output", "a.png")
+    assert status == 0, err
+    assert read_settings(Path("a.png"))["control_map"] == ["wide.png", "wide.png"]
+
+
 def test_a_strength_for_each_control(run: Run, checkpoint: Path) -> None:
     draw(Path("wide.png"))
     nets = [str(checkpoint / f"controlnet-{control}") for control in ("canny", "depth")]
