@@ -172,7 +172,7 @@ def _memory() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryLimitError(
-            "the device is out of memory; try --sync-gradient x0, a larger --sync-shrink, --dtype float16, or --device cpu"
+            "the device is out of memory; try --sync-gradient x0, a larger --sync-shrink, --dtype float16, --device cpu"
         ) from error
 
 

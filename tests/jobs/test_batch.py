@@ -107,7 +107,7 @@ def test_running_out_of_memory_is_one_failed_picture(make_pipe: Callable[..., An
     montage = Montage.from_pipe(make_pipe(controls=0))
     recipe = dataclasses.replace(RECIPE, sync=SyncConfig(objective=greedy))
     job = dataclasses.replace(JOB, width=96, height=64, output=tmp_path / "a.png")
-    with pytest.raises(MemoryLimitError, match="smaller --window-batch"):
+    with pytest.raises(MemoryLimitError, match="try --sync-gradient x0, a larger --sync-shrink"):
         batch.make(montage, job, recipe)
     failures: list[Exception] = []
     made = batch.run(
