@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
-from synccontrol.checks import require, require_choice, require_number, require_whole
+from synccontrol.checks import require, require_before, require_choice, require_number, require_whole
 
 if TYPE_CHECKING:
     import torch
@@ -77,13 +77,6 @@ def _json_value(value: Any) -> Any:
     return getattr(value, "__name__", type(value).__name__)  # a function or a picture
 
 
-def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> list[tuple[float, float]]:
-    """Returns the starts and ends that belong together: one stands for all."""
-    first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
-    count = max(len(first), len(last))
-    return list(zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False))
-
-
 def check_seed(seed: object) -> None:
     """Raises `ConfigError` for what is no seed of a picture."""
     require(
@@ -100,6 +93,8 @@ class SamplingConfig:
 
     steps: int = option(50, "denoising steps")
     guidance_scale: float = option(7.5, "classifier-free guidance; 1 turns it off")
+    guidance_rescale: float = option(0.0, "how far guidance keeps the contrast of the unguided prediction, 0..1")
+    clip_skip: int = option(0, "last layers of the CLIP text encoders that are left out (AUTOMATIC1111 counts from 1)")
     control_scale: float | tuple[float, ...] = option(1.0, "strength of the control, one for all or one per control")
     control_start: float | tuple[float, ...] = option(0.0, "fraction of the steps at which the control starts, 0..1")
     control_end: float | tuple[float, ...] = option(1.0, "fraction of the steps at which the control ends, 0..1")
@@ -112,13 +107,12 @@ class SamplingConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         require_whole("steps", self.steps, 1)
         require_number("guidance scale", self.guidance_scale, 1.0)
+        require_number("guidance rescale", self.guidance_rescale, 0.0, 1.0)
+        require_whole("clip skip", self.clip_skip, 0)
         require_number("control scale", self.control_scale, 0.0)
         require_number("control start", self.control_start, 0.0, 1.0)
         require_number("control end", self.control_end, 0.0, 1.0)
-        for start, end in _pairs(self.control_start, self.control_end):
-            require(
-                start < end, f"control start is {start:g} and control end {end:g}; the start must come before the end"
-            )
+        require_before("control", self.control_start, self.control_end)
         require_choice("scheduler", self.scheduler, SCHEDULERS)
 
     def check_controls(self, controls: int) -> None:

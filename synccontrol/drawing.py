@@ -1,5 +1,6 @@
 """One picture on its way: what is made ready for it, its steps, and its decoding."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -33,6 +34,7 @@ class Drawing:
     Args:
         family: the model.
         picture: what to draw.
+        view: what its windows have in common.
         layout: where its windows lie.
         maps: its control maps on the canvas, one per ControlNet, or none.
         latents: unit-variance noise to start from, instead of the seed's.
@@ -43,6 +45,7 @@ class Drawing:
         self,
         family: AbstractFamily,
         picture: Picture,
+        view: View,
         layout: AbstractLayout,
         maps: Sequence[Image.Image],
         latents: Tensor | None,
@@ -50,6 +53,7 @@ class Drawing:
     ) -> None:
         self._family = family
         self._picture = picture
+        self._view = view
         self._layout = layout
         self._maps = [images.to_tensor(map_) for map_ in maps]
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
@@ -90,10 +94,7 @@ class Drawing:
         batches = Batches(picture.windows.batch, self._note)
         sync = self._sync(solver, batches)
         x_t = solver.start(self._noise.to(device=device, dtype=family.canvas_dtype))
-        views = [
-            View(window=window, prompt=picture.prompt, negative_prompt=picture.negative_prompt)
-            for window in range(len(layout))
-        ]
+        views = [dataclasses.replace(self._view, window=window) for window in range(len(layout))]
         crops = [partial(layout.look, map_, family.geometry.cell) for map_ in self._maps]
         predict = family.condition(views, crops, picture.sampling, len(solver.levels), self._note)
         merge = Merger(layout, picture.windows.weights, x_t)

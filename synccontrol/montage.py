@@ -1,39 +1,27 @@
 """`Montage`, the object that users hold: a loaded model that makes wide pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from preprocess import Picture as AnyPicture
-from synccontrol import families
+from synccontrol import arguments, families
+from synccontrol.arguments import ControlMaps
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.families.base import AbstractFamily
-from synccontrol.files import fitting, images
+from synccontrol.families.base import AbstractFamily, Encoded, View
+from synccontrol.files import fitting
 from synccontrol.models import hub, presets
 from synccontrol.picture import Picture
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
-
-ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
-DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
-    "generator": "seed=0",
-    "image": "control_map",
-    "num_inference_steps": "sampling=SamplingConfig(steps=50)",
-    "guidance_scale": "sampling=SamplingConfig(guidance_scale=7.5)",
-    "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
-    "num_images_per_prompt": "one call for each seed",
-    "callback_on_step_end": "on_step, or the iterator `steps`",
-}
+from synccontrol.settings import EMBEDDED
 
 
 class Montage:
@@ -112,7 +100,7 @@ class Montage:
 
     def __call__(
         self,
-        prompt: str,
+        prompt: str = "",
         control_map: ControlMaps = None,
         *,
         on_step: Callable[[Step], object] | None = None,
@@ -124,7 +112,7 @@ class Montage:
             prompt: what to draw.
             control_map: what to follow.
             on_step: called after every denoising step.
-            options: height, width, negative_prompt, seed, latents, sampling, windows, sync.
+            options: as of `steps`: height, width, negative_prompt, seed, sampling, windows, sync, ...
         """
         result = None
         for step in self.steps(prompt, control_map, **options):
@@ -136,12 +124,16 @@ class Montage:
 
     def steps(
         self,
-        prompt: str,
+        prompt: str = "",
         control_map: ControlMaps = None,
         *,
         height: int | None = None,
         width: int | None = None,
         negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
@@ -160,6 +152,11 @@ class Montage:
             height: px, at least one window; the control map's if not given.
             width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
+            prompt_embeds: Rarely needed: the encoded prompt (1, tokens, features) in place of a text, likewise the
+                negative one, and the pooled ones (1, features) of models that take them, as in diffusers.
+            negative_prompt_embeds: see there.
+            pooled_prompt_embeds: see there.
+            negative_pooled_prompt_embeds: see there.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; the model's default if not given.
@@ -175,17 +172,24 @@ class Montage:
             NonFiniteError: NaN or infinity in latents or picture.
         """
         for name in others:
-            raise ConfigError(f"there is no {name}{_instead(name)}")
-        sampling = _config(sampling, self.defaults.sampling)
-        windows = _config(windows, self.defaults.windows)
-        sync = _config(sync, self.defaults.sync)
-        maps = _as_list(control_map)
-        height, width = _canvas_size(maps, height, width)
+            raise ConfigError(f"there is no {name}{arguments.instead(name)}")
+        sampling = arguments.config(sampling, self.defaults.sampling)
+        windows = arguments.config(windows, self.defaults.windows)
+        sync = arguments.config(sync, self.defaults.sync)
+        maps = arguments.control_maps(control_map)
+        height, width = arguments.canvas_size(maps, height, width)
+        view = View(
+            window=0,
+            prompt=self._said("prompt", prompt, prompt_embeds, pooled_prompt_embeds),
+            negative_prompt=self._said(
+                "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+        )
         layout = lay_out(height, width, self.denoiser.geometry, windows)
         self._check_controls(maps, sampling)
         picture = Picture(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
+            prompt=_recorded(view.prompt),
+            negative_prompt=_recorded(view.negative_prompt),
             height=height,
             width=width,
             seed=seed,
@@ -195,7 +199,14 @@ class Montage:
             **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
-        return Drawing(self.denoiser, picture, layout, fitted, latents, self._objective).steps()
+        return Drawing(self.denoiser, picture, view, layout, fitted, latents, self._objective).steps()
+
+    def _said(self, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
+        """Returns a prompt: a text, or an encoded one that fits the model."""
+        encoded = arguments.embeddings(name, text, embeds, pooled)
+        if encoded:
+            self.denoiser.check_encoded(encoded)
+        return encoded or text
 
     def _check_controls(self, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
         nets = self.denoiser.controls
@@ -212,30 +223,5 @@ class Montage:
         return self._objectives[key]
 
 
-def _instead(name: str) -> str:
-    return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
-
-
-def _config(given: Config | None, default: Config) -> Config:
-    if given is not None and not isinstance(given, type(default)):
-        raise ConfigError(f"{given!r} is no {type(default).__name__}; give {type(default).__name__}(...)")
-    return default if given is None else given
-
-
-def _as_list(control_map: ControlMaps) -> list[Image.Image]:
-    if control_map is None:
-        return []
-    if isinstance(control_map, Sequence):
-        return [images.to_rgb(map_) for map_ in control_map]
-    return [images.to_rgb(control_map)]
-
-
-def _canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
-    height = maps[0].height if maps and height is None else height
-    width = maps[0].width if maps and width is None else width
-    if height is None or width is None:
-        raise ConfigError("a picture from text only needs a height and a width in pixels")
-    for name, value in (("height", height), ("width", width)):
-        if not isinstance(value, Integral):
-            raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
-    return int(height), int(width)
+def _recorded(prompt: str | Encoded) -> str:
+    return prompt if isinstance(prompt, str) else EMBEDDED

@@ -8,6 +8,7 @@ from synccontrol.config import OBJECTIVES, SamplingConfig, SyncConfig, WindowCon
 from synccontrol.errors import ConfigError
 
 NO_FILE = "<picture>"  # an anchor that was given as a picture
+EMBEDDED = "<embeddings>"  # a prompt that was given encoded
 
 Kind = tuple[str, Callable[[Any], bool]]
 
@@ -76,4 +77,6 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             "the anchor was a picture in another program's memory, which cannot be made from JSON; name an anchor"
         )
+    if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
+        raise ConfigError("a prompt was given as embeddings, which cannot be made from JSON; give it in words")
     return values

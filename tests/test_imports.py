@@ -18,7 +18,7 @@ LAYERS = (
     {"settings"},
     {"picture"},
     {"files"},
-    {"canvas", "result"},
+    {"arguments", "canvas", "result"},
     {"sampling"},
     {"families"},
     {"models", "drawing"},

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
+from synccontrol.errors import ConfigError
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
@@ -119,6 +120,16 @@ class AbstractFamily(abc.ABC):
     @abc.abstractmethod
     def blank_prompt(self) -> Encoded:
         """Returns an encoded prompt that says nothing, as a `View` takes it."""
+
+    def check_encoded(self, prompt: Encoded) -> None:
+        """Raises `ConfigError` for an encoded prompt that is none of this model's."""
+        wanted = self.blank_prompt()
+        if [(*one.shape[:1], *one.shape[2:]) for one in prompt] != [(*one.shape[:1], *one.shape[2:]) for one in wanted]:
+            given, fits = ([tuple(one.shape) for one in some] for some in (prompt, wanted))
+            raise ConfigError(
+                f"prompt embeddings have the shapes {given}; this model needs {fits}, of any number of tokens"
+                + (", the pooled ones second" if len(wanted) > 1 else "")
+            )
 
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:

@@ -120,6 +120,9 @@ class AbstractFlow(AbstractFamily):
     ) -> Predict:
         if crops and sampling.guess_mode:
             raise ConfigError("this model's ControlNets have no guess mode; leave it out")
+        for name in ("clip_skip", "guidance_rescale"):
+            if getattr(sampling, name):
+                raise ConfigError(f"this model has no {name.replace('_', ' ')}; leave it out")
         prompts = [[view.prompt for view in views]]
         if sampling.guidance_scale > 1:
             prompts.append([view.negative_prompt for view in views])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
 from synccontrol.config import SamplingConfig
@@ -60,6 +61,15 @@ class Text:
 
     def __getitem__(self, rows: Sequence[int]) -> "Text":
         return Text(states=self.states[rows], added={name: table[rows] for name, table in self.added.items()})
+
+    def lengthened(self, length: int, filler: Tensor) -> "Text":
+        """Returns the text with as many tokens as `length`: states of no words (1, k, features) follow, k divides all.
+
+        States of zeros, which stand for no text at all, go on as zeros.
+        """
+        missing = length - self.states.shape[1]
+        filling = filler.expand(len(self.states), -1, -1).repeat(1, missing // filler.shape[1], 1)
+        return Text(states=torch.cat([self.states, filling * bool(self.states.any())], dim=1), added=self.added)
 
     def options(self) -> dict[str, Any]:
         """Returns the arguments of diffusers' networks."""
@@ -154,7 +164,9 @@ class UNetPredict:
         if len(texts) == 1:
             return prediction
         unconditional, conditional = prediction.chunk(2)
-        return unconditional + self.sampling.guidance_scale * (conditional - unconditional)
+        guided = unconditional + self.sampling.guidance_scale * (conditional - unconditional)
+        rescale = self.sampling.guidance_rescale
+        return rescale_noise_cfg(guided, conditional, rescale) if rescale else guided  # of every window by itself
 
     def _control(
         self, z: Tensor, texts: Sequence[Text], level: Level, windows: Sequence[int]

@@ -323,8 +323,8 @@ def test_a_refiner_is_refused(folder: Path) -> None:
         families.wrap(pipe)
 
 
-def test_a_prompt_that_is_cut_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
+def test_a_prompt_that_is_read_in_parts_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
     sizes = {"height": SIZE, "width": SIZE, "latents": make_noise(WINDOW, WINDOW, dtype=torch.float32)}
     sampling = SamplingConfig(steps=1, scheduler="ddim")
     result = Montage.from_pipe(tiny_sdxl.load(folder, 0))("far too many letters", sampling=sampling, **sizes)
-    assert any("of which the model reads 12" in note for note in result.notes)
+    assert any("the model reads 12 at once" in note for note in result.notes)
