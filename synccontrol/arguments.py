@@ -22,6 +22,7 @@ DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
     "guidance_rescale": "sampling=SamplingConfig(guidance_rescale=0.7)",
     "clip_skip": "sampling=SamplingConfig(clip_skip=1)",
     "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
+    "ip_adapter_image": "ip_image",
     "num_images_per_prompt": "one call for each seed",
     "callback_on_step_end": "on_step, or the iterator `steps`",
 }

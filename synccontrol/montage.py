@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from preprocess import Picture as AnyPicture
 from synccontrol import arguments, families
 from synccontrol.arguments import ControlMaps
 from synccontrol.canvas.windows import lay_out
@@ -15,13 +16,13 @@ from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily, Encoded, View
-from synccontrol.files import fitting
+from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
-from synccontrol.picture import Picture
+from synccontrol.picture import IP_IMAGE, Picture, Source
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
-from synccontrol.settings import EMBEDDED
+from synccontrol.settings import EMBEDDED, NO_FILE
 
 
 class Montage:
@@ -134,6 +135,7 @@ class Montage:
         negative_prompt_embeds: Tensor | None = None,
         pooled_prompt_embeds: Tensor | None = None,
         negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_image: "AnyPicture | None" = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
@@ -157,6 +159,7 @@ class Montage:
             negative_prompt_embeds: see there.
             pooled_prompt_embeds: see there.
             negative_pooled_prompt_embeds: see there.
+            ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; the model's default if not given.
@@ -184,6 +187,7 @@ class Montage:
             negative_prompt=self._said(
                 "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
             ),
+            reference=images.to_rgb(ip_image) if ip_image is not None else None,
         )
         layout = lay_out(height, width, self.denoiser.geometry, windows)
         self._check_controls(maps, sampling)
@@ -196,6 +200,7 @@ class Montage:
             sampling=sampling,
             windows=windows,
             sync=sync,
+            sources=(Source(role=IP_IMAGE, path=NO_FILE),) if ip_image is not None else (),
             **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]

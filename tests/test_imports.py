@@ -15,6 +15,7 @@ LAYERS = (
     {"errors"},
     {"checks", "terminal"},
     {"config"},
+    {"extras"},
     {"settings"},
     {"picture"},
     {"files"},

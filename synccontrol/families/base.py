@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
@@ -36,6 +37,7 @@ class View:
     window: int  # its index
     prompt: str | Encoded  # text, or an encoded one
     negative_prompt: str | Encoded  # heard with guidance only
+    reference: Image.Image | None = None  # RGB, what an IP-Adapter is shown
 
 
 class AbstractFamily(abc.ABC):

@@ -118,6 +118,8 @@ class AbstractFlow(AbstractFamily):
     def condition(
         self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
+        if any(view.reference is not None for view in views):
+            raise ConfigError("this model takes no IP-Adapter to show a picture; leave the picture out")
         if crops and sampling.guess_mode:
             raise ConfigError("this model's ControlNets have no guess mode; leave it out")
         for name in ("clip_skip", "guidance_rescale"):

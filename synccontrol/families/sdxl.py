@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -144,11 +145,11 @@ class Family(AbstractUNetFamily):
             added={name: table.to(device=self.device, dtype=self.dtype) for name, table in added.items()},
         )
 
-    def _negative(self, prompt: str | Encoded, text: Text) -> Text:
+    def _unsaid(self, prompt: str | Encoded, text: Text) -> Text:
         if prompt != "" or not self.pipe.config.force_zeros_for_empty_prompt:
             return text
         pooled = torch.zeros_like(text.added["text_embeds"])
-        return Text(states=torch.zeros_like(text.states), added={**text.added, "text_embeds": pooled})
+        return replace(text, states=torch.zeros_like(text.states), added={**text.added, "text_embeds": pooled})
 
     def blank_prompt(self) -> Encoded:
         config, encoder = self.pipe.unet.config, self.pipe.text_encoder_2

@@ -52,15 +52,18 @@ class Text:
 
     states: Tensor  # (n, tokens, features), of the text encoders
     added: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # diffusers' added conditions, (n, ...) each
+    references: Sequence[Tensor] = ()  # what each IP-Adapter is shown, (n, pictures, ...) of its image encoder
 
     @classmethod
     def joined(cls, texts: "Sequence[Text]") -> "Text":
         """Returns several after each other."""
         added = {name: torch.cat([text.added[name] for text in texts]) for name in texts[0].added}
-        return cls(states=torch.cat([text.states for text in texts]), added=added)
+        references = [torch.cat(shown) for shown in zip(*(text.references for text in texts), strict=True)]
+        return cls(states=torch.cat([text.states for text in texts]), added=added, references=references)
 
     def __getitem__(self, rows: Sequence[int]) -> "Text":
-        return Text(states=self.states[rows], added={name: table[rows] for name, table in self.added.items()})
+        added = {name: table[rows] for name, table in self.added.items()}
+        return Text(states=self.states[rows], added=added, references=[shown[rows] for shown in self.references])
 
     def lengthened(self, length: int, filler: Tensor) -> "Text":
         """Returns the text with as many tokens as `length`: states of no words (1, k, features) follow, k divides all.
@@ -69,11 +72,13 @@ class Text:
         """
         missing = length - self.states.shape[1]
         filling = filler.expand(len(self.states), -1, -1).repeat(1, missing // filler.shape[1], 1)
-        return Text(states=torch.cat([self.states, filling * bool(self.states.any())], dim=1), added=self.added)
+        states = torch.cat([self.states, filling * bool(self.states.any())], dim=1)
+        return dataclasses.replace(self, states=states)
 
     def options(self) -> dict[str, Any]:
         """Returns the arguments of diffusers' networks."""
-        return {"encoder_hidden_states": self.states, "added_cond_kwargs": dict(self.added) or None}
+        shown = {"image_embeds": list(self.references)} if self.references else {}
+        return {"encoder_hidden_states": self.states, "added_cond_kwargs": {**self.added, **shown} or None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,27 @@
 """What families with a UNet have in common: an autoencoder, and any number of ControlNets or none."""
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from preprocess.silence import silent
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families import checkpoints, prompts
+from synccontrol.families import checkpoints, prompts, references
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View
 from synccontrol.families.prompts import Reader
 from synccontrol.families.unet import EMBEDDING_BUDGET, Control, Hints, Prompts, Text, UNetPredict
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.loop import Predict
+
+Asked: TypeAlias = tuple[str | Encoded, Image.Image | None]  # a prompt, and what an IP-Adapter is shown
 
 
 class AbstractUNetFamily(AbstractFamily):
@@ -28,7 +32,7 @@ class AbstractUNetFamily(AbstractFamily):
         controls: the control type of each map; only union ControlNets must be told.
 
     Raises:
-        ModelError: its UNet is not a text-to-image one, or an IP-Adapter is loaded.
+        ModelError: its UNet is not a text-to-image one.
         ConfigError: the number of controls is not that of the ControlNets.
     """
 
@@ -37,8 +41,6 @@ class AbstractUNetFamily(AbstractFamily):
         channels = config.in_channels
         if channels != config.out_channels or channels != pipe.vae.config.latent_channels:
             raise ModelError(f"the UNet takes {channels} channels, so it is no text-to-image model; choose one that is")
-        if config.get("encoder_hid_dim_type") == "ip_image_proj":
-            raise ModelError("the pipeline has an IP-Adapter, which is not supported; call pipe.unload_ip_adapter()")
         self.pipe = pipe
         self.geometry: Geometry = checkpoints.geometry_of(config, pipe.vae.config)
         controlnet = getattr(pipe, "controlnet", None)
@@ -80,11 +82,9 @@ class AbstractUNetFamily(AbstractFamily):
         unet = self.pipe.unet
         # Models distilled to take the guidance as an input (LCM) are not guided a second time.
         distilled = unet.config.time_cond_proj_dim is not None
-        asked, read = [[view.prompt for view in views]], partial(self._text, note=note)
-        texts = [{prompt: read(prompt, sampling.clip_skip) for prompt in dict.fromkeys(asked[0])}]
-        if sampling.guidance_scale > 1 and not distilled:  # negative prompts are read by all layers, as in diffusers
-            asked.insert(0, [view.negative_prompt for view in views])
-            texts.insert(0, {prompt: self._negative(prompt, read(prompt)) for prompt in dict.fromkeys(asked[0])})
+        sides = [([(view.prompt, view.reference) for view in views], partial(self._positive, sampling, note))]
+        if sampling.guidance_scale > 1 and not distilled:
+            sides.append(([(view.negative_prompt, view.reference) for view in views], partial(self._negative, note)))
         else:
             _note_unguided(views, sampling, note)
         timestep_cond = None
@@ -96,7 +96,7 @@ class AbstractUNetFamily(AbstractFamily):
             unet=unet,
             controls=self._controls(crops) if crops else [],
             windows=[view.window for view in views],
-            prompts=_prompts(texts, asked, lambda: read("").states),
+            prompts=_prompts(sides, lambda: self._text("", note=note).states)[::-1],
             timestep_cond=timestep_cond,
             sampling=sampling,
             steps=steps,
@@ -145,7 +145,17 @@ class AbstractUNetFamily(AbstractFamily):
         if clip_skip > most:
             raise ConfigError(f"clip skip is {clip_skip}; this model's text encoders have {most} layers to leave out")
 
-    def _negative(self, prompt: str | Encoded, text: Text) -> Text:
+    def _positive(self, sampling: SamplingConfig, note: Note, asked: Asked) -> Text:
+        prompt, reference = asked
+        shown = references.shown(self.pipe, reference, self.device, self.dtype)
+        return replace(self._text(prompt, sampling.clip_skip, note=note), references=shown)
+
+    def _negative(self, note: Note, asked: Asked) -> Text:
+        prompt, reference = asked
+        text = self._unsaid(prompt, self._text(prompt, note=note))  # read by all layers, as in diffusers
+        return replace(text, references=references.shown(self.pipe, reference, self.device, self.dtype, negative=True))
+
+    def _unsaid(self, prompt: str | Encoded, text: Text) -> Text:
         """Returns what the networks are told of a negative prompt, of which a text was made."""
         return text
 
@@ -171,18 +181,19 @@ class AbstractUNetFamily(AbstractFamily):
 
 
 def _prompts(
-    texts: Sequence[Mapping[str | Encoded, Text]], asked: Sequence[Sequence[str | Encoded]], empty: Callable[[], Tensor]
+    sides: Sequence[tuple[Sequence[Asked], Callable[[Asked], Text]]], empty: Callable[[], Tensor]
 ) -> list[Prompts]:
-    """Returns encoded prompts, each of which stands in a table once; all are as long as the longest.
+    """Returns encoded prompts, each of which is encoded once; all are as long as the longest.
 
     Args:
-        texts: what the networks are told of prompts, for both sides of the guidance.
-        asked: the prompt of every view, likewise.
+        sides: of the guidance: what is asked for in every view, and how it is encoded.
         empty: the states of an empty prompt, which shorter prompts are filled up with.
 
     Raises:
         ConfigError: one cannot be filled up to the length of the others.
     """
+    asked = [{_key(one): one for one in of_views} for of_views, _ in sides]
+    texts = [{key: read(one) for key, one in of_side.items()} for of_side, (_, read) in zip(asked, sides, strict=True)]
     lengths = {text.states.shape[1] for side in texts for text in side.values()}
     if len(lengths) > 1:
         filler = empty()
@@ -191,11 +202,16 @@ def _prompts(
                 f"prompts are {', '.join(map(str, sorted(lengths)))} tokens long, and differ by no multiple of "
                 f"{filler.shape[1]}; give all embeddings in one length"
             )
-        texts = [{key: one.lengthened(max(lengths), filler) for key, one in side.items()} for side in texts]
+        texts = [{key: text.lengthened(max(lengths), filler) for key, text in side.items()} for side in texts]
     return [
-        Prompts(table=Text.joined(list(side.values())), rows=[list(side).index(prompt) for prompt in of_views])
-        for side, of_views in zip(texts, asked, strict=True)
+        Prompts(table=Text.joined(list(side.values())), rows=[list(side).index(_key(one)) for one in of_views])
+        for side, (of_views, _) in zip(texts, sides, strict=True)
     ]
+
+
+def _key(asked: Asked) -> tuple[str | Encoded, int]:
+    prompt, reference = asked
+    return prompt, id(reference)  # pictures have no hash
 
 
 def _note_unguided(views: Sequence[View], sampling: SamplingConfig, note: Note) -> None:

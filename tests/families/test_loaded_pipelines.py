@@ -14,7 +14,6 @@ from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import ModelError
 from tests.conftest import CELL, CHANNELS, FEATURES, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
 from tests.families.test_sdxl import assert_different, assert_same
@@ -150,9 +149,3 @@ def test_models_that_take_the_guidance_as_an_input(folder: Path, noise: Tensor) 
     ours = montage(pipe, noise, guidance_scale=4.0).latents
     assert_same(ours, theirs)
     assert_different(montage(pipe, noise, guidance_scale=8.0).latents, ours)
-
-
-def test_an_ip_adapter_is_refused(pipe: Any) -> None:
-    pipe.unet.register_to_config(encoder_hid_dim_type="ip_image_proj")  # as `load_ip_adapter` leaves it
-    with pytest.raises(ModelError, match=r"not supported; call pipe\.unload_ip_adapter\(\)"):
-        Montage.from_pipe(pipe)
