@@ -181,6 +181,11 @@ class SyncConfig:
         "lpips", "perceptual distance to the anchor", flag="objective", choices=OBJECTIVES
     )
     shrink: int = option(1, "factor by which the objective sees the windows smaller")
+    adain: float = option(
+        0.0,
+        "how far windows take on the mean and deviation of the anchor's latents, 0..1; 0 turns it off",
+    )
+    adain_steps: int = option(6, "denoising steps, from the first, in which they do")
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",
@@ -196,6 +201,8 @@ class SyncConfig:
         require_choice("sync step size", self.step_size, STEP_SIZES)
         require_choice("sync predict", self.predict, PREDICTS)
         require_whole("sync shrink", self.shrink, 1)
+        require_number("sync adain", self.adain, 0.0, 1.0)
+        require_whole("sync adain steps", self.adain_steps, 0)
         if not callable(self.objective):
             require_choice("objective", self.objective, OBJECTIVES)
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):
@@ -209,21 +216,30 @@ class SyncConfig:
     @property
     def active(self) -> bool:
         """Returns whether sync does anything at all."""
+        return self.perceptual or (self.adain > 0 and self.adain_steps > 0)
+
+    @property
+    def perceptual(self) -> bool:
+        """Returns whether the objective has anything to do."""
         return self.weight > 0 and self.steps > 0
 
     def check_side(self, side: int) -> None:
         """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
         least = LEAST_SIDE[self.objective] if isinstance(self.objective, str) else 1
         require(
-            not self.active or side // self.shrink >= least,
+            not self.perceptual or side // self.shrink >= least,
             f"sync shrink {self.shrink} leaves {side // self.shrink} px of a window of {side} px, and objective "
             f"{self.objective} needs {least}; use at most {max(side // least, 1)}"
             + (", or another objective" if side < least else ""),
         )
 
     def due(self, index: int) -> bool:
-        """Returns whether sync acts at denoising step `index` (from 0)."""
-        return self.active and index < self.steps and index % self.every == 0
+        """Returns whether the objective moves the windows at denoising step `index` (from 0)."""
+        return self.perceptual and index < self.steps and index % self.every == 0
+
+    def adain_due(self, index: int) -> bool:
+        """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""
+        return self.adain > 0 and index < self.adain_steps
 
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""

@@ -115,11 +115,13 @@ class Drawing:
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)
         networks = Networks(
             decode=family.decode,
+            encode=family.encode,
             kind=solver.kind,
             half=family.dtype == torch.float16,
             offloaded=family.offloaded,
         )
-        return Sync(config, self._objective(config), anchor, networks, batches)
+        objective = self._objective(config) if config.perceptual else None
+        return Sync(config, objective, anchor, networks, batches)
 
     def _anchor_picture(self, picture: Image.Image) -> Tensor:
         """Returns a picture that all windows follow, (1, 3, H, W) in -1..1; of another aspect, its middle."""

@@ -137,6 +137,10 @@ class AbstractFamily(abc.ABC):
     def decode(self, x0: Tensor) -> Tensor:
         """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
 
+    @abc.abstractmethod
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Returns clean latents (n, c, h, w) for pictures (n, 3, H, W) in -1..1: the most likely ones, none drawn."""
+
     def release(self) -> None:
         """Lets offloaded networks leave the device, after a picture."""
         self.pipe.maybe_free_model_hooks()

@@ -166,6 +166,9 @@ class AbstractFlow(AbstractFamily):
     def _encode(self, prompt: str, note: Note) -> Tensor:
         """Returns the states (tokens, features) of one prompt."""
 
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self._latents(pictures.to(device=self.device, dtype=self.pipe.vae.dtype)).to(pictures.dtype)
+
     @abc.abstractmethod
     def _latents(self, pictures: Tensor) -> Tensor:
         """Returns the latents (k, c, h, w) of pictures (k, 3, H, W) in -1..1: the mode, so that windows agree."""

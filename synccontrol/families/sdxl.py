@@ -157,19 +157,38 @@ class Family(AbstractUNetFamily):
         return torch.zeros(1, tokens, config.cross_attention_dim), torch.zeros(1, _pooled(config))
 
     def _unscaled(self, x0: Tensor) -> Tensor:
-        config = self.pipe.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
+        mean, std = self._statistics(x0)
         if mean is None or std is None:
             return super()._unscaled(x0)
-        mean, std = (torch.tensor(value, device=x0.device, dtype=x0.dtype).view(1, -1, 1, 1) for value in (mean, std))
-        unscaled: Tensor = x0 * std / config.scaling_factor + mean
+        unscaled: Tensor = x0 * std / self.pipe.vae.config.scaling_factor + mean
         return unscaled
 
+    def _scaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        if mean is None or std is None:
+            return super()._scaled(latents)
+        scaled: Tensor = (latents - mean) * self.pipe.vae.config.scaling_factor / std
+        return scaled
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Returns mean and deviation of the autoencoder's latents, (1, c, 1, 1); None, None where it states none."""
+        mean, std = self.pipe.vae.config.get("latents_mean"), self.pipe.vae.config.get("latents_std")
+        if mean is None or std is None:
+            return None, None
+        return like.new_tensor(mean).view(1, -1, 1, 1), like.new_tensor(std).view(1, -1, 1, 1)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        self._upcast()
+        return super().encode(pictures)
+
     def decode(self, x0: Tensor) -> Tensor:
+        self._upcast()
+        return super().decode(x0)
+
+    def _upcast(self) -> None:
         vae = self.pipe.vae
         if vae.dtype == torch.float16 and vae.config.force_upcast:
             vae.to(dtype=torch.float32)  # in float16 it overflows
-        return super().decode(x0)
 
 
 def _pooled(unet: Mapping[str, Any]) -> int:

@@ -173,6 +173,16 @@ class AbstractUNetFamily(AbstractFamily):
         unscaled: Tensor = x0 / self.pipe.vae.config.scaling_factor
         return unscaled
 
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """Returns latents of the autoencoder as the networks take them: the inverse of `_unscaled`."""
+        scaled: Tensor = latents * self.pipe.vae.config.scaling_factor
+        return scaled
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        found: Tensor = vae.encode(pictures.to(device=self.device, dtype=vae.dtype)).latent_dist.mode()
+        return self._scaled(found.to(pictures.dtype))
+
     def decode(self, x0: Tensor) -> Tensor:
         vae = self.pipe.vae
         latents = self._unscaled(x0).to(device=self.device, dtype=vae.dtype)

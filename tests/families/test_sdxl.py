@@ -249,7 +249,7 @@ def test_sync_goes_down_the_slope(folder: Path, make_map: MapMaker, make_noise: 
     z, direction = torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in (0, 1)]), make_noise(WINDOW, WINDOW, 2)
     with family.session():
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
-        networks = Networks(decode=family.decode, kind="epsilon")
+        networks = Networks(decode=family.decode, encode=family.encode, kind="epsilon")
         config = SyncConfig(weight=1.0, decay=1.0, gradient=gradient, objective=smooth)
         sync = Sync(config, objectives.load(smooth), 0, networks, Batches(1, print))
         moved = sync.nudge(z, LEVEL, lambda some, windows: predict(some, LEVEL, windows))[0]
