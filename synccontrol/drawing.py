@@ -39,6 +39,7 @@ class Drawing:
         maps: its control maps on the canvas, one per ControlNet, or none.
         latents: unit-variance noise to start from, instead of the seed's.
         objective: loads the objective of sync, if there is anything to sync.
+        notes: what the user should know of the model.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Drawing:
         maps: Sequence[Image.Image],
         latents: Tensor | None,
         objective: Objectives,
+        notes: Sequence[str] = (),
     ) -> None:
         self._family = family
         self._picture = picture
@@ -59,7 +61,7 @@ class Drawing:
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(latents)
         self._objective = objective
-        self._notes: list[str] = []
+        self._notes = list(notes)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps; closing the generator cancels the picture."""

@@ -20,7 +20,6 @@ class Extras:
     ip_adapter: str = option("", "IP-Adapter: hub id, or file in a folder or on the hub")
     ip_scale: float = option(1.0, "strength of the IP-Adapter")
     vae: str = option("", "autoencoder in place of the model's own: file, folder or hub id")
-    revision: str = option("", "branch, tag or commit of a --model on the hub")
 
     def __post_init__(self) -> None:
         if isinstance(self.lora, str) or not all(isinstance(one, str) for one in self.lora):

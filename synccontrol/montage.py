@@ -15,6 +15,7 @@ from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
+from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
@@ -35,6 +36,7 @@ class Montage:
         defaults: settings for calls that name none.
         origin: what pictures say of where the model comes from: fields of `Picture`.
         offline: objectives are not to be downloaded either.
+        notes: what the user should know of the model, a line each; every result says it.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Montage:
         *,
         origin: Mapping[str, Any] = MappingProxyType({}),
         offline: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         self.denoiser = denoiser
         self.defaults = defaults or presets.Defaults.fitting(denoiser.geometry)
         self._origin = origin
         self._offline = offline
+        self._notes = notes
         self._objectives: dict[str, AbstractObjective] = {}
 
     @classmethod
@@ -75,6 +79,7 @@ class Montage:
         controls: Sequence[str] = (),
         *,
         controlnets: Sequence[str] = (),
+        extras: Extras = Extras(),
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         offline: bool = False,
@@ -82,10 +87,12 @@ class Montage:
         """Returns a montage with a model loaded.
 
         Args:
-            model: a preset ('tiny', 'sd15', ...), a diffusers folder or a hub id.
+            model: a preset ('tiny', 'sd15', ...), a diffusers folder, a hub id, or a .safetensors file of a
+                whole Stable Diffusion.
             controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
             controlnets: Rarely needed: folders or hub ids to use for the controls, in their order, instead of the
                 model's own; or one union ControlNet for all.
+            extras: LoRAs, an IP-Adapter, another autoencoder.
             device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
             dtype: of the networks; the canvas is float32 at least.
             offline: never ask the network.
@@ -94,10 +101,12 @@ class Montage:
             ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
         """
         controls = [controls] if isinstance(controls, str) else controls
-        pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
+        notes: list[str] = []
+        options: dict[str, Any] = {"extras": extras, "device": device, "dtype": dtype, "offline": offline}
+        pipe = hub.load(model, controls, controlnets, **options, note=notes.append)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
-        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets)}
-        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline)
+        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "extras": extras}
+        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline, notes=notes)
 
     def __call__(
         self,
@@ -204,7 +213,7 @@ class Montage:
             **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
-        return Drawing(self.denoiser, picture, view, layout, fitted, latents, self._objective).steps()
+        return Drawing(self.denoiser, picture, view, layout, fitted, latents, self._objective, self._notes).steps()
 
     def _said(self, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
         """Returns a prompt: a text, or an encoded one that fits the model."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synccontrol.command.parser import CONFIGS
-from synccontrol.command.settings import Stored
+from synccontrol.command.settings import Stored, extras_of
 from synccontrol.config import MIDDLE, check_seed, flags, record
 from synccontrol.errors import ConfigError, SyncControlError
 from synccontrol.terminal import DONE, describe
@@ -76,6 +76,7 @@ def _request(args: argparse.Namespace) -> "Request":
         controls=tuple(args.control),
         controlnets=tuple(args.controlnet),
         detectors=tuple(args.detector),
+        extras=extras_of(vars(args)),
         device=args.device,
         dtype=args.dtype,
         offline=args.offline,
@@ -92,7 +93,7 @@ def _jobs(args: argparse.Namespace, recipe: "Recipe", many: bool, note: "Note") 
     from synccontrol.jobs import plan
 
     jobs = plan.plan(_wanted(args), args.control if args.save_control_map else ())
-    inputs = [path for path in (args.settings, recipe.anchor) if path is not None]
+    inputs = [path for path in (args.settings, recipe.anchor, recipe.ip_image) if path is not None]
     outputs.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
     if many:
         jobs = _missing(jobs, recipe, note)
@@ -116,6 +117,8 @@ def _check(args: argparse.Namespace) -> None:
         for flag, given in (("guide", args.guide is not None), ("detector", bool(args.detector))):
             if given:
                 raise ConfigError(f"--{flag} and --control-map exclude each other: a ready-made map needs neither")
+    if (args.ip_image is None) == bool(extras_of(vars(args)).ip_adapter):
+        raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
     for flag in ("detector", "control_map"):
         count = len(getattr(args, flag))
         if count and count != len(args.control):
@@ -155,6 +158,7 @@ def _recipe(args: argparse.Namespace, request: "Request") -> "Recipe":
         outside=runtime.outside(request),
         fit=args.fit,
         anchor=Path(anchor) if isinstance(anchor, str) and anchor != MIDDLE else None,
+        ip_image=args.ip_image,
         overwrite=args.overwrite,
         **{kind: _config(kind, getattr(defaults, kind), values) for kind in CONFIGS},
     )

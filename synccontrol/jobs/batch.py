@@ -147,6 +147,7 @@ def make(
             sampling=recipe.sampling,
             windows=recipe.windows,
             sync=recipe.sync,
+            ip_image=images.open_image(recipe.ip_image) if recipe.ip_image is not None else None,
             on_step=on_step,
         )
     for text in result.notes:

@@ -27,7 +27,8 @@ def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]
     """
     geometry = hub.geometry(request.model, request.offline)
     describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
-    lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}"]
+    uncounted = "; LoRAs and IP-Adapters are not counted" if request.extras.lora or request.extras.ip_adapter else ""
+    lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}{uncounted}"]
     for job in jobs:
         notes: list[str] = []
         layout = batch.check(job, recipe, geometry, notes.append)
@@ -66,7 +67,9 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, s
     objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:
-            pipe = hub.blank(request.model, request.controls, request.controlnets, dtype_of(request), request.offline)
+            pipe = hub.blank(
+                request.model, request.controls, request.controlnets, dtype_of(request), request.offline, request.extras
+            )
         except ModelError:
             return "  memory   unknown until the model's configuration files are downloaded"
         found = footprint.rehearse(

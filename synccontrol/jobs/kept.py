@@ -6,7 +6,7 @@ from synccontrol.jobs.plan import Job
 from synccontrol.jobs.recipe import Recipe, picture_of
 
 # Sizes follow from the guide, batches change nothing, and of files the content counts, not the name.
-UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map")
+UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map", "ip_image")
 
 
 def differences(job: Job, recipe: Recipe) -> list[str]:

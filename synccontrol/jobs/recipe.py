@@ -10,7 +10,7 @@ from synccontrol.errors import ConfigError
 from synccontrol.files import fitting, provenance
 from synccontrol.jobs.plan import Job
 from synccontrol.jobs.runtime import Request
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Picture
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, IP_IMAGE, Picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Recipe:
     windows: WindowConfig
     sync: SyncConfig
     anchor: Path | None = None  # the file of sync's anchor, if it is one
+    ip_image: Path | None = None  # the file of what the IP-Adapter is shown
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -40,7 +41,8 @@ def check_settings(recipe: Recipe, geometry: Geometry) -> None:
 
 def picture_of(job: Job, recipe: Recipe, height: int, width: int) -> Picture:
     """Returns what decides a job's picture of height x width px. Raises `InputError` if a file cannot be read."""
-    files = [(GUIDE, job.guide), *((CONTROL_MAP, path) for path in job.control_maps), (ANCHOR, recipe.anchor)]
+    files = [(GUIDE, job.guide), *((CONTROL_MAP, path) for path in job.control_maps)]
+    files += [(ANCHOR, recipe.anchor), (IP_IMAGE, recipe.ip_image)]
     request = recipe.request
     return Picture(
         prompt=job.prompt,
@@ -56,5 +58,6 @@ def picture_of(job: Job, recipe: Recipe, height: int, width: int) -> Picture:
         controls=request.controls,
         controlnets=request.controlnets,
         detectors=() if job.control_maps else request.detectors,
+        extras=request.extras,
         fit=recipe.fit,
     )

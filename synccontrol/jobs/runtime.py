@@ -6,6 +6,7 @@ import torch
 
 import preprocess
 from synccontrol.errors import ConfigError, translated
+from synccontrol.extras import Extras
 from synccontrol.files.fitting import Colour
 from synccontrol.models import hub
 from synccontrol.montage import Montage
@@ -22,6 +23,7 @@ class Request:
     controls: tuple[str, ...]
     controlnets: tuple[str, ...]
     detectors: tuple[str, ...]
+    extras: Extras = Extras()
     device: str = AUTO
     dtype: str = AUTO
     offline: bool = False
@@ -92,6 +94,7 @@ def load(request: Request) -> Montage:
         request.model,
         request.controls,
         controlnets=request.controlnets,
+        extras=request.extras,
         device=device_of(request),
         dtype=dtype_of(request),
         offline=request.offline,

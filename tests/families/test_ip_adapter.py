@@ -8,58 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention_processor import IPAdapterAttnProcessor
-from diffusers.models.embeddings import ImageProjection, IPAdapterFullImageProjection
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
 from tests.conftest import WINDOW, PipeFactory
-from tests.families import tiny_sdxl
+from tests.families import tiny_additions, tiny_sdxl
 from tests.families.test_loaded_pipelines import SIZE, montage, stock
 from tests.families.test_sdxl import assert_different, assert_same
-
-SEEN, HIDDEN, PROJECTED = 16, 12, 10  # px of a picture, features of the image encoder before and after its projection
-PICTURES = 4  # tokens that a picture becomes
-
-
-def image_encoder() -> CLIPVisionModelWithProjection:
-    """Returns a tiny image encoder."""
-    return CLIPVisionModelWithProjection(
-        CLIPVisionConfig(
-            hidden_size=HIDDEN,
-            intermediate_size=2 * HIDDEN,
-            projection_dim=PROJECTED,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=SEEN,
-            patch_size=SEEN // 2,
-        )
-    ).eval()
-
-
-def adapter(unet: Any, full: bool = False) -> dict[str, dict[str, Tensor]]:
-    """Returns the weights of an IP-Adapter in the published layout; a full one sees the picture's patches."""
-    features = unet.config.cross_attention_dim
-    if full:
-        state = IPAdapterFullImageProjection(HIDDEN, features).state_dict()
-        names = {"proj.0": "ff.net.0.proj", "proj.2": "ff.net.2", "proj.3": "norm"}
-    else:
-        state = ImageProjection(PROJECTED, features, PICTURES).state_dict()
-        names = {"proj": "image_embeds", "norm": "norm"}
-    projection = {
-        f"{ours}.{kind}": state[f"{theirs}.{kind}"] for ours, theirs in names.items() for kind in ("weight", "bias")
-    }
-    layers = {}
-    crossed = [name for name in unet.attn_processors if not name.endswith("attn1.processor")]
-    for number, name in enumerate(crossed):
-        hidden = unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
-        state = IPAdapterAttnProcessor(hidden, features).state_dict()
-        layers[f"{2 * number + 1}.to_k_ip.weight"] = state["to_k_ip.0.weight"]
-        layers[f"{2 * number + 1}.to_v_ip.weight"] = state["to_v_ip.0.weight"]
-    return {"image_proj": projection, "ip_adapter": layers}
+from tests.families.tiny_additions import SEEN
 
 
 def load(pipe: Any, *full: bool, scale: float = 0.7) -> Any:
@@ -67,10 +26,10 @@ def load(pipe: Any, *full: bool, scale: float = 0.7) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe.register_modules(
-            image_encoder=image_encoder(),
+            image_encoder=tiny_additions.image_encoder(),
             feature_extractor=CLIPImageProcessor(size=SEEN, crop_size=SEEN),
         )
-        weights = [adapter(pipe.unet, one) for one in full or (False,)]
+        weights = [tiny_additions.ip_adapter(pipe.unet, one) for one in full or (False,)]
         pipe.load_ip_adapter(weights, subfolder="", weight_name=[""] * len(weights))
     pipe.set_ip_adapter_scale([scale] * len(weights))
     return pipe

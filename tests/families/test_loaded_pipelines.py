@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from tests.conftest import CELL, CHANNELS, FEATURES, WINDOW, PipeFactory
-from tests.families import tiny_sdxl
+from tests.families import tiny_additions, tiny_sdxl
 from tests.families.test_sdxl import assert_different, assert_same
 
 SIZE = WINDOW * CELL  # px
@@ -82,18 +82,8 @@ def test_words_of_textual_inversion(pipe: Any, noise: Tensor) -> None:
 
 
 def test_loras_with_weights(pipe: Any, noise: Tensor, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")  # diffusers loads LoRAs with it
     before = montage(pipe, noise).latents
-    adapter = peft.LoraConfig(r=2, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights="gaussian")
-    pipe.unet.add_adapter(adapter)
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        for name, weight in pipe.unet.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight.data)
-    layers = peft.get_peft_model_state_dict(pipe.unet)
-    type(pipe).save_lora_weights(tmp_path, unet_lora_layers=layers)
-    pipe.unet.delete_adapters("default")
+    tiny_additions.save_lora(pipe, tmp_path)
     pipe.load_lora_weights(tmp_path, adapter_name="style")
     drawn = []
     for weight in (1.0, 0.3):

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol import Extras, Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import z_image as family
 from synccontrol.families.z_image import LONGEST
 from synccontrol.models import hub
+from tests.families import tiny_additions
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -189,6 +190,18 @@ def test_encoded_prompts(request: pytest.FixtureRequest, checkpoint: str) -> Non
     assert torch.equal(montage(**given, **options).latents, words)
     with pytest.raises(ConfigError, match="of any number of tokens"):
         montage(prompt_embeds=states[0][..., 1:], **options)
+
+
+def test_loras_are_loaded_and_ip_adapters_refused(z_image: Path, tmp_path: Path) -> None:
+    plain = Montage.from_pretrained(str(z_image), offline=True)
+    options = {"height": SIZE, "width": SIZE, "sampling": SamplingConfig(steps=2), "sync": OFF}
+    before = plain(PROMPT, **options).latents
+    file = tiny_additions.save_lora(plain.denoiser.pipe, tmp_path, "transformer")
+    styled = Montage.from_pretrained(str(z_image), extras=Extras(lora=(f"{file}:0.5",)), offline=True)
+    after = styled(PROMPT, **options).latents
+    assert (after - before).abs().max() > 1e-3 * before.std()
+    with pytest.raises(ModelError, match="takes no IP-Adapter"):
+        Montage.from_pretrained(str(z_image), extras=Extras(ip_adapter=str(file)), offline=True)
 
 
 def test_windows_that_are_no_whole_patches_are_refused(z_image: Path) -> None:
