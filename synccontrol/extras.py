@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 from synccontrol.checks import require_number
-from synccontrol.config import option
 from synccontrol.errors import ConfigError
+from synccontrol.options import option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

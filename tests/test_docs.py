@@ -1,5 +1,6 @@
 """The documents are true: every flag, control, family and objective stands in the README, and its commands run."""
 
+import json
 import re
 import runpy
 import shlex
@@ -15,7 +16,7 @@ import preprocess
 from synccontrol import config, families, terminal
 from synccontrol.command import cli, parser
 from synccontrol.evaluate import __main__ as evaluation
-from synccontrol.models import presets
+from synccontrol.models import listing, presets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +51,13 @@ def test_every_name_stands_in_the_readme() -> None:
         *(module.__name__.rpartition(".")[2] for module in families._families().values()),
     }
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_forecasts_in_the_readme_are_those_of_the_command() -> None:
+    found = json.loads((ROOT / "benchmarks" / "preset_forecasts.json").read_text(encoding="utf-8"))
+    for name, row in found.items():
+        size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.card(row['peak_gb'])} GB"
+        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {row['tflop'] / 1000:.1f} |" in README
 
 
 def test_links_lead_somewhere() -> None:

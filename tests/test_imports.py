@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"checks", "terminal"},
+    {"checks", "options", "terminal"},
     {"config"},
     {"extras"},
     {"settings"},

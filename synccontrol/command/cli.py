@@ -28,7 +28,13 @@ def _command(argv: Sequence[str], prog: str) -> int:
     if shown is not None:
         build_parser(prog, shown).print_help()
         return DONE
-    values, stored = settings.merged(vars(build_parser(prog).parse_args(argv)))
+    given = vars(build_parser(prog).parse_args(argv))
+    if given.pop("list_models", False):
+        from synccontrol.models import listing
+
+        print("\n".join(listing.lines()))
+        return DONE
+    values, stored = settings.merged(given)
     return run.run(argparse.Namespace(**values), stored)
 
 

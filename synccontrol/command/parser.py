@@ -106,6 +106,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")
     group.add_argument("--offline", action="store_true", help="never use the network")
+    group.add_argument(
+        "--list-models", action="store_true", help="say what the named models are, need, and what of them is here"
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:

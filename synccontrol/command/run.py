@@ -53,7 +53,8 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
     guided = any(not job.control_maps for job in jobs if job.guide is not None)
     if guided:
         runtime.check_controls(request)
-    remarks = stored.notes(runtime.device_of(request), runtime.dtype_name(request)) if stored else []
+    remarks = runtime.remarks(request) if guided else []
+    remarks += stored.notes(runtime.device_of(request), runtime.dtype_name(request)) if stored else []
     if args.dry_run:
         print("\n".join([*remarks, *_described(recipe), *forecast.forecast(request, jobs, recipe)]))
         return DONE
@@ -69,13 +70,13 @@ def run(args: argparse.Namespace, stored: Stored | None) -> int:
 
 
 def _request(args: argparse.Namespace) -> "Request":
-    from synccontrol.jobs.runtime import Request
+    from synccontrol.jobs import runtime
 
-    return Request(
+    return runtime.Request(
         model=args.model,
         controls=tuple(args.control),
         controlnets=tuple(args.controlnet),
-        detectors=tuple(args.detector),
+        detectors=tuple(args.detector) or runtime.own_detectors(args.model, args.control),
         extras=extras_of(vars(args)),
         device=args.device,
         dtype=args.dtype,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from preprocess.hub import is_off
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
@@ -201,7 +202,7 @@ def _fetch_torchvision(url: str, offline: bool) -> None:
     if file.is_file():
         return
     reason = "the network is not to be used"
-    if not offline:
+    if not is_off(offline):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=False)
@@ -216,7 +217,7 @@ def _inception(device: str, offline: bool) -> InceptionEye:
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     try:
-        if offline and not file.is_file():
+        if is_off(offline) and not file.is_file():
             raise FileNotFoundError(f"{file.name} is not in {file.parent}")
         network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except (ImportError, OSError) as error:

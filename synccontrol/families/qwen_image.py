@@ -26,6 +26,7 @@ from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
 PIPELINES = ("QwenImagePipeline", "QwenImageControlNetPipeline")
+HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
 NATIVE = 128  # cells along one side of a picture; no configuration file says it
 LONGEST = 512  # tokens of a prompt
 

@@ -15,6 +15,7 @@ from synccontrol.families.unet import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
+HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
 _KINDS = checkpoints.Kinds(StableDiffusionPipeline, StableDiffusionControlNetPipeline)
 _UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}

@@ -28,6 +28,7 @@ PIPELINES = (
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLControlNetUnionPipeline",
 )
+HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
 TIME_IDS = 6  # height, width, top, left, height, width
 UNION_TYPES = {  # control types -> their number in a union ControlNet (xinsir/controlnet-union-sdxl-1.0)

@@ -22,6 +22,7 @@ from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
+HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
 NATIVE = 1024  # px, where the autoencoder does not say
 FLAG = "gradient_checkpointing"  # of diffusers' networks
 LONGEST = 512  # tokens of a prompt, with what the chat template puts around it

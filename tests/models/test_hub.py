@@ -8,7 +8,7 @@ import torch
 from synccontrol import Montage
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import hub
+from synccontrol.models import devices, hub
 
 
 def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "controls", "error", "message"),
     [
-        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl\\)"),
+        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl, z-image, "),
         ("tiny", ["smell"], ModelError, "it has canny, depth, pose"),
         ("nobody/nothing", [], ModelError, "without network use --model tiny"),
         (".", [], ModelError, "no model_index.json"),
@@ -49,7 +49,7 @@ def test_one_controlnet_for_each_control(checkpoint: Path) -> None:
 @pytest.mark.parametrize("device", ["cuda:99", "abacus", "cpu:1", "cuda:x"])
 def test_devices_are_checked(device: str) -> None:
     with pytest.raises(ModelError, match="device"):
-        hub.check_device(device)
+        devices.check_device(device)
 
 
 def test_sizes_and_settings_need_no_weights(checkpoint: Path) -> None:
