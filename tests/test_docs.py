@@ -60,6 +60,23 @@ def test_forecasts_in_the_readme_are_those_of_the_command() -> None:
         assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {row['tflop'] / 1000:.1f} |" in README
 
 
+def test_every_cell_of_the_table_of_families_names_its_test() -> None:
+    """What is claimed is tested; what is not is said to be neither."""
+    table = README.partition("### What each family can")[2].partition("\n## ")[0]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    served = [module.__name__.rpartition(".")[2] for module in dict.fromkeys(families._families().values())]
+    assert sorted(name.strip("`| ") for name in header if name.strip("| ")) == sorted(served)
+    assert len(rows) > 30
+    for capability, *cells in rows:
+        assert len(cells) == len(served), capability
+        for cell in cells:
+            claim = re.fullmatch(r"\[(?:yes|refused)\]\((tests/[\w/]+\.py)#(test_\w+)\)", cell)
+            if claim is None:
+                assert cell in ("not tested", "there is none"), f"{capability}: {cell}"
+            else:
+                assert f"def {claim[2]}(" in (ROOT / claim[1]).read_text(encoding="utf-8"), f"{capability}: {cell}"
+
+
 def test_links_lead_somewhere() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text(encoding="utf-8")):
