@@ -23,7 +23,7 @@ from synccontrol.canvas.windows import lay_out
 from synccontrol.config import ONCE, record
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.jobs import footprint
-from synccontrol.models import hub, presets
+from synccontrol.models import devices, hub, presets
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 
@@ -73,6 +73,7 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
         "sync_gb": found.sync / GB,
         "decoding_gb": found.decoding / GB,
         "peak_gb": found.peak / GB,
+        **{f"peak_gb_offload_{how}": found.offloaded(how).peak / GB for how in devices.OFFLOADS[1:]},
         "tflop": work / TERA,
     }
 

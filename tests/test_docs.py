@@ -57,7 +57,9 @@ def test_forecasts_in_the_readme_are_those_of_the_command() -> None:
     found = json.loads((ROOT / "benchmarks" / "preset_forecasts.json").read_text(encoding="utf-8"))
     for name, row in found.items():
         size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.card(row['peak_gb'])} GB"
-        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {row['tflop'] / 1000:.1f} |" in README
+        offloaded = f"{row['peak_gb_offload_model']:.1f} | {row['peak_gb_offload_sequential']:.1f}"
+        work = f"{row['tflop'] / 1000:.1f}"
+        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {offloaded} | {work} |" in README
 
 
 def test_every_cell_of_the_table_of_families_names_its_test() -> None:
