@@ -70,7 +70,9 @@ class Montage:
             ConfigError: the number of controls is not that of the ControlNets.
         """
         controls = [controls] if isinstance(controls, str) else controls
-        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)})
+        checker = pipe.components.get("safety_checker") is not None
+        notes = ["the pipeline's safety checker is not run: it judges single pictures, no montages"] if checker else []
+        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)}, notes=notes)
 
     @classmethod
     def from_pretrained(
