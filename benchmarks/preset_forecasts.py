@@ -20,10 +20,11 @@ from benchmarks import flow_shapes, sd_shapes
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
-from synccontrol.config import ONCE, record
+from synccontrol.config import record
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.jobs import footprint
 from synccontrol.models import hub, presets
+from synccontrol.models.defaults import Defaults
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 
@@ -83,7 +84,7 @@ def _objective(name: str) -> AbstractObjective:
     return FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
-def _flop(family: AbstractFamily, layout: AbstractLayout, own: presets.Defaults) -> float:
+def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
     """Returns the floating-point operations of a picture, those of the objective and the text encoders left out."""
     h, w = family.geometry.window_px
     blank = family.blank_prompt()
@@ -97,11 +98,11 @@ def _flop(family: AbstractFamily, layout: AbstractLayout, own: presets.Defaults)
         decoding = _counted(lambda: family.decode(z))
     n, synced = len(layout), sum(own.sync.due(step) for step in range(own.sampling.steps))
     full = own.sync.gradient == "full"
-    again = own.sync.predict != ONCE
     others = n - 1  # the anchor stays
-    looks = n * own.sampling.steps + others * synced * (int(again) + 2 * full)  # a way back is twice a look
+    further = sum(own.sync.further_looks(step) for step in range(own.sampling.steps))
+    looks = n * own.sampling.steps + others * (further + 2 * full * synced)  # a way back is twice a look
     canvas = layout.height * layout.width / (layout.window[0] * layout.window[1])
-    return looking * looks + decoding * (3 * others * synced + synced + canvas)
+    return float(looking * looks + decoding * (3 * others * synced + synced + canvas))
 
 
 def _counted(work: Callable[[], object]) -> int:
