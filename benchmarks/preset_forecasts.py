@@ -20,10 +20,11 @@ from benchmarks import flow_shapes, sd_shapes
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
-from synccontrol.config import ONCE, record
+from synccontrol.config import record
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.jobs import footprint
 from synccontrol.models import devices, hub, presets
+from synccontrol.models.defaults import Defaults
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 
@@ -57,12 +58,13 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     """
     own = presets.PRESETS[name].defaults
     dtype = torch.float32 if name == "tiny" else hub.half(name)
-    objective = _objective(str(own.sync.objective))
+    sync = own.sync if own.sync.perceptual else None  # the anchor's statistics take no network
+    objective = _objective(str(own.sync.objective)) if sync is not None else None
     with footprint.fake():
         pipe = hub.blank(str(folder), [CONTROL], [], dtype, offline=True)
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
-        found = footprint.rehearse(family, layout, own.sampling, own.windows, own.sync, objective)
+        found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
         work = _flop(family, layout, own)
     denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
     return {
@@ -84,7 +86,7 @@ def _objective(name: str) -> AbstractObjective:
     return FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
-def _flop(family: AbstractFamily, layout: AbstractLayout, own: presets.Defaults) -> float:
+def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
     """Returns the floating-point operations of a picture, those of the objective and the text encoders left out."""
     h, w = family.geometry.window_px
     blank = family.blank_prompt()
@@ -98,11 +100,11 @@ def _flop(family: AbstractFamily, layout: AbstractLayout, own: presets.Defaults)
         decoding = _counted(lambda: family.decode(z))
     n, synced = len(layout), sum(own.sync.due(step) for step in range(own.sampling.steps))
     full = own.sync.gradient == "full"
-    again = own.sync.predict != ONCE
     others = n - 1  # the anchor stays
-    looks = n * own.sampling.steps + others * synced * (int(again) + 2 * full)  # a way back is twice a look
+    further = sum(own.sync.further_looks(step) for step in range(own.sampling.steps))
+    looks = n * own.sampling.steps + others * (further + 2 * full * synced)  # a way back is twice a look
     canvas = layout.height * layout.width / (layout.window[0] * layout.window[1])
-    return looking * looks + decoding * (3 * others * synced + synced + canvas)
+    return float(looking * looks + decoding * (3 * others * synced + synced + canvas))
 
 
 def _counted(work: Callable[[], object]) -> int:

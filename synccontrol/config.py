@@ -134,8 +134,8 @@ class SyncConfig:
 
     prefix: ClassVar[str] = "sync-"  # of flags
 
-    weight: float = option(20.0, "size of the nudge (see the step size); 0 turns sync off")
-    steps: int = option(5, "denoising steps, from the first, in which sync acts; 0 turns it off")
+    weight: float = option(20.0, "size of the nudge (see the step size); 0: the objective does nothing")
+    steps: int = option(5, "denoising steps, from the first, in which the objective acts")
     every: int = option(1, "of those steps, every how-manieth syncs")
     decay: float = option(0.95, "factor on the weight per denoising step, 0..1")
     gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
@@ -212,6 +212,14 @@ class SyncConfig:
     def adain_due(self, index: int) -> bool:
         """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""
         return self.adain > 0 and index < self.adain_steps
+
+    def further_looks(self, index: int) -> int:
+        """Returns how often the networks see each window but the anchor at a step, beyond the first time."""
+        due, restyled = self.due(index), self.adain_due(index)
+        again = self.predict == AGAIN and (due or restyled)
+        # A gradient through the networks is taken of a prediction of its own, where the first one was made without.
+        own = due and self.gradient == "full" and (restyled or self.predict == ONCE)
+        return int(again) + int(own)
 
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""

@@ -19,6 +19,7 @@ from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
+from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
 from synccontrol.picture import IP_IMAGE, Picture, Source
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
@@ -33,7 +34,7 @@ class Montage:
 
     Args:
         denoiser: the model.
-        defaults: settings for calls that name none.
+        defaults: settings for calls that name none; those that fit the model's family if not given.
         origin: what pictures say of where the model comes from: fields of `Picture`.
         offline: objectives are not to be downloaded either.
         notes: what the user should know of the model, a line each; every result says it.
@@ -42,14 +43,15 @@ class Montage:
     def __init__(
         self,
         denoiser: AbstractFamily,
-        defaults: "presets.Defaults | None" = None,
+        defaults: Defaults | None = None,
         *,
         origin: Mapping[str, Any] = MappingProxyType({}),
         offline: bool = False,
         notes: Sequence[str] = (),
     ) -> None:
         self.denoiser = denoiser
-        self.defaults = defaults or presets.Defaults.fitting(denoiser.geometry)
+        scheduler = type(denoiser.pipe.scheduler).__name__
+        self.defaults = defaults or of_family(families.name(denoiser), denoiser.geometry, scheduler)
         self._origin = origin
         self._offline = offline
         self._notes = notes
@@ -154,6 +156,7 @@ class Montage:
         sampling: SamplingConfig | None = None,
         windows: WindowConfig | None = None,
         sync: SyncConfig | None = None,
+        preset: str = DEFAULT,
         **others: object,
     ) -> Iterator[Step]:
         """Returns an iterator over the denoising steps of one wide picture; the last one holds the result.
@@ -175,9 +178,10 @@ class Montage:
             ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
-            sampling: how to denoise; the model's default if not given.
+            sampling: how to denoise; what the preset says if not given.
             windows: where windows lie; likewise.
             sync: how windows are kept coherent; likewise.
+            preset: 'default', 'paper' (as published), 'fast' or 'best', made for the model.
             others: none; what diffusers calls otherwise is named in the error.
 
         Raises:
@@ -189,9 +193,10 @@ class Montage:
         """
         for name in others:
             raise ConfigError(f"there is no {name}{arguments.instead(name)}")
-        sampling = arguments.config(sampling, self.defaults.sampling)
-        windows = arguments.config(windows, self.defaults.windows)
-        sync = arguments.config(sync, self.defaults.sync)
+        settings = chosen(variants(self.defaults, self.denoiser.geometry), preset)
+        sampling = arguments.config(sampling, settings.sampling)
+        windows = arguments.config(windows, settings.windows)
+        sync = arguments.config(sync, settings.sync)
         maps = arguments.control_maps(control_map)
         height, width = arguments.canvas_size(maps, height, width)
         view = View(

@@ -72,7 +72,7 @@ class Studio:
     ) -> None:
         self.model = model
         self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
-        defaults = hub.defaults(model, offline)
+        defaults = hub.defaults(model, offline=offline)
         sampling = replace(defaults.sampling, steps=steps or defaults.sampling.steps, control_scale=CONTROL_SCALE)
         self.defaults = replace(defaults, sampling=sampling)
         self.geometry = hub.geometry(model, offline)

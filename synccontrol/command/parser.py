@@ -9,6 +9,7 @@ from typing import Any
 
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
 from synccontrol.extras import Extras
+from synccontrol.models.defaults import DEFAULT, NAMES
 from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
@@ -27,6 +28,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "seed": 0,
         "settings": None,
         "model": "tiny",
+        "preset": DEFAULT,
         "controlnet": (),
         "detector": (),
         "device": "auto",
@@ -97,6 +99,12 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
         "--model",
         help="preset, diffusers folder, hub id (owner/name, or owner/name@revision) or .safetensors file of Stable "
         "Diffusion (default: tiny, bundled)",
+    )
+    group.add_argument(
+        "--preset",
+        choices=NAMES,
+        help="settings of the model, which single flags change: paper (as published), default, fast, best "
+        "(default: default)",
     )
     group.add_argument(
         "--controlnet", action="append", help="folder or hub id, one per --control, or one union for all"

@@ -151,7 +151,7 @@ def _recipe(args: argparse.Namespace, request: "Request") -> "Recipe":
     from synccontrol.jobs.recipe import Recipe
     from synccontrol.models import hub
 
-    defaults = hub.defaults(args.model, args.offline)
+    defaults = hub.defaults(args.model, args.preset, args.offline)
     values = vars(args)
     anchor = values.get("anchor")
     return Recipe(

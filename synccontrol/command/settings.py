@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synccontrol import config, picture, settings
-from synccontrol.command.parser import DEFAULTS
+from synccontrol.command.parser import DEFAULTS, PUBLISHED
 from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.extras import Extras
@@ -95,6 +95,8 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
     if GUIDE in given:
         names.append(CONTROL_MAP)
+    if "preset" in given:
+        names += list(PUBLISHED)
     if "control" in given:
         names += [name for name in PER_CONTROL if isinstance(values.get(name), list)]
     return names

