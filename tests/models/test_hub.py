@@ -8,7 +8,7 @@ import torch
 from synccontrol import Montage
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import fetching, hub
+from synccontrol.models import devices, fetching, hub
 
 
 def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
