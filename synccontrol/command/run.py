@@ -80,6 +80,7 @@ def _request(args: argparse.Namespace) -> "Request":
         extras=extras_of(vars(args)),
         device=args.device,
         dtype=args.dtype,
+        offload=args.offload,
         offline=args.offline,
     )
 

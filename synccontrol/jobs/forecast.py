@@ -75,7 +75,7 @@ def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, s
             recipe.windows,
             recipe.sync if synced else None,
             objective,
-        )
+        ).offloaded(request.offload)
     lasting = (
         f"weights {found.weights / GB:.2f}, embeddings {found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}"
     )
