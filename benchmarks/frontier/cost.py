@@ -47,7 +47,8 @@ TERA, GB = 1e12, 1e9
 class Work:
     """Operations of the parts of a picture."""
 
-    look: int  # one window predicted, guided where there is guidance, with its ControlNet
+    look: int  # one window predicted with its ControlNet, guided where there is guidance
+    bare: int  # the same without guidance
     anchor: int  # what the objective takes once a step
     window: int  # what it takes for each window but the anchor, beyond a look
 
@@ -70,20 +71,26 @@ def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, ob
         with torch.no_grad():
             now(z, range(len(z)))  # what is computed once a picture: embeddings of control maps
             look = _counted(lambda: now(z[:1], [0]))
+            unguided = dataclasses.replace(settings.sampling, guidance_scale=1.0)
+            alone = family.condition(views, crops, unguided, unguided.steps, str)
+            alone(z, footprint.LEVEL, range(len(z)))
+            bare = _counted(lambda: alone(z[:1], footprint.LEVEL, [0]))
         if not settings.sync.perceptual:
-            return Work(look=look, anchor=0, window=0)
+            return Work(look=look, bare=bare, anchor=0, window=0)
         two = _counted(lambda: sync.nudge(z[:2], footprint.LEVEL, now))
         three = _counted(lambda: sync.nudge(z, footprint.LEVEL, now))
-    return Work(look=look, anchor=2 * two - three - look, window=three - two - look)
+    return Work(look=look, bare=bare, anchor=2 * two - three - look, window=three - two - look)
 
 
 def of_ours(work: Work, layout: AbstractLayout, settings: Defaults) -> int:
     """Returns the operations of a picture of ours."""
-    n, steps, sync = len(layout), range(settings.sampling.steps), settings.sync
-    synced = sum(sync.due(step) for step in steps)
-    again = sum(sync.predict == "again" and (sync.due(step) or sync.adain_due(step)) for step in steps)
-    looks = n * len(steps) + (n - 1) * again
-    return looks * work.look + synced * (work.anchor + (n - 1) * work.window)
+    n, sampling, sync = len(layout), settings.sampling, settings.sync
+    total = 0
+    for step in range(sampling.steps):
+        look = work.look if sampling.guided(step, sampling.steps) else work.bare
+        again = sync.predict == "again" and (sync.due(step) or sync.adain_due(step))
+        total += (n + (n - 1) * again) * look + sync.due(step) * (work.anchor + (n - 1) * work.window)
+    return total
 
 
 def of_literal(work: Work, layout: AbstractLayout, steps: int, synced: int) -> int:

@@ -43,9 +43,9 @@ def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, 
     others = n - 1 if anchored else n
     steps = range(sampling.steps) if others else ()
     synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
-    halves, full = 2 if sampling.guidance_scale > 1 else 1, sync.gradient == "full"
-    evaluations = halves * (n * sampling.steps + others * sum(sync.further_looks(i) for i in steps))
-    backward = halves * others * synced * full
+    halves = [1 + sampling.guided(i, sampling.steps) for i in range(sampling.steps)]
+    evaluations = sum(half * (n + others * sync.further_looks(i)) for i, half in enumerate(halves))
+    backward = sum(half * others * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
