@@ -25,7 +25,7 @@ UNCHOSEN = ("", "PNDMScheduler")  # what published models come with, where a fas
 
 _SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
     {
-        "sd": SamplingConfig(steps=20, scheduler="dpmpp_2m"),
+        "sd": SamplingConfig(steps=18, scheduler="dpmpp_2m"),
         "sdxl": SamplingConfig(steps=25, guidance_scale=5.0, scheduler="dpmpp_2m"),
         "z_image": SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75),
         "qwen_image": SamplingConfig(steps=30, guidance_scale=4.0),

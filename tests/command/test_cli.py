@@ -236,7 +236,7 @@ def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]
     assert "cells between neighbouring windows; below the window's size (default: 20)" in text("--help")
     assert "denoising steps (default: 12)" in text("--help")
     assert "denoising steps (default: 6)" in text("--help", "--preset", "fast")
-    assert "denoising steps (default: 20)" in text("-h", "--model", "sd15")
+    assert "denoising steps (default: 18)" in text("-h", "--model", "sd15")
     assert "denoising steps (default: 50)" in text("-h", "--model", "sd15", "--preset", "paper")
     assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: dpmpp_2m)" in (
         text("--model", "sd15", "--help")
