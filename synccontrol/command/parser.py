@@ -23,6 +23,8 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "height": None,
         "fit": "exact",
         "seed": 0,
+        "seeds": None,
+        "count": None,
         "settings": None,
         "model": "tiny",
         "controlnet": (),
@@ -33,6 +35,10 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "output": Path("out"),
         "overwrite": False,
         "save_control_map": False,
+        "report": False,
+        "engine": "local",
+        "workers": 1,
+        "address": "",
         "dry_run": False,
         "quiet": False,
     }
@@ -65,13 +71,14 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--guide", type=_path, help="picture, folder of pictures, or JSONL manifest")
+    group.add_argument("--guide", type=_path, help="picture, folder of pictures, quoted glob, or JSONL or CSV manifest")
     group.add_argument("--control", action="append", help="control type; repeat it for several at once")
     group.add_argument(
         "--control-map",
         type=_path,
         action="append",
-        help="ready-made control map instead of a guide, one per --control; for pose also OpenPose JSON",
+        help="ready-made control map instead of a guide, or a folder of them, one per --control; for pose also "
+        "OpenPose JSON. TYPE=PATH beside a --guide: the map of that control, the others are detected",
     )
     group.add_argument("--prompt", help="what to draw")
     group.add_argument("--negative-prompt", help="what to avoid")
@@ -82,7 +89,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="how a guide or control map of another aspect comes onto the canvas: exact (an error), crop, pad, stretch "
         "(default: exact)",
     )
-    group.add_argument("--seed", type=int, help="of all noise (default: 0)")
+    group.add_argument("--seed", type=_seed, help="of all noise, or random (default: 0)")
+    group.add_argument("--seeds", help="variations: a picture for each of these seeds, like 0-9,12")
+    group.add_argument("--count", type=int, help="variations: so many pictures, with the seeds from --seed on")
     group.add_argument(
         "--settings", type=_path, help="PNG made by this program, or JSON: what decides its picture becomes the default"
     )
@@ -124,6 +133,10 @@ def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Fi
 def _anchor(text: str) -> int | str:
     number = text.removeprefix("-")
     return int(text) if number.isascii() and number.isdecimal() else str(_path(text))
+
+
+def _seed(text: str) -> int | str:
+    return text if text == "random" else int(text)
 
 
 def _path(text: str) -> Path:

@@ -68,7 +68,7 @@ def read(path: Path, given: Container[str]) -> Stored:
     flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
     if GUIDE in flags:
         flags[GUIDE] = Path(flags[GUIDE])
-    flags[CONTROL_MAP] = [Path(name) for name in flags.get(CONTROL_MAP, [])]
+    flags[CONTROL_MAP] = list(flags.get(CONTROL_MAP, []))
     return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
 
 
