@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.command.progress import Progress
-    from synccontrol.jobs import batch, forecast, maps, plan
+    from synccontrol.jobs import batch, forecast, maps, plan, records
     from synccontrol.jobs.engine import LocalEngine
     from synccontrol.jobs.runtime import machine_of
     from synccontrol.models import hub, presets
@@ -46,7 +46,11 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     template = wanted.template(vars(args), seeds[0])
     many = plan.gives_many(template, seeds)
     jobs = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
+    if not args.dry_run:
+        batch.sweep(jobs)
     jobs, kept = _to_make(jobs, args, many, note)
+    if many and not args.dry_run:
+        records.complete(args.output, kept)
     if not jobs:
         return DONE
     _check_requests(jobs)
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
             note(text)  # not earlier: bad input is one line
         try:
             with interrupt.deferred():
-                batch.run(jobs, engine, progress.report)
+                batch.run(jobs, engine, progress.report, interrupt.check)
         except KeyboardInterrupt:
             if not many:
                 raise

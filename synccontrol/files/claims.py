@@ -123,11 +123,12 @@ def _take_over(file: IO[Any], path: Path) -> bool:
 
 def sweep(folder: Path, outputs: Iterable[Path]) -> None:
     """Removes the claims on outputs of a folder whose runs have died, and those that never got their name."""
-    for path in locks.left_behind(folder, FRESH):
-        path.unlink(missing_ok=True)
-    names = {place(output) for output in outputs}
-    for path in [Path(entry.path) for entry in os.scandir(folder)] if folder.is_dir() else []:
-        if path in names:
-            with suppress(FileNotFoundError), path.open("rb") as file:
-                if _take_over(file, path):
-                    path.unlink()
+    with suppress(OSError):  # what cannot be looked at or removed is no hindrance
+        for path in locks.left_behind(folder, FRESH):
+            path.unlink(missing_ok=True)
+        there = {path.name for path in folder.iterdir()}
+        for path in map(place, outputs):
+            if path.name in there:
+                with suppress(FileNotFoundError), path.open("rb") as file:
+                    if _take_over(file, path):
+                        path.unlink()

@@ -3,6 +3,7 @@
 import filecmp
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,7 +74,8 @@ def _settle(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Removes what killed runs of this machine have left unfinished in a folder; what is being written stays."""
     for part in locks.left_behind(folder, PART):
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what cannot be removed is no hindrance
+            part.unlink()
 
 
 def check_free(paths: Iterable[Path]) -> None:

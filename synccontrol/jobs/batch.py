@@ -16,30 +16,32 @@ WAIT_SECONDS = 0.5  # between looks at what other runs are making
 Report = Callable[[Job, Outcome | None], object]  # what became of a job; None: another run has made it
 
 
-def run(jobs: Sequence[Job], engine: AbstractEngine, report: Report) -> None:
+def run(jobs: Sequence[Job], engine: AbstractEngine, report: Report, check: Callable[[], object]) -> None:
     """Makes pictures. What another run is making is waited for, and made here if that run dies.
 
     Args:
         jobs: the pictures.
         engine: makes them.
         report: called with what became of each, once.
+        check: called between jobs, and while others are waited for; raises `KeyboardInterrupt` to end the run.
 
     Raises:
         ModelError: what is missing, every picture needs.
         KeyboardInterrupt: somebody wants an end; what is drawn by then is written and reported.
     """
-    new = _sweep(jobs)
+    new = _missing({parent for job in jobs for parent in job.output.parents})
     try:
         with claims.Claims() as own:
-            turns = _Turns(jobs, own, report)
+            turns = _Turns(jobs, own, report, check)
             while turns.left:
                 count = len(turns.left)
                 for outcome in engine.work(turns.take()):
                     turns.over(outcome)
                 if len(turns.left) == count:
+                    check()
                     time.sleep(WAIT_SECONDS)
     finally:
-        _sweep(jobs)
+        sweep(jobs)
         for folder in new:  # in which nothing was made
             with suppress(OSError):
                 folder.rmdir()
@@ -52,16 +54,17 @@ class _Turns:
         left: jobs that other runs are making.
     """
 
-    def __init__(self, jobs: Sequence[Job], own: claims.Claims, report: Report) -> None:
+    def __init__(self, jobs: Sequence[Job], own: claims.Claims, report: Report, check: Callable[[], object]) -> None:
         self.left = list(jobs)
         self._before = {job.output: _identity(job.output) for job in jobs}
-        self._own, self._report = own, report
+        self._own, self._report, self._check = own, report, check
         self._taken: dict[str, Job] = {}
 
     def take(self) -> Iterator[Job]:
         """Yields the jobs that are this run's, claimed."""
         jobs, self.left = self.left, []
         for job in jobs:
+            self._check()
             try:
                 mine = not self._is_made(job) and self._own.take(job.output)
             except OutputError as error:
@@ -97,13 +100,16 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _sweep(jobs: Sequence[Job]) -> list[Path]:
-    """Removes what killed runs have left in the outputs' folders; returns those that are not there, deepest first."""
+def _missing(folders: set[Path]) -> list[Path]:
+    """Returns those folders that are not there, deepest first."""
+    return sorted((folder for folder in folders if not folder.exists()), key=lambda folder: -len(folder.parts))
+
+
+def sweep(jobs: Sequence[Job]) -> None:
+    """Removes what killed runs have left in the folders of outputs: unfinished files, and claims."""
     folders: dict[Path, list[Path]] = {}
     for job in jobs:
         folders.setdefault(job.output.parent, []).append(job.output)
     for folder, names in folders.items():
         claims.sweep(folder, names)
         outputs.sweep(folder)
-    above = {parent for folder in folders for parent in (folder, *folder.parents)}
-    return sorted((folder for folder in above if not folder.exists()), key=lambda folder: -len(folder.parts))

@@ -2,20 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from itertools import groupby, islice
 
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.runtime import Request
-from synccontrol.jobs.worker import Task, Worker
-from synccontrol.result import Step
+from synccontrol.jobs.worker import OnStep, Task, Worker, ignore
 
 AHEAD, BEHIND = 2, 4  # pictures whose maps are made ahead, and that may wait to be written
-
-OnStep = Callable[[Job, Step], object]
 
 
 class AbstractEngine(ABC):
@@ -41,10 +37,10 @@ class LocalEngine(AbstractEngine):
     While one is drawn, the control maps of the next are made and the one before it is written.
 
     Args:
-        on_step: called after every denoising step; what it raises ends the run.
+        on_step: called after every denoising step; KeyboardInterrupt from it ends the run.
     """
 
-    def __init__(self, on_step: OnStep = lambda job, step: None) -> None:
+    def __init__(self, on_step: OnStep = ignore) -> None:
         self._on_step = on_step
         self._worker: Worker | None = None
 
@@ -66,12 +62,13 @@ class LocalEngine(AbstractEngine):
         saving: deque[Future[Outcome]] = deque()
         interrupted = None
         with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(1) as behind:
-            prepared.extend(ahead.submit(worker.prepare, job) for job in islice(jobs, AHEAD))
-            while prepared and interrupted is None:
-                task = prepared.popleft().result()
-                prepared.extend(ahead.submit(worker.prepare, job) for job in islice(jobs, 1))
+            while interrupted is None:
                 try:
-                    worker.draw(task, partial(self._on_step, task.job))
+                    wanted = islice(jobs, AHEAD + 1 - len(prepared))
+                    prepared.extend(ahead.submit(worker.prepare, job) for job in wanted)
+                    if not prepared:
+                        break
+                    task = worker.draw(prepared.popleft().result(), self._on_step)
                     saving.append(behind.submit(worker.save, task))
                 except KeyboardInterrupt as error:
                     interrupted = error

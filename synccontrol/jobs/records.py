@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from synccontrol.errors import OutputError
-from synccontrol.files import provenance
+from synccontrol.errors import InputError, OutputError
+from synccontrol.files import metadata, provenance
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 
@@ -37,7 +37,7 @@ def record(job: Job, outcome: Outcome, folder: Path) -> dict[str, Any]:
         "saved_maps": [os.path.relpath(path, folder) for path in job.map_outputs],
         "seed": job.seed,
         "prompt": job.prompt,
-        "size": [settings[name] for name in ("width", "height")] if settings else None,
+        "size": [settings.get(name) for name in ("width", "height")],
         "seconds": {name: round(seconds, 4) for name, seconds in outcome.seconds.items()},
         "memory": outcome.memory,
         "worker": outcome.worker,
@@ -45,6 +45,28 @@ def record(job: Job, outcome: Outcome, folder: Path) -> dict[str, Any]:
         **machine,
         "settings": settings,
     }
+
+
+def of_kept(job: Job, folder: Path) -> dict[str, Any]:
+    """Returns what is written down of a picture that was there before, its settings as it records them."""
+    try:
+        settings = metadata.read_settings(job.output)
+    except InputError:
+        settings = {}
+    outcome = Outcome(output=str(job.output), settings=settings)
+    return {**record(job, outcome, folder), "status": KEPT}
+
+
+def complete(folder: Path, kept: Sequence[Job]) -> None:
+    """Adds a record of each picture that is there and has none: its run was killed, or another program made it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    known = {values["output"] for values in read(folder)} if kept else set()
+    for job in kept:
+        if os.path.relpath(job.output, folder) not in known:
+            append(folder, of_kept(job, folder))
 
 
 def append(folder: Path, values: Mapping[str, Any]) -> None:

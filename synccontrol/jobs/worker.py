@@ -6,7 +6,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -24,11 +24,11 @@ from synccontrol.models.revision import revision
 from synccontrol.montage import Montage
 from synccontrol.result import Step
 
-OnStep = Callable[[Step], object]
+OnStep = Callable[[Job, Step], object]
 RECIPES = 8  # whose anchors are kept read
 
 
-def ignore(step: Step) -> None:
+def ignore(job: Job, step: Step) -> None:
     """Does nothing about a step."""
 
 
@@ -109,7 +109,7 @@ class Worker:
                 sampling=recipe.sampling,
                 windows=recipe.windows,
                 sync=self._sync(recipe) if recipe.anchor else recipe.sync,
-                on_step=on_step,
+                on_step=partial(on_step, job),
             )
             task.image = result.image
             task.notes += result.notes
