@@ -112,6 +112,9 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--output", type=_path, help="folder, or PNG file (default: out)")
     group.add_argument("--overwrite", action="store_true", help="replace outputs that exist; else they are kept")
     group.add_argument("--save-control-map", action="store_true", help="write the control maps beside the picture")
+    group.add_argument(
+        "--report", action="store_true", help="write sheet.html beside many pictures: guides, control maps, pictures"
+    )
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and what it costs")
     group.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
 

@@ -12,7 +12,7 @@ from synccontrol.command.interrupt import Interrupt
 from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import Stored
 from synccontrol.config import record
-from synccontrol.errors import OutputError
+from synccontrol.errors import ConfigError, OutputError
 from synccontrol.terminal import BAD_INPUT, DONE, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -45,13 +45,16 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     seeds = wanted.seeds(vars(args))
     template = wanted.template(vars(args), seeds[0])
     many = plan.gives_many(template, seeds)
-    jobs = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
+    if args.report and not many:
+        raise ConfigError("--report is a sheet of many pictures, and this is one; leave it out")
+    planned = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
     if not args.dry_run:
-        batch.sweep(jobs)
-    jobs, kept = _to_make(jobs, args, many, note)
+        batch.sweep(planned)
+    jobs, kept = _to_make(planned, args, many, note)
     if many and not args.dry_run:
         records.complete(args.output, kept)
     if not jobs:
+        _report(planned, args, note)
         return DONE
     _check_requests(jobs)
     remarks = stored.notes(*machine_of(template.recipe.request)) if stored else []
@@ -80,6 +83,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
                 raise
             progress.interrupted(len(kept), again(seeds[0]))
             return INTERRUPTED
+    _report(planned, args, note)
     return _end_of_many(jobs, kept, progress) if many else _end_of_one(jobs[0], progress)
 
 
@@ -149,6 +153,13 @@ def _say_kept(kept: Sequence["Job"], note: "Note") -> None:
             f"({next(iter(other))}); name another --output, or allow --overwrite",
             file=sys.stderr,
         )
+
+
+def _report(jobs: Sequence["Job"], args: argparse.Namespace, note: "Note") -> None:
+    if args.report and not args.dry_run:
+        from synccontrol.command import report
+
+        note(f"the sheet of all pictures is {report.write(jobs, args.output)}")
 
 
 def _end_of_many(jobs: Sequence["Job"], kept: Sequence["Job"], progress: "Progress") -> int:

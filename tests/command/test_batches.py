@@ -1,7 +1,10 @@
 """Folders, manifests and variations from the command line."""
 
 import json
+import os
+import re
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -106,3 +109,24 @@ def test_variations(run: Run, canny: list[str], capsys: pytest.CaptureFixture[st
         status, _, err = run(*flags, *wrong)
         assert (status, err.count("\n")) == (2, 1), wrong
         assert message in err
+
+
+def test_a_sheet_of_all_pictures(run: Run, canny: list[str]) -> None:
+    draw(Path("in/a&b.png"))
+    draw(Path("in/ü #.png"))
+    Path("in/broken.png").write_text("no picture")
+    flags = ["--guide", "in", "--prompt", "<x>", *canny, "--save-control-map", "--report"]
+    assert run(*flags)[0] == 1
+    page = Path("out/sheet.html").read_text(encoding="utf-8")
+    assert "<h1>2 of 3 pictures in out</h1>" in page
+    assert "&lt;x&gt; · seed 0 · " in page
+    assert "in/broken.png is not a picture that can be read" in page
+    links = [unquote_to_bytes(link) for link in re.findall(r'src="([^"]+)"', page)]
+    assert len(links) == 7  # the broken guide, too
+    assert all((Path("out") / os.fsdecode(link)).is_file() for link in links)
+    Path("out/sheet.html").unlink()
+    Path("in/broken.png").unlink()
+    assert run(*flags)[0] == 0  # there is nothing left to make
+    assert Path("out/sheet.html").exists()
+    status, _, err = run("--prompt", "x", "--width", "96", "--report")
+    assert (status, err.count("\n")) == (2, 1)
