@@ -12,6 +12,7 @@ from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
 PUBLISHED = record(SamplingConfig(), WindowConfig(), SyncConfig())
+LOCAL, RAY = ENGINES = ("local", "ray")
 DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no config's
     {
         "guide": None,
@@ -36,7 +37,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "overwrite": False,
         "save_control_map": False,
         "report": False,
-        "engine": "local",
+        "engine": LOCAL,
         "workers": 1,
         "address": "",
         "dry_run": False,
@@ -67,6 +68,7 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
         for flag, field in flags(config).items():
             _add_option(group, flag, field, defaults[flag.replace("-", "_")])
     _add_output(parser.add_argument_group("output"))
+    _add_engine(parser.add_argument_group("engine"))
     return parser
 
 
@@ -117,6 +119,12 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and what it costs")
     group.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+
+
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", choices=ENGINES, help="local: this process; ray: workers, each with the model")
+    group.add_argument("--workers", type=int, help="of --engine ray (default: 1)")
+    group.add_argument("--address", help="of the Ray cluster to join, or auto (default: a new one on this machine)")
 
 
 def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Field[Any], default: Any) -> None:

@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -28,17 +27,17 @@ class Progress:
         quiet: no bars and no notes.
 
     Attributes:
-        counts: how many pictures are made, failed, or kept because another run made them.
+        made: how many pictures.
+        kept: how many pictures other runs have made meanwhile.
         errors: of those that failed.
     """
 
     def __init__(self, count: int, folder: Path | None, quiet: bool) -> None:
-        self.counts: Counter[str] = Counter()
+        self.made = self.kept = 0
         self.errors: list[str] = []
         self._folder, self._quiet, self._start = folder, quiet, time.monotonic()
-        several = quiet or folder is None
-        self._all = tqdm(total=count, unit="picture", desc="all", disable=several, leave=False)
-        self._one = tqdm(disable=quiet, leave=False, position=0 if several else 1)
+        self._all = tqdm(total=count, unit="picture", desc="all", disable=quiet or folder is None, leave=False)
+        self._one: tqdm[NoReturn] | None = None  # the steps of the picture that is drawn here
 
     def __enter__(self) -> "Progress":
         return self
@@ -46,11 +45,14 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._one.close()
+        if self._one is not None:
+            self._one.close()
         self._all.close()
 
     def step(self, job: "Job", step: "Step") -> None:
         """Shows a denoising step."""
+        if self._one is None:
+            self._one = tqdm(disable=self._quiet, leave=False, position=0 if self._all.disable else 1)
         if step.index == 0:
             self._one.reset(step.steps)
             self._one.set_description_str(job.output.name)
@@ -60,7 +62,7 @@ class Progress:
         """Says what became of a picture; None: another run has made it."""
         self._all.update()
         if outcome is None:
-            self.counts[records.KEPT] += 1
+            self.kept += 1
             self.note(f"{job.output} was made by another run meanwhile, and is kept")
             return
         if self._folder is not None:
@@ -70,11 +72,10 @@ class Progress:
         if outcome.error:
             self._failed(job, outcome)
         else:
-            self.counts[records.MADE] += 1
+            self.made += 1
             self._print(str(job.output), to_stdout=True)
 
     def _failed(self, job: "Job", outcome: "Outcome") -> None:
-        self.counts[records.FAILED] += 1
         self.errors.append(outcome.error)
         if self._folder is None:  # there is one picture, and its error is the run's
             return
@@ -91,20 +92,15 @@ class Progress:
 
     def summary(self, kept: int) -> str:
         """Returns in a line what has been done; `kept` pictures were there before."""
-        made, seconds = self.counts[records.MADE], time.monotonic() - self._start
-        parts = [f"{made} made"]
-        if kept + self.counts[records.KEPT]:
-            parts.append(f"{kept + self.counts[records.KEPT]} kept")
-        if self.counts[records.FAILED]:
-            parts.append(f"{self.counts[records.FAILED]} failed")
-        rate = f", {seconds / made:.1f} s a picture" if made else ""
+        seconds = time.monotonic() - self._start
+        counts = {"made": self.made, "kept": kept + self.kept, "failed": len(self.errors)}
+        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "made")
+        rate = f", {seconds / self.made:.1f} s a picture" if self.made else ""
         where = f"; records are in {self._folder / records.NAME}" if self._folder else ""
-        return f"{', '.join(parts)} in {seconds:.0f} s{rate}{where}"
+        return f"{said} in {seconds:.0f} s{rate}{where}"
 
     def interrupted(self, kept: int, again: str) -> None:
         """Says what has been done by the time of an interruption, and which command goes on."""
-        self._one.close()
-        self._all.close()
         self._print(f"error: interrupted; {self.summary(kept)}; this goes on: {again}")
 
     def _print(self, text: str, to_stdout: bool = False) -> None:

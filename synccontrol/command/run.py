@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synccontrol.command import wanted
-from synccontrol.command.interrupt import Interrupt
 from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import Stored
 from synccontrol.config import record
-from synccontrol.errors import ConfigError, OutputError
-from synccontrol.terminal import BAD_INPUT, DONE, INTERRUPTED
+from synccontrol.errors import ConfigError
+from synccontrol.terminal import DONE
 
 if TYPE_CHECKING:
-    from synccontrol.command.progress import Progress
     from synccontrol.jobs.job import Job
     from synccontrol.jobs.maps import Note
     from synccontrol.jobs.recipe import Recipe
-    from synccontrol.result import Step
-
-ITEM_FAILED = 1  # the other statuses are those of `terminal`
 
 
 def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str]) -> int:
@@ -35,13 +30,13 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     """
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from synccontrol.command.progress import Progress
+    from synccontrol.command import making
     from synccontrol.jobs import batch, forecast, maps, plan, records
-    from synccontrol.jobs.engine import LocalEngine
     from synccontrol.jobs.runtime import machine_of
     from synccontrol.models import hub, presets
 
     note: Note = maps.silent if args.quiet else lambda text: print(text, file=sys.stderr)
+    making.check(args)
     seeds = wanted.seeds(vars(args))
     template = wanted.template(vars(args), seeds[0])
     many = plan.gives_many(template, seeds)
@@ -64,27 +59,10 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     request = jobs[0].recipe.request
     if not many:
         maps.check(jobs[0], hub.geometry(request.model, request.offline))
-    interrupt = Interrupt()
-    with Progress(len(jobs), args.output if many else None, args.quiet) as progress:
-
-        def on_step(job: "Job", step: "Step") -> None:
-            progress.step(job, step)
-            interrupt.check()
-
-        engine = LocalEngine(on_step)
-        engine.ready(request)
-        for text in (f"{request.model}: {presets.about(request.model)}", *remarks):
-            note(text)  # not earlier: bad input is one line
-        try:
-            with interrupt.deferred():
-                batch.run(jobs, engine, progress.report, interrupt.check)
-        except KeyboardInterrupt:
-            if not many:
-                raise
-            progress.interrupted(len(kept), again(seeds[0]))
-            return INTERRUPTED
+    begin = [f"{request.model}: {presets.about(request.model)}", *remarks]
+    status = making.make(jobs, len(kept), args, many, begin, again(seeds[0]))
     _report(planned, args, note)
-    return _end_of_many(jobs, kept, progress) if many else _end_of_one(jobs[0], progress)
+    return status
 
 
 def _to_make(
@@ -160,19 +138,3 @@ def _report(jobs: Sequence["Job"], args: argparse.Namespace, note: "Note") -> No
         from synccontrol.command import report
 
         note(f"the sheet of all pictures is {report.write(jobs, args.output)}")
-
-
-def _end_of_many(jobs: Sequence["Job"], kept: Sequence["Job"], progress: "Progress") -> int:
-    progress.note(progress.summary(len(kept)))
-    failed = progress.counts["failed"]
-    if failed:
-        print(f"error: {failed} of {len(jobs)} pictures failed; the others are done", file=sys.stderr)
-    return ITEM_FAILED if failed else DONE
-
-
-def _end_of_one(job: "Job", progress: "Progress") -> int:
-    if progress.counts["kept"]:
-        raise OutputError(f"{job.output} exists; name another --output, or allow --overwrite")
-    for error in progress.errors:
-        print(f"error: {error}", file=sys.stderr)
-    return BAD_INPUT if progress.errors else DONE

@@ -30,6 +30,10 @@ class AbstractEngine(ABC):
             KeyboardInterrupt: somebody wants an end; what is drawn has been yielded.
         """
 
+    @abstractmethod
+    def close(self) -> None:
+        """Gives back what the engine holds."""
+
 
 class LocalEngine(AbstractEngine):
     """Makes pictures in this process, one after the other.
@@ -50,6 +54,9 @@ class LocalEngine(AbstractEngine):
     def work(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
         for request, group in groupby(jobs, key=lambda job: job.recipe.request):
             yield from self._overlap(self._worker_for(request), group)
+
+    def close(self) -> None:
+        self._worker = None
 
     def _worker_for(self, request: Request) -> Worker:
         if self._worker is None or self._worker.request != request:
