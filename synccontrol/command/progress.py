@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tqdm import tqdm
 
 from synccontrol.jobs import records
+from synccontrol.terminal import printable
 
 if TYPE_CHECKING:
     from synccontrol.jobs.job import Job
@@ -81,7 +82,7 @@ class Progress:
             return
         if sys.flags.dev_mode and outcome.traceback:
             self._print(outcome.traceback)
-        name = str(job.inputs[0] if job.inputs else job.output)
+        name = printable(str(job.inputs[0] if job.inputs else job.output))
         text = outcome.error if outcome.error.startswith(name) else f"{name}: {outcome.error}"
         self._print(f"error: {text}")
 

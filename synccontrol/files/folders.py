@@ -28,13 +28,13 @@ def pictures(place: Path, own: Path | None = None) -> list[tuple[Path, Path]]:
         InputError: there are none.
     """
     root = _fixed(place) if is_glob(place) else place
-    outputs = None if own is None else own.resolve()
+    outputs = None if own is None else os.path.realpath(own)
     found = []
     for path in _matching(place, root) if is_glob(place) else _walk(root, ()):
         below = path.relative_to(root)
         if below.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in below.parts):
             continue
-        if not path.is_dir() and not (outputs and path.resolve().is_relative_to(outputs)):
+        if not path.is_dir() and not (outputs and Path(os.path.realpath(path)).is_relative_to(outputs)):
             found.append((path, below))
     if not found:
         raise InputError(f"{place} holds no pictures ({', '.join(SUFFIXES)})")
@@ -62,16 +62,16 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     """Yields the files of a folder and those below it, by links too, but never into a folder that it lies in."""
     try:
         status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        paths = sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); give a folder that can") from error
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         return
-    for entry in entries:
-        if entry.name.startswith("."):
+    for path in paths:
+        if path.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), (*above, identity))
+        if path.is_dir():
+            yield from _walk(path, (*above, identity))
         else:
-            yield Path(entry.path)
+            yield path

@@ -113,6 +113,6 @@ def _identity(path: Path, folders: dict[Path, Path]) -> object:
         status = path.stat()
     except OSError:
         if path.parent not in folders:
-            folders[path.parent] = path.parent.resolve()
+            folders[path.parent] = Path(os.path.realpath(path.parent))  # links in a ring are no error
         return folders[path.parent] / path.name
     return status.st_dev, status.st_ino

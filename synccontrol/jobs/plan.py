@@ -1,6 +1,7 @@
 """Which pictures a run makes, and under which names."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _of_folders(wanted: Job) -> list[_Found]:
     places = [place for place in (wanted.guide, *wanted.control_maps) if is_many(place)]
     for place in places:
         assert place is not None
-        if wanted.output.resolve() == place.resolve():
+        if os.path.realpath(wanted.output) == os.path.realpath(place):
             raise ConfigError(f"{place} holds the guides, so pictures cannot go there; choose another --output")
     first, *others = places
     assert first is not None
