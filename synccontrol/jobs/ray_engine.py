@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import groupby
@@ -21,6 +22,7 @@ from synccontrol.jobs.worker import Worker
 from synccontrol.terminal import describe
 
 TRIES = 3  # workers that a job may outlive
+KNOCK_SECONDS = 5.0  # in which a cluster answers
 POLL_SECONDS = 0.5  # between looks at whether somebody wants an end
 
 
@@ -177,6 +179,8 @@ def _connected(workers: int, address: str) -> Any:
         import ray
     except ImportError as error:
         raise ConfigError("--engine ray needs Ray; pip install 'synccontrol[ray]', or use --engine local") from error
+    if address:
+        _knock(address)
     code = str(Path(synccontrol.__file__).parents[1])
     here: dict[str, Any] = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
     variables = {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY") if name in os.environ}
@@ -188,7 +192,22 @@ def _connected(workers: int, address: str) -> Any:
             **({"address": address} if address else here),
         )
     except (ConnectionError, ValueError) as error:
-        raise ConfigError(
-            f"there is no Ray cluster at {address!r} ({describe(error)}); start one with `ray start --head`"
-        ) from error
+        raise _nobody(address, error) from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raises `ConfigError` where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isascii() and port.isdecimal()):
+        return  # auto, local, ...
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"there is no Ray cluster at {address!r} ({' '.join(str(error).split())}); start one with `ray start --head`"
+    )
