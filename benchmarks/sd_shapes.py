@@ -68,6 +68,47 @@ def sd15(folder: Path) -> None:
     _write(folder, _UNET, _VAE, _TEXT)
 
 
+def sd21(folder: Path, window: int) -> None:
+    """Writes the shape of Stable Diffusion 2.1, with windows of so many px."""
+    unet = {"sample_size": window // CELL, "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024}
+    text = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+    _write(folder, {**_UNET, **unet, "use_linear_projection": True}, _VAE, {**_TEXT, **text})
+
+
+def sdxl(folder: Path) -> None:
+    """Writes the shape of Stable Diffusion XL base, with an autoencoder that needs no float32."""
+    unet = {
+        **_UNET,
+        "sample_size": 1024 // CELL,
+        "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+        "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10],
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }
+    second = {  # OpenCLIP ViT-bigG
+        **_TEXT,
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "projection_dim": 1280,
+    }
+    index = {
+        **_INDEX,
+        "_class_name": "StableDiffusionXLPipeline",
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
+    _write(folder, unet, {**_VAE, "sample_size": 1024, "force_upcast": False}, _TEXT)
+    write(folder, {"model_index.json": index, "text_encoder_2/config.json": second})
+
+
 def scaled(folder: Path, unet: tuple[int, ...], vae: tuple[int, ...], text: int, window: int = WINDOW_PX) -> None:
     """Writes the same shape with other widths: those of the UNet's and the autoencoder's blocks, and of the text.
 
@@ -118,6 +159,11 @@ def _write(folder: Path, unet: Mapping[str, Any], vae: Mapping[str, Any], text: 
         "scheduler/scheduler_config.json": _SCHEDULER,
         "controlnet-depth/config.json": net,
     }
+    write(folder, files)
+
+
+def write(folder: Path, files: Mapping[str, Any]) -> None:
+    """Writes JSON files, by their path in a folder."""
     for name, values in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(values, indent=2), encoding="utf-8")

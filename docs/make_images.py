@@ -1,13 +1,12 @@
 """Draws the pictures of the README with the bundled model: python -m docs.make_images"""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
 import preprocess
-from synccontrol import Montage
+from synccontrol import Montage, SyncConfig
 from synccontrol.files import images
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +46,7 @@ def main() -> None:
     )
     montage = Montage.from_pretrained("tiny")
     sync = montage.defaults.sync
-    settings = [replace(sync, weight=0.0), sync]
+    settings = [SyncConfig(weight=0.0), sync]
     wide = [montage("a landscape", height=256, width=1536, seed=5, sync=setting).image for setting in settings]
     stack(wide, folder / "sync.png")
 

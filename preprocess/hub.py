@@ -30,9 +30,7 @@ def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool)
         HubError: A model is not on this machine, and the network is off, does not answer or has no such model; or it is
             of another kind.
     """
-    from huggingface_hub import constants
-
-    off = offline or constants.HF_HUB_OFFLINE
+    off = is_off(offline)
     remote = [source for source in sources if not Path(source).exists()]
     names = " or ".join(repr(source) for source in remote or sources[:1])
     with silent():
@@ -49,6 +47,13 @@ def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool)
             return load(False)
         except (OSError, ValueError) as error:
             raise HubError(f"{names} cannot be used: {reason(error)}") from error
+
+
+def is_off(offline: bool) -> bool:
+    """Returns whether nothing may be downloaded: so asked, or so says the environment's HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
+    return offline or bool(constants.HF_HUB_OFFLINE)
 
 
 def _ask(source: str) -> None:

@@ -8,17 +8,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
     from synccontrol.errors import SyncControlError
+    from synccontrol.extras import Extras
     from synccontrol.montage import Montage
     from synccontrol.picture import Picture
     from synccontrol.result import Result, Step
 
-__all__ = ["Montage", "Picture", "Result", "SamplingConfig", "Step", "SyncConfig", "SyncControlError", "WindowConfig"]
+__all__ = [
+    "Extras",
+    "Montage",
+    "Picture",
+    "Result",
+    "SamplingConfig",
+    "Step",
+    "SyncConfig",
+    "SyncControlError",
+    "WindowConfig",
+]
 __version__ = "0.1.0"
 
 if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP reads this once, when torch loads it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
+    "Extras": "extras",
     "Montage": "montage",
     "Picture": "picture",
     "Result": "result",

@@ -33,3 +33,12 @@ def require_whole(name: str, value: object, minimum: int) -> None:
 def require_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raises `ConfigError` unless a value is one of some choices."""
     require(value in choices, f"unknown {name} {value!r}; known: {', '.join(choices)}")
+
+
+def require_before(name: str, starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> None:
+    """Raises `ConfigError` unless every start comes before its end; a single one stands for all."""
+    first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
+    count = max(len(first), len(last))
+    pairs = zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False)
+    for start, end in pairs:
+        require(start < end, f"{name} start is {start:g} and {name} end {end:g}; the start must come before the end")

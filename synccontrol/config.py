@@ -1,11 +1,14 @@
 """The settings of a picture: the only home of defaults, ranges and units. The CLI's flags are made from them."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
-from synccontrol.checks import require, require_choice, require_number, require_whole
+from synccontrol.checks import require, require_before, require_choice, require_number, require_whole
+from synccontrol.options import flags as flags
+from synccontrol.options import option as option
+from synccontrol.options import record as record
 
 if TYPE_CHECKING:
     import torch
@@ -46,44 +49,6 @@ SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
 Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
-def option(default: Any, text: str, *, flag: str = "", choices: Collection[str] = ()) -> Any:
-    """Returns a dataclass field that the CLI reads. `flag` replaces the class's prefix and the field's name."""
-    return dataclasses.field(default=default, metadata={"help": text, "flag": flag, "choices": tuple(choices)})
-
-
-def flags(config: Any) -> dict[str, dataclasses.Field[Any]]:
-    """Returns the fields of a config class or object by the name of their flag, without dashes in front."""
-    return {
-        field.metadata["flag"] or (config.prefix + field.name).replace("_", "-"): field
-        for field in dataclasses.fields(config)
-    }
-
-
-def record(*configs: Any) -> dict[str, Any]:
-    """Returns configs as JSON values by flag, dashes as underscores; what has none by its name or class."""
-    values = {
-        flag.replace("-", "_"): getattr(config, field.name)
-        for config in configs
-        for flag, field in flags(config).items()
-    }
-    return {name: _json_value(value) for name, value in values.items()}
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, int | float | str):
-        return value
-    return getattr(value, "__name__", type(value).__name__)  # a function or a picture
-
-
-def _pairs(starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> list[tuple[float, float]]:
-    """Returns the starts and ends that belong together: one stands for all."""
-    first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
-    count = max(len(first), len(last))
-    return list(zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False))
-
-
 def check_seed(seed: object) -> None:
     """Raises `ConfigError` for what is no seed of a picture."""
     require(
@@ -100,6 +65,8 @@ class SamplingConfig:
 
     steps: int = option(50, "denoising steps")
     guidance_scale: float = option(7.5, "classifier-free guidance; 1 turns it off")
+    guidance_rescale: float = option(0.0, "how far guidance keeps the contrast of the unguided prediction, 0..1")
+    clip_skip: int = option(0, "last layers of the CLIP text encoders that are left out (AUTOMATIC1111 counts from 1)")
     control_scale: float | tuple[float, ...] = option(1.0, "strength of the control, one for all or one per control")
     control_start: float | tuple[float, ...] = option(0.0, "fraction of the steps at which the control starts, 0..1")
     control_end: float | tuple[float, ...] = option(1.0, "fraction of the steps at which the control ends, 0..1")
@@ -112,13 +79,12 @@ class SamplingConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         require_whole("steps", self.steps, 1)
         require_number("guidance scale", self.guidance_scale, 1.0)
+        require_number("guidance rescale", self.guidance_rescale, 0.0, 1.0)
+        require_whole("clip skip", self.clip_skip, 0)
         require_number("control scale", self.control_scale, 0.0)
         require_number("control start", self.control_start, 0.0, 1.0)
         require_number("control end", self.control_end, 0.0, 1.0)
-        for start, end in _pairs(self.control_start, self.control_end):
-            require(
-                start < end, f"control start is {start:g} and control end {end:g}; the start must come before the end"
-            )
+        require_before("control", self.control_start, self.control_end)
         require_choice("scheduler", self.scheduler, SCHEDULERS)
 
     def check_controls(self, controls: int) -> None:
@@ -168,8 +134,8 @@ class SyncConfig:
 
     prefix: ClassVar[str] = "sync-"  # of flags
 
-    weight: float = option(20.0, "size of the nudge (see the step size); 0 turns sync off")
-    steps: int = option(5, "denoising steps, from the first, in which sync acts; 0 turns it off")
+    weight: float = option(20.0, "size of the nudge (see the step size); 0: the objective does nothing")
+    steps: int = option(5, "denoising steps, from the first, in which the objective acts")
     every: int = option(1, "of those steps, every how-manieth syncs")
     decay: float = option(0.95, "factor on the weight per denoising step, 0..1")
     gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
@@ -187,6 +153,11 @@ class SyncConfig:
         "lpips", "perceptual distance to the anchor", flag="objective", choices=OBJECTIVES
     )
     shrink: int = option(1, "factor by which the objective sees the windows smaller")
+    adain: float = option(
+        0.0,
+        "how far windows take on the mean and deviation of the anchor's latents, 0..1; 0 turns it off",
+    )
+    adain_steps: int = option(6, "denoising steps, from the first, in which they do")
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",
@@ -202,6 +173,8 @@ class SyncConfig:
         require_choice("sync step size", self.step_size, STEP_SIZES)
         require_choice("sync predict", self.predict, PREDICTS)
         require_whole("sync shrink", self.shrink, 1)
+        require_number("sync adain", self.adain, 0.0, 1.0)
+        require_whole("sync adain steps", self.adain_steps, 0)
         if not callable(self.objective):
             require_choice("objective", self.objective, OBJECTIVES)
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):
@@ -215,21 +188,38 @@ class SyncConfig:
     @property
     def active(self) -> bool:
         """Returns whether sync does anything at all."""
+        return self.perceptual or (self.adain > 0 and self.adain_steps > 0)
+
+    @property
+    def perceptual(self) -> bool:
+        """Returns whether the objective has anything to do."""
         return self.weight > 0 and self.steps > 0
 
     def check_side(self, side: int) -> None:
         """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
         least = LEAST_SIDE[self.objective] if isinstance(self.objective, str) else 1
         require(
-            not self.active or side // self.shrink >= least,
+            not self.perceptual or side // self.shrink >= least,
             f"sync shrink {self.shrink} leaves {side // self.shrink} px of a window of {side} px, and objective "
             f"{self.objective} needs {least}; use at most {max(side // least, 1)}"
             + (", or another objective" if side < least else ""),
         )
 
     def due(self, index: int) -> bool:
-        """Returns whether sync acts at denoising step `index` (from 0)."""
-        return self.active and index < self.steps and index % self.every == 0
+        """Returns whether the objective moves the windows at denoising step `index` (from 0)."""
+        return self.perceptual and index < self.steps and index % self.every == 0
+
+    def adain_due(self, index: int) -> bool:
+        """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""
+        return self.adain > 0 and index < self.adain_steps
+
+    def further_looks(self, index: int) -> int:
+        """Returns how often the networks see each window but the anchor at a step, beyond the first time."""
+        due, restyled = self.due(index), self.adain_due(index)
+        again = self.predict == AGAIN and (due or restyled)
+        # A gradient through the networks is taken of a prediction of its own, where the first one was made without.
+        own = due and self.gradient == "full" and (restyled or self.predict == ONCE)
+        return int(again) + int(own)
 
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""

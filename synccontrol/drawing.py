@@ -1,5 +1,6 @@
 """One picture on its way: what is made ready for it, its steps, and its decoding."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -33,29 +34,34 @@ class Drawing:
     Args:
         family: the model.
         picture: what to draw.
+        view: what its windows have in common.
         layout: where its windows lie.
         maps: its control maps on the canvas, one per ControlNet, or none.
         latents: unit-variance noise to start from, instead of the seed's.
         objective: loads the objective of sync, if there is anything to sync.
+        notes: what the user should know of the model.
     """
 
     def __init__(
         self,
         family: AbstractFamily,
         picture: Picture,
+        view: View,
         layout: AbstractLayout,
         maps: Sequence[Image.Image],
         latents: Tensor | None,
         objective: Objectives,
+        notes: Sequence[str] = (),
     ) -> None:
         self._family = family
         self._picture = picture
+        self._view = view
         self._layout = layout
         self._maps = [images.to_tensor(map_) for map_ in maps]
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(latents)
         self._objective = objective
-        self._notes: list[str] = []
+        self._notes = list(notes)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps; closing the generator cancels the picture."""
@@ -90,10 +96,7 @@ class Drawing:
         batches = Batches(picture.windows.batch, self._note)
         sync = self._sync(solver, batches)
         x_t = solver.start(self._noise.to(device=device, dtype=family.canvas_dtype))
-        views = [
-            View(window=window, prompt=picture.prompt, negative_prompt=picture.negative_prompt)
-            for window in range(len(layout))
-        ]
+        views = [dataclasses.replace(self._view, window=window) for window in range(len(layout))]
         crops = [partial(layout.look, map_, family.geometry.cell) for map_ in self._maps]
         predict = family.condition(views, crops, picture.sampling, len(solver.levels), self._note)
         merge = Merger(layout, picture.windows.weights, x_t)
@@ -112,11 +115,13 @@ class Drawing:
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)
         networks = Networks(
             decode=family.decode,
+            encode=family.encode,
             kind=solver.kind,
             half=family.dtype == torch.float16,
             offloaded=family.offloaded,
         )
-        return Sync(config, self._objective(config), anchor, networks, batches)
+        objective = self._objective(config) if config.perceptual else None
+        return Sync(config, objective, anchor, networks, batches)
 
     def _anchor_picture(self, picture: Image.Image) -> Tensor:
         """Returns a picture that all windows follow, (1, 3, H, W) in -1..1; of another aspect, its middle."""

@@ -1,39 +1,30 @@
 """`Montage`, the object that users hold: a loaded model that makes wide pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from preprocess import Picture as AnyPicture
-from synccontrol import families
+from synccontrol import arguments, families
+from synccontrol.arguments import ControlMaps
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.families.base import AbstractFamily
+from synccontrol.extras import Extras
+from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
-from synccontrol.picture import Picture
+from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.picture import IP_IMAGE, Picture, Source
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
-
-ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
-DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
-    "generator": "seed=0",
-    "image": "control_map",
-    "num_inference_steps": "sampling=SamplingConfig(steps=50)",
-    "guidance_scale": "sampling=SamplingConfig(guidance_scale=7.5)",
-    "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
-    "num_images_per_prompt": "one call for each seed",
-    "callback_on_step_end": "on_step, or the iterator `steps`",
-}
+from synccontrol.settings import EMBEDDED, NO_FILE
 
 
 class Montage:
@@ -43,23 +34,27 @@ class Montage:
 
     Args:
         denoiser: the model.
-        defaults: settings for calls that name none.
+        defaults: settings for calls that name none; those that fit the model's family if not given.
         origin: what pictures say of where the model comes from: fields of `Picture`.
         offline: objectives are not to be downloaded either.
+        notes: what the user should know of the model, a line each; every result says it.
     """
 
     def __init__(
         self,
         denoiser: AbstractFamily,
-        defaults: "presets.Defaults | None" = None,
+        defaults: Defaults | None = None,
         *,
         origin: Mapping[str, Any] = MappingProxyType({}),
         offline: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         self.denoiser = denoiser
-        self.defaults = defaults or presets.Defaults.fitting(denoiser.geometry)
+        scheduler = type(denoiser.pipe.scheduler).__name__
+        self.defaults = defaults or of_family(families.name(denoiser), denoiser.geometry, scheduler)
         self._origin = origin
         self._offline = offline
+        self._notes = notes
         self._objectives: dict[str, AbstractObjective] = {}
 
     @classmethod
@@ -86,6 +81,7 @@ class Montage:
         controls: Sequence[str] = (),
         *,
         controlnets: Sequence[str] = (),
+        extras: Extras = Extras(),
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         offline: bool = False,
@@ -93,10 +89,12 @@ class Montage:
         """Returns a montage with a model loaded.
 
         Args:
-            model: a preset ('tiny', 'sd15', ...), a diffusers folder or a hub id.
+            model: a preset ('tiny', 'sd15', ...), a diffusers folder, a hub id, or a .safetensors file of a
+                whole Stable Diffusion.
             controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
             controlnets: Rarely needed: folders or hub ids to use for the controls, in their order, instead of the
                 model's own; or one union ControlNet for all.
+            extras: LoRAs, an IP-Adapter, another autoencoder.
             device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
             dtype: of the networks; the canvas is float32 at least.
             offline: never ask the network.
@@ -105,14 +103,16 @@ class Montage:
             ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
         """
         controls = [controls] if isinstance(controls, str) else controls
-        pipe = hub.load(model, controls, controlnets, device=device, dtype=dtype, offline=offline)
+        notes: list[str] = []
+        options: dict[str, Any] = {"extras": extras, "device": device, "dtype": dtype, "offline": offline}
+        pipe = hub.load(model, controls, controlnets, **options, note=notes.append)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
-        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets)}
-        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline)
+        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "extras": extras}
+        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline, notes=notes)
 
     def __call__(
         self,
-        prompt: str,
+        prompt: str = "",
         control_map: ControlMaps = None,
         *,
         on_step: Callable[[Step], object] | None = None,
@@ -124,7 +124,7 @@ class Montage:
             prompt: what to draw.
             control_map: what to follow.
             on_step: called after every denoising step.
-            options: height, width, negative_prompt, seed, latents, sampling, windows, sync.
+            options: as of `steps`: height, width, negative_prompt, seed, sampling, windows, sync, ...
         """
         result = None
         for step in self.steps(prompt, control_map, **options):
@@ -136,17 +136,23 @@ class Montage:
 
     def steps(
         self,
-        prompt: str,
+        prompt: str = "",
         control_map: ControlMaps = None,
         *,
         height: int | None = None,
         width: int | None = None,
         negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_image: "AnyPicture | None" = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
         windows: WindowConfig | None = None,
         sync: SyncConfig | None = None,
+        preset: str = DEFAULT,
         **others: object,
     ) -> Iterator[Step]:
         """Returns an iterator over the denoising steps of one wide picture; the last one holds the result.
@@ -160,11 +166,18 @@ class Montage:
             height: px, at least one window; the control map's if not given.
             width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
+            prompt_embeds: Rarely needed: the encoded prompt (1, tokens, features) in place of a text, likewise the
+                negative one, and the pooled ones (1, features) of models that take them, as in diffusers.
+            negative_prompt_embeds: see there.
+            pooled_prompt_embeds: see there.
+            negative_pooled_prompt_embeds: see there.
+            ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
-            sampling: how to denoise; the model's default if not given.
+            sampling: how to denoise; what the preset says if not given.
             windows: where windows lie; likewise.
             sync: how windows are kept coherent; likewise.
+            preset: 'default', 'paper' (as published), 'fast' or 'best', made for the model.
             others: none; what diffusers calls otherwise is named in the error.
 
         Raises:
@@ -175,27 +188,44 @@ class Montage:
             NonFiniteError: NaN or infinity in latents or picture.
         """
         for name in others:
-            raise ConfigError(f"there is no {name}{_instead(name)}")
-        sampling = _config(sampling, self.defaults.sampling)
-        windows = _config(windows, self.defaults.windows)
-        sync = _config(sync, self.defaults.sync)
-        maps = _as_list(control_map)
-        height, width = _canvas_size(maps, height, width)
+            raise ConfigError(f"there is no {name}{arguments.instead(name)}")
+        settings = chosen(variants(self.defaults, self.denoiser.geometry), preset)
+        sampling = arguments.config(sampling, settings.sampling)
+        windows = arguments.config(windows, settings.windows)
+        sync = arguments.config(sync, settings.sync)
+        maps = arguments.control_maps(control_map)
+        height, width = arguments.canvas_size(maps, height, width)
+        view = View(
+            window=0,
+            prompt=self._said("prompt", prompt, prompt_embeds, pooled_prompt_embeds),
+            negative_prompt=self._said(
+                "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            reference=images.to_rgb(ip_image) if ip_image is not None else None,
+        )
         layout = lay_out(height, width, self.denoiser.geometry, windows)
         self._check_controls(maps, sampling)
         picture = Picture(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
+            prompt=_recorded(view.prompt),
+            negative_prompt=_recorded(view.negative_prompt),
             height=height,
             width=width,
             seed=seed,
             sampling=sampling,
             windows=windows,
             sync=sync,
+            sources=(Source(role=IP_IMAGE, path=NO_FILE),) if ip_image is not None else (),
             **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
-        return Drawing(self.denoiser, picture, layout, fitted, latents, self._objective).steps()
+        return Drawing(self.denoiser, picture, view, layout, fitted, latents, self._objective, self._notes).steps()
+
+    def _said(self, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
+        """Returns a prompt: a text, or an encoded one that fits the model."""
+        encoded = arguments.embeddings(name, text, embeds, pooled)
+        if encoded:
+            self.denoiser.check_encoded(encoded)
+        return encoded or text
 
     def _check_controls(self, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
         nets = self.denoiser.controls
@@ -212,30 +242,5 @@ class Montage:
         return self._objectives[key]
 
 
-def _instead(name: str) -> str:
-    return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
-
-
-def _config(given: Config | None, default: Config) -> Config:
-    if given is not None and not isinstance(given, type(default)):
-        raise ConfigError(f"{given!r} is no {type(default).__name__}; give {type(default).__name__}(...)")
-    return default if given is None else given
-
-
-def _as_list(control_map: ControlMaps) -> list[Image.Image]:
-    if control_map is None:
-        return []
-    if isinstance(control_map, Sequence):
-        return [images.to_rgb(map_) for map_ in control_map]
-    return [images.to_rgb(control_map)]
-
-
-def _canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
-    height = maps[0].height if maps and height is None else height
-    width = maps[0].width if maps and width is None else width
-    if height is None or width is None:
-        raise ConfigError("a picture from text only needs a height and a width in pixels")
-    for name, value in (("height", height), ("width", width)):
-        if not isinstance(value, Integral):
-            raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
-    return int(height), int(width)
+def _recorded(prompt: str | Encoded) -> str:
+    return prompt if isinstance(prompt, str) else EMBEDDED

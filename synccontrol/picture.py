@@ -15,13 +15,14 @@ from synccontrol.config import (
     record,
 )
 from synccontrol.errors import ConfigError
+from synccontrol.extras import Extras
 from synccontrol.settings import NO_FILE, check
 
-GUIDE, CONTROL_MAP, ANCHOR = ROLES = ("guide", "control_map", "anchor")
+GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE = ROLES = ("guide", "control_map", "anchor", "ip_image")
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,11 +54,12 @@ class Picture:
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
-    sources: tuple[Source, ...] = ()  # the guide, then control maps in the order of the controls, then the anchor
+    sources: tuple[Source, ...] = ()  # the guide, control maps in the order of the controls, the anchor, the IP image
     model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
     controls: tuple[str, ...] = ()  # control types
     controlnets: tuple[str, ...] = ()  # folders or hub ids, where they are not the model's own
     detectors: tuple[str, ...] = ()  # by name, where they are not the default
+    extras: Extras = Extras()  # LoRAs and the like
     fit: str = "exact"  # how a guide or control map of another aspect comes onto the canvas, one of `FITS`
 
     def __post_init__(self) -> None:
@@ -70,8 +72,10 @@ class Picture:
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         roles = [source.role for source in self.sources]
-        if roles != sorted(roles, key=ROLES.index) or roles.count(GUIDE) > 1 or roles.count(ANCHOR) > 1:
-            raise ConfigError("sources are one guide at most, then control maps, then one anchor at most")
+        if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in (GUIDE, ANCHOR, IP_IMAGE)):
+            raise ConfigError(
+                "sources are one guide at most, then control maps, then one anchor and one IP image at most"
+            )
 
     def of(self, role: str) -> tuple[Source, ...]:
         """Returns the sources of a role."""
@@ -88,7 +92,7 @@ class Picture:
             "width": self.width,
             "height": self.height,
             "seed": self.seed,
-            **record(self.sampling, self.windows, self.sync),
+            **record(self.sampling, self.windows, self.sync, self.extras),
             "model": self.model,
             "control": list(self.controls),
             "controlnet": list(self.controlnets),
@@ -99,10 +103,12 @@ class Picture:
             "guide_sha256": None,
             "control_map_sha256": [source.sha256 for source in self.of(CONTROL_MAP)],
             "anchor_sha256": None,
+            "ip_image": None,
+            "ip_image_sha256": None,
         }
         if not isinstance(self.sync.anchor, int | str):
             settings["anchor"] = NO_FILE
-        for source in (*self.of(GUIDE), *self.of(ANCHOR)):
+        for source in (*self.of(GUIDE), *self.of(ANCHOR), *self.of(IP_IMAGE)):
             settings[source.role] = source.path
             settings[f"{source.role}_sha256"] = source.sha256
         return settings
@@ -130,6 +136,7 @@ class Picture:
             sampling=_config(SamplingConfig, values),
             windows=_config(WindowConfig, values),
             sync=_config(SyncConfig, values),
+            extras=_config(Extras, values),
             sources=sources({**values, ANCHOR: anchor}),
             **plain,
         )
@@ -157,10 +164,10 @@ def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
     if len(hashes) != len(paths):
         hashes = [""] * len(paths)  # of other control maps, or written by hand
     maps = [Source(role=CONTROL_MAP, path=path, sha256=sha256) for path, sha256 in zip(paths, hashes, strict=True)]
-    guides, anchors = (
+    guides, anchors, shown = (
         [Source(role=role, path=values[role], sha256=values.get(f"{role}_sha256", ""))]
         if isinstance(values.get(role), str) and values[role] != MIDDLE
         else []
-        for role in (GUIDE, ANCHOR)
+        for role in (GUIDE, ANCHOR, IP_IMAGE)
     )
-    return (*guides, *maps, *anchors)
+    return (*guides, *maps, *anchors, *shown)

@@ -6,8 +6,10 @@ from typing import Any
 
 from synccontrol.config import OBJECTIVES, SamplingConfig, SyncConfig, WindowConfig, flags
 from synccontrol.errors import ConfigError
+from synccontrol.extras import Extras
 
-NO_FILE = "<picture>"  # an anchor that was given as a picture
+NO_FILE = "<picture>"  # an anchor, or what an IP-Adapter was shown, that was given as a picture
+EMBEDDED = "<embeddings>"  # a prompt that was given encoded
 
 Kind = tuple[str, Callable[[Any], bool]]
 
@@ -34,6 +36,7 @@ _BY_TYPE: Mapping[type, Kind] = {
     int: _WHOLE,
     float: ("a number", _is_number),
     bool: ("true or false", lambda value: isinstance(value, bool)),
+    tuple: _TEXTS,
 }
 
 
@@ -45,11 +48,12 @@ def _kind(field: dataclasses.Field[Any]) -> Kind:
 
 KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
     **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
+    **dict.fromkeys(("ip_image", "ip_image_sha256"), _TEXT),
     **dict.fromkeys(("width", "height", "seed"), _WHOLE),
     **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256"), _TEXTS),
     **{
         flag.replace("-", "_"): _kind(field)
-        for config in (SamplingConfig, WindowConfig, SyncConfig)
+        for config in (Extras, SamplingConfig, WindowConfig, SyncConfig)
         for flag, field in flags(config).items()
     },
 }
@@ -72,8 +76,12 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
             f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
         )
-    if values.get("anchor") == NO_FILE:
-        raise ConfigError(
-            "the anchor was a picture in another program's memory, which cannot be made from JSON; name an anchor"
-        )
+    for name in ("anchor", "ip_image"):
+        if values.get(name) == NO_FILE:
+            raise ConfigError(
+                f"the {name.replace('_', ' ')} was a picture in another program's memory, which cannot be made from "
+                "JSON; name a file"
+            )
+    if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
+        raise ConfigError("a prompt was given as embeddings, which cannot be made from JSON; give it in words")
     return values

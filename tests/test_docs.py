@@ -1,5 +1,6 @@
 """The documents are true: every flag, control, family and objective stands in the README, and its commands run."""
 
+import json
 import re
 import runpy
 import shlex
@@ -15,7 +16,7 @@ import preprocess
 from synccontrol import config, families, terminal
 from synccontrol.command import cli, parser
 from synccontrol.evaluate import __main__ as evaluation
-from synccontrol.models import presets
+from synccontrol.models import listing, presets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,6 +51,30 @@ def test_every_name_stands_in_the_readme() -> None:
         *(module.__name__.rpartition(".")[2] for module in families._families().values()),
     }
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_forecasts_in_the_readme_are_those_of_the_command() -> None:
+    found = json.loads((ROOT / "benchmarks" / "preset_forecasts.json").read_text(encoding="utf-8"))
+    for name, row in found.items():
+        size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.card(row['peak_gb'])} GB"
+        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {row['tflop'] / 1000:.1f} |" in README
+
+
+def test_every_cell_of_the_table_of_families_names_its_test() -> None:
+    """What is claimed is tested; what is not is said to be neither."""
+    table = README.partition("### What each family can")[2].partition("\n## ")[0]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    served = [module.__name__.rpartition(".")[2] for module in dict.fromkeys(families._families().values())]
+    assert sorted(name.strip("`| ") for name in header if name.strip("| ")) == sorted(served)
+    assert len(rows) > 30
+    for capability, *cells in rows:
+        assert len(cells) == len(served), capability
+        for cell in cells:
+            claim = re.fullmatch(r"\[(?:yes|refused)\]\((tests/[\w/]+\.py)#(test_\w+)\)", cell)
+            if claim is None:
+                assert cell in ("not tested", "there is none"), f"{capability}: {cell}"
+            else:
+                assert f"def {claim[2]}(" in (ROOT / claim[1]).read_text(encoding="utf-8"), f"{capability}: {cell}"
 
 
 def test_links_lead_somewhere() -> None:

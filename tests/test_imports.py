@@ -13,12 +13,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"checks", "terminal"},
+    {"checks", "options", "terminal"},
     {"config"},
+    {"extras"},
     {"settings"},
     {"picture"},
     {"files"},
-    {"canvas", "result"},
+    {"arguments", "canvas", "result"},
     {"sampling"},
     {"families"},
     {"models", "drawing"},

@@ -79,7 +79,7 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
     before = colour(z, red)
     config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size)
     level = Level(index=0, signal=1.0, noise=1.0, t=0.0)
-    networks = Networks(decode=lambda x0: x0, kind="epsilon")
+    networks = Networks(decode=lambda x0: x0, encode=lambda picture: picture, kind="epsilon")
     pull = Sync(config, objectives.load(colour), red, networks, Batches(2, print))
     nudged, known = pull.nudge(z, level, lambda z, _: 0.5 * z)
     assert known == {}

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from preprocess.estimators.bundled import BundledDepth, BundledPose
-from synccontrol import Montage
+from synccontrol import Montage, SyncConfig
 from synccontrol.evaluate.bootstrap import interval
 from synccontrol.evaluate.control import depth_rmse, edge_f1
 from synccontrol.evaluate.keypoints import pck
@@ -98,10 +98,9 @@ def measure_coherence(seeds: int, classifier: Classifier, folder: Path) -> dict[
     """Return how alike the windows of a montage are under a vague prompt, with sync off and on."""
     montage, distance = Montage.from_pretrained("tiny"), objectives.load("stlpips-vgg")
     found: dict[str, dict[str, Figure]] = {}
-    for name, weight in (("sync off", 0.0), ("sync on", montage.defaults.sync.weight)):
+    for name, sync in (("sync off", SyncConfig(weight=0.0)), ("sync on", montage.defaults.sync)):
         apart, agreeing = [], []
         for seed in range(seeds):
-            sync = replace(montage.defaults.sync, weight=weight)
             draw = partial(montage, VAGUE, height=HEIGHT, width=VAGUE_WIDTH, seed=seed, sync=sync)
             drawn = _kept(folder / f"{name.replace(' ', '-')}-{seed}.png", draw)
             windows = [drawn.crop((left, 0, left + HEIGHT, HEIGHT)) for left in range(0, VAGUE_WIDTH, HEIGHT)]

@@ -30,7 +30,7 @@ def build() -> CLIPTokenizer:
     entries = dict.fromkeys([*alphabet, *(letter + _WORD_END for letter in alphabet), *(token for token, _ in found)])
     vocab = {token: index for index, token in enumerate([*entries, *_SPECIAL])}
     merges = [tuple(pair) for pair in _merges(learner)]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH, whole_words=True)
 
 
 def _merges(learner: Tokenizer) -> list[list[str]]:

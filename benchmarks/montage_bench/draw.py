@@ -13,7 +13,7 @@ from benchmarks.montage_bench.methods import ALL_STEPS, RENDERED, Method, method
 from synccontrol import Montage, SamplingConfig
 from synccontrol.evaluate import timings
 from synccontrol.files import metadata
-from synccontrol.models import hub
+from synccontrol.models import devices, hub
 
 CONTROL_SCALE = 1.0  # the published strength, for every model and method
 TRIAL_STEPS = 2  # of the pictures that time the machine
@@ -71,8 +71,8 @@ class Studio:
         self, model: str, width: int | None, steps: int | None, *, device: str, dtype: str, offline: bool
     ) -> None:
         self.model = model
-        self._device, self._dtype, self._offline = device, hub.DTYPES[dtype], offline
-        defaults = hub.defaults(model, offline)
+        self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
+        defaults = hub.defaults(model, offline=offline)
         sampling = replace(defaults.sampling, steps=steps or defaults.sampling.steps, control_scale=CONTROL_SCALE)
         self.defaults = replace(defaults, sampling=sampling)
         self.geometry = hub.geometry(model, offline)

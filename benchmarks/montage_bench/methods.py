@@ -1,10 +1,10 @@
 """The methods that are compared, as settings of one program: they share model, windows, sampler and noise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from synccontrol.config import SyncConfig
-from synccontrol.models.presets import Defaults
+from synccontrol.models.defaults import Defaults
 
 ALL_STEPS = "published-all"
 RENDERED = "rendered"  # the scenes that the guides come from: not drawn by the model, what it is asked for
@@ -25,7 +25,7 @@ def methods(defaults: Defaults) -> Mapping[str, Method]:
     The published sync is the paper's (arXiv 2306.05178): full gradient, weight 20, decay 0.95, pictures at full size;
     but its objective is the preset's, so that what is compared is the way of syncing alone.
     """
-    off = replace(defaults.sync, weight=0.0)
+    off = SyncConfig(weight=0.0)
     steps = defaults.sampling.steps
 
     def published(synced: int) -> SyncConfig:

@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 import numpy as np
 import numpy.typing as npt
 
+from preprocess import hub
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.weights import OFFLINE_HINT
@@ -67,7 +68,7 @@ def _checkpoint(url: str, runtime: Runtime) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rtmlib"
     folder = Path(os.environ.get("TORCH_HOME") or cache).expanduser() / "hub" / "checkpoints"
     name = Path(urlparse(url).path).stem
-    if runtime.offline and not (folder / f"{name}.onnx").exists():
+    if hub.is_off(runtime.offline) and not (folder / f"{name}.onnx").exists():
         raise DetectorError(f"'{name}' has not been downloaded and downloads are off; allow them, or {OFFLINE_HINT}")
     try:
         with muted():

@@ -10,6 +10,8 @@ from synccontrol.command import run, settings
 from synccontrol.command.parser import PUBLISHED, build_parser
 from synccontrol.config import record
 from synccontrol.errors import SyncControlError
+from synccontrol.models import presets
+from synccontrol.models.defaults import DEFAULT, Defaults, chosen, variants
 from synccontrol.terminal import DONE, Parser, status
 
 
@@ -29,7 +31,13 @@ def _command(argv: Sequence[str], prog: str) -> int:
     if shown is not None:
         build_parser(prog, shown).print_help()
         return DONE
-    values, stored = settings.merged(vars(build_parser(prog).parse_args(argv)))
+    given = vars(build_parser(prog).parse_args(argv))
+    if given.pop("list_models", False):
+        from synccontrol.models import listing
+
+        print("\n".join(listing.lines()))
+        return DONE
+    values, stored = settings.merged(given)
     return run.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed))
 
 
@@ -50,18 +58,21 @@ def _help_wanted(argv: Sequence[str]) -> Mapping[str, Any] | None:
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--preset", default=DEFAULT)
     if not {"-h", "--help"} & set(argv):
         return None
     asked, _ = parser.parse_known_args(argv)
-    from synccontrol.models import presets
-
-    if asked.model in presets.PRESETS:  # at once; to look at a model takes torch and seconds
-        defaults = presets.PRESETS[asked.model].defaults
-    else:
-        from synccontrol.models import hub
-
-        try:
-            defaults = hub.defaults(asked.model, offline=True)
-        except SyncControlError:
-            return PUBLISHED  # what a model without a preset runs with
+    try:
+        defaults = _defaults(asked.model, asked.preset)
+    except SyncControlError:
+        return PUBLISHED  # a model, or a preset, that is not to be had here
     return record(defaults.sampling, defaults.windows, defaults.sync)
+
+
+def _defaults(model: str, preset: str) -> Defaults:
+    if model in presets.PRESETS:  # at once; to look at a model takes torch and seconds
+        known = presets.PRESETS[model]
+        return chosen(variants(known.defaults, known.geometry), preset)
+    from synccontrol.models import hub
+
+    return hub.defaults(model, preset, offline=True)

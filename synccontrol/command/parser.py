@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
+from synccontrol.extras import Extras
+from synccontrol.models.defaults import DEFAULT, NAMES
 from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
@@ -18,6 +20,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "guide": None,
         "control": (),
         "control_map": (),
+        "ip_image": None,
         "prompt": "",
         "negative_prompt": "",
         "width": None,
@@ -28,6 +31,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "count": None,
         "settings": None,
         "model": "tiny",
+        "preset": DEFAULT,
         "controlnet": (),
         "detector": (),
         "device": "auto",
@@ -82,6 +86,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="ready-made control map instead of a guide, or a folder of them, one per --control; for pose also "
         "OpenPose JSON. TYPE=PATH beside a --guide: the map of that control, the others are detected",
     )
+    group.add_argument("--ip-image", type=_path, help="picture that the --ip-adapter is shown")
     group.add_argument("--prompt", help="what to draw")
     group.add_argument("--negative-prompt", help="what to avoid")
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
@@ -100,14 +105,29 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--model", help="preset, diffusers folder or hub id (default: tiny, bundled)")
+    group.add_argument(
+        "--model",
+        help="preset, diffusers folder, hub id (owner/name, or owner/name@revision) or .safetensors file of Stable "
+        "Diffusion (default: tiny, bundled)",
+    )
+    group.add_argument(
+        "--preset",
+        choices=NAMES,
+        help="settings of the model, which single flags change: paper (as published), default, fast, best "
+        "(default: default)",
+    )
     group.add_argument(
         "--controlnet", action="append", help="folder or hub id, one per --control, or one union for all"
     )
+    for flag, field in flags(Extras).items():
+        _add_option(group, flag, field, field.default or "none")
     group.add_argument("--detector", action="append", help="what makes the control map, one per --control")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")
     group.add_argument("--offline", action="store_true", help="never use the network")
+    group.add_argument(
+        "--list-models", action="store_true", help="say what the named models are, need, and what of them is here"
+    )
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
@@ -136,6 +156,8 @@ def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Fi
     options: dict[str, Any] = {"type": type(field.default), "metavar": flag.split("-")[-1].upper()}
     if field.name.startswith("control_"):
         options |= {"nargs": "+", "action": "extend"}  # one for all; or one per control, at once or repeated
+    if isinstance(field.default, tuple):
+        options |= {"type": str, "action": "append"}
     if field.default == MIDDLE:
         options["type"] = _anchor
     group.add_argument(f"--{flag}", help=text, **options)

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     if not jobs:
         _report(planned, args, note)
         return DONE
-    _check_requests(jobs)
-    remarks = stored.notes(*machine_of(template.recipe.request)) if stored else []
+    remarks = _check_requests(jobs)
+    remarks += stored.notes(*machine_of(template.recipe.request)) if stored else []
     if args.dry_run:
         print("\n".join([*remarks, *_described(template.recipe), *forecast.forecast(jobs)]))
         return DONE
@@ -75,8 +75,8 @@ def _to_make(
     """
     from synccontrol.files import outputs
 
-    anchors = {job.recipe.anchor for job in jobs} - {None}
-    inputs = [path for path in (args.settings, args.guide, *anchors) if path is not None]
+    shown = {path for job in jobs for path in (job.recipe.anchor, job.recipe.ip_image)}
+    inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
     outputs.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
     kept = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]
     if kept and not many:
@@ -90,15 +90,22 @@ def _to_make(
     return found, kept
 
 
-def _check_requests(jobs: Iterable["Job"]) -> None:
-    """Raises `SyncControlError` for a device, dtype, control or detectors that are not to be had."""
+def _check_requests(jobs: Iterable["Job"]) -> list[str]:
+    """Returns what the user should know of detectors.
+
+    Raises:
+        SyncControlError: a device, dtype, control or detectors are not to be had.
+    """
     from synccontrol.jobs import runtime
 
-    for request, detected in {(job.recipe.request, job.detected) for job in jobs}:
+    found: dict[str, None] = {}
+    for request, detected in dict.fromkeys((job.recipe.request, job.detected) for job in jobs):
         runtime.machine_of(request)
         runtime.detector_names(request, detected)
         for place in detected:
             runtime.check_control(request.controls[place])
+        found |= dict.fromkeys(runtime.remarks(request, detected))
+    return list(found)
 
 
 def _outputs(jobs: Iterable["Job"]) -> Iterable[Path]:

@@ -5,12 +5,13 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from synccontrol import picture, settings
-from synccontrol.command.parser import DEFAULTS
+from synccontrol import config, picture, settings
+from synccontrol.command.parser import DEFAULTS, PUBLISHED
 from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
+from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Source
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, IP_IMAGE, Source
 
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
 
@@ -59,15 +60,17 @@ def read(path: Path, given: Container[str]) -> Stored:
         raise InputError(f"{path}: {error}") from error
     for name in _replaced(values, given):
         values.pop(name, None)
-    for name in (GUIDE, ANCHOR):
+    for name in (GUIDE, ANCHOR, IP_IMAGE):
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = _find(values[name], path.parent)
+    values |= {name: _find(values[name], path.parent) for name in ("ip_adapter", "vae") if name in values}
+    if "lora" in values:
+        values["lora"] = [_find_lora(name, path.parent) for name in values["lora"]]
     if CONTROL_MAP in values:
         values[CONTROL_MAP] = [_find(name, path.parent) for name in values[CONTROL_MAP]]
     sources = picture.sources({name: value for name, value in values.items() if name not in given})
     flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
-    if GUIDE in flags:
-        flags[GUIDE] = Path(flags[GUIDE])
+    flags |= {name: Path(flags[name]) for name in (GUIDE, IP_IMAGE) if name in flags}
     flags[CONTROL_MAP] = list(flags.get(CONTROL_MAP, []))
     return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
 
@@ -81,11 +84,19 @@ def merged(given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None]:
     return {**DEFAULTS, **(stored.flags if stored else {}), **given}, stored
 
 
+def extras_of(given: Mapping[str, Any]) -> Extras:
+    """Returns what is loaded beside a model's own parts, of flags as given or stored."""
+    values = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(Extras).items()}
+    return Extras(**{name: value for name, value in values.items() if value is not None})
+
+
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     """Returns which settings fall with those that flags replace: of other controls, or of the other kind of source."""
     names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
     if GUIDE in given:
         names.append(CONTROL_MAP)
+    if "preset" in given:
+        names += list(PUBLISHED)
     if "control" in given:
         names += [name for name in PER_CONTROL if isinstance(values.get(name), list)]
     return names
@@ -94,3 +105,8 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
 def _find(name: str, folder: Path) -> str:
     beside = folder / name
     return str(beside) if not Path(name).exists() and beside.exists() else name
+
+
+def _find_lora(lora: str, folder: Path) -> str:
+    ((name, _),) = Extras(lora=(lora,)).loras
+    return _find(name, folder) + lora[len(name) :]  # its weight

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synccontrol.command.parser import CONFIGS
-from synccontrol.command.settings import PER_CONTROL
+from synccontrol.command.settings import PER_CONTROL, extras_of
 from synccontrol.config import LARGEST_SEED, MIDDLE, check_seed, flags
 from synccontrol.errors import ConfigError
 
@@ -154,28 +154,36 @@ def _control_maps(controls: Sequence[str], given: Sequence[str | Path]) -> tuple
 
 def _recipe(args: Mapping[str, Any]) -> "Recipe":
     """Returns a recipe: the model's defaults, changed by flags. Raises `SyncControlError` for a wrong value."""
+    from synccontrol.files.images import open_image
     from synccontrol.jobs.recipe import Recipe, anchored, check_settings
-    from synccontrol.jobs.runtime import Request
+    from synccontrol.jobs.runtime import Request, own_detectors
     from synccontrol.models import hub
 
+    extras, shown = extras_of(args), args["ip_image"]
+    if (shown is None) == bool(extras.ip_adapter):
+        raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
     request = Request(
         model=args["model"],
         controls=tuple(args["control"]),
         controlnets=tuple(args["controlnet"]),
-        detectors=tuple(args["detector"]),
+        detectors=tuple(args["detector"]) or own_detectors(args["model"], args["control"]),
+        extras=extras,
         device=args["device"],
         dtype=args["dtype"],
         offline=args["offline"],
     )
-    defaults = hub.defaults(request.model, request.offline)
+    defaults = hub.defaults(request.model, args["preset"], request.offline)
     anchor = args.get("anchor")
     recipe = Recipe(
         request=request,
         fit=args["fit"],
         anchor=Path(anchor) if isinstance(anchor, str) and anchor != MIDDLE else None,
+        ip_image=None if shown is None else Path(shown),
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )
     anchored(recipe)  # its file can be read
+    if recipe.ip_image is not None:
+        open_image(recipe.ip_image)
     hub.controlnet_sources(request.model, request.controls, request.controlnets, request.offline)
     check_settings(recipe, hub.geometry(request.model, request.offline))
     return recipe

@@ -19,7 +19,7 @@ from synccontrol.evaluate.measurement import Measurement, Progress, Settings
 from synccontrol.evaluate.networks import NO_MODEL_HINT, Eyes
 from synccontrol.evaluate.pictures import Gallery, cut, grid, picture_files
 from synccontrol.files import images
-from synccontrol.models import hub
+from synccontrol.models import fetching
 
 LEAST = 50  # windows of the montages, and of the reference, that KID needs
 KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
@@ -265,7 +265,7 @@ class Clip:
             model = CLIPModel.from_pretrained(name, local_files_only=local)
             return model, CLIPProcessor.from_pretrained(name, local_files_only=local)
 
-        model, self._processor = hub.fetch(load, [settings.clip], settings.offline, NO_MODEL_HINT)
+        model, self._processor = fetching.fetch(load, [settings.clip], settings.offline, NO_MODEL_HINT)
         self._model = model.eval().to(settings.device)
         self.config = model.config
 

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from preprocess.hub import is_off
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.evaluate.pictures import Gallery, Montage
-from synccontrol.models import hub
+from synccontrol.models import fetching
 from synccontrol.sampling import objectives
 
 NO_MODEL_HINT = "name a folder that holds such a model, or leave this figure out"
@@ -111,7 +112,7 @@ class VisionEye(AbstractEye):
             processor = AutoImageProcessor.from_pretrained(name, local_files_only=local)
             return processor, AutoModel.from_pretrained(name, local_files_only=local)
 
-        self._process, network = hub.fetch(load, [name], offline, NO_MODEL_HINT)
+        self._process, network = fetching.fetch(load, [name], offline, NO_MODEL_HINT)
         network = getattr(network, "vision_model", network)  # models of pictures and text have one
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
 
@@ -201,7 +202,7 @@ def _fetch_torchvision(url: str, offline: bool) -> None:
     if file.is_file():
         return
     reason = "the network is not to be used"
-    if not offline:
+    if not is_off(offline):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=False)
@@ -216,7 +217,7 @@ def _inception(device: str, offline: bool) -> InceptionEye:
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     try:
-        if offline and not file.is_file():
+        if is_off(offline) and not file.is_file():
             raise FileNotFoundError(f"{file.name} is not in {file.parent}")
         network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except (ImportError, OSError) as error:

@@ -7,7 +7,7 @@ from synccontrol.evaluate import coherence, control, fidelity, seams
 from synccontrol.evaluate.measurement import GROUPS, Measurement, Progress, Scores, Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import open_gallery
-from synccontrol.models import hub
+from synccontrol.models import devices
 
 
 def score(folder: Path, settings: Settings, progress: Progress = lambda line: None) -> Scores:
@@ -24,7 +24,7 @@ def score(folder: Path, settings: Settings, progress: Progress = lambda line: No
         ConfigError: settings that contradict each other or the pictures.
         ModelError: the device is not there.
     """
-    hub.check_device(settings.device)
+    devices.check_device(settings.device)
     gallery = open_gallery(folder, settings)
     if "fidelity" in settings.groups:
         fidelity.check(gallery, settings)

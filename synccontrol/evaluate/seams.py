@@ -82,19 +82,34 @@ def borders_of(width: int, window: int, stride: int, loop: bool) -> list[int]:
     return sorted({(left + side) % width for left in lefts for side in (0, window)} - {0})
 
 
-def other_places(width: int, borders: Sequence[int], loop: bool) -> npt.NDArray[np.int64]:
-    """Returns the places more than 4 px from every border, and from the edges or where a ring closes; those that are
-    simply no border, if borders lie too close for that."""
+def other_places(width: int, borders: Sequence[int], loop: bool, cell: int = 1) -> npt.NDArray[np.int64]:
+    """Returns the places between cells, more than 4 px from every border, and from the edges or where a ring closes.
+
+    Where borders lie too close for that, places inside of cells too; or else all that are no border.
+
+    Args:
+        width: of the picture, px.
+        borders: places, px.
+        loop: whether the right edge continues at the left.
+        cell: px of a latent cell. Decoders may show their cells, and windows end between two of them.
+    """
     places = np.arange(STRIP, width - STRIP + 1)
     seams = np.array([*borders, 0, width] if loop else borders or [0])
     away = np.abs(places[:, None] - seams[None]).min(axis=1)
-    return np.asarray(places[away > REACH] if (away > REACH).any() else places[away > 0])
+    choices = [(away > REACH) & (places % cell == 0), away > REACH, away > 0]
+    return np.asarray(places[next((choice for choice in choices if choice.any()), choices[-1])])
 
 
 def is_ring(montage: Montage, settings: Settings) -> bool:
     """Returns whether the right edge of a montage continues at its left."""
     own = montage.settings
     return settings.loop or bool(own.get("loop")) or own.get("projection") == EQUIRECTANGULAR
+
+
+def _cell(montage: Montage) -> int:
+    """Returns the px of a latent cell of the model that drew a montage; 1 where that is not known."""
+    known = geometry(montage.settings["model"]) if montage.settings.get("model") else None
+    return known.cell if known else 1
 
 
 def window_borders(montage: Montage, gallery: Gallery, settings: Settings) -> list[int]:
@@ -126,7 +141,7 @@ def measure(
         progress(f"seams: {montage.name} ({number} of {len(gallery.montages)})")
         borders, loop = window_borders(montage, gallery, settings), is_ring(montage, settings)
         picture = montage.read()[0].permute(1, 2, 0).double().numpy() * 255
-        others = other_places(gallery.width, borders, loop)
+        others = other_places(gallery.width, borders, loop, _cell(montage))
         for score, function in ((DS, discontinuity), (STEP, colour_step)):
             scores = function(picture, loop)
             beside = float(np.nanmean(scores[others]))
@@ -169,7 +184,7 @@ def _measurements(
                 {montage: there[montage] / value for montage, value in beside.items()},
                 settings,
                 better="1",
-                what=f"{what}, over the same at all other columns of the montage: 1 is a seam that nobody can see.",
+                what=f"{what}, over the same at other places between latent cells: 1 is a seam that nobody can see.",
                 source=SOURCE[score],
                 bounds={"no seam": 1.0},
             )

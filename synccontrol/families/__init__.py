@@ -28,6 +28,12 @@ def find(pipeline_class: str) -> Any:
     return families[pipeline_class]
 
 
+def name(family: Any) -> str:
+    """Returns what a family is called: its module's last name."""
+    called: str = getattr(family, "__name__", type(family).__module__)
+    return called.rpartition(".")[2]
+
+
 def wrap(pipe: Any, controls: Sequence[str] = ()) -> AbstractFamily:
     """Returns the family of a loaded diffusers pipeline, of a class that is served or one derived from it.
 

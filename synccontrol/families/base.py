@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
+from synccontrol.errors import ConfigError
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
@@ -35,6 +37,7 @@ class View:
     window: int  # its index
     prompt: str | Encoded  # text, or an encoded one
     negative_prompt: str | Encoded  # heard with guidance only
+    reference: Image.Image | None = None  # RGB, what an IP-Adapter is shown
 
 
 class AbstractFamily(abc.ABC):
@@ -120,9 +123,23 @@ class AbstractFamily(abc.ABC):
     def blank_prompt(self) -> Encoded:
         """Returns an encoded prompt that says nothing, as a `View` takes it."""
 
+    def check_encoded(self, prompt: Encoded) -> None:
+        """Raises `ConfigError` for an encoded prompt that is none of this model's."""
+        wanted = self.blank_prompt()
+        if [(*one.shape[:1], *one.shape[2:]) for one in prompt] != [(*one.shape[:1], *one.shape[2:]) for one in wanted]:
+            given, fits = ([tuple(one.shape) for one in some] for some in (prompt, wanted))
+            raise ConfigError(
+                f"prompt embeddings have the shapes {given}; this model needs {fits}, of any number of tokens"
+                + (", the pooled ones second" if len(wanted) > 1 else "")
+            )
+
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:
         """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
+
+    @abc.abstractmethod
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Returns clean latents (n, c, h, w) for pictures (n, 3, H, W) in -1..1: the most likely ones, none drawn."""
 
     def release(self) -> None:
         """Lets offloaded networks leave the device, after a picture."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import diffusers
 import torch
@@ -13,9 +13,8 @@ from transformers import CLIPTextConfig
 
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-
-Source: TypeAlias = str | tuple[str, str]  # a folder or hub id, or a pair of it and a subfolder
-READING = ("dtype", "local_files_only")  # options that hold for every source; others are the base model's alone
+from synccontrol.families import sources
+from synccontrol.families.sources import SUFFIX, Source
 
 
 class Kinds(NamedTuple):
@@ -35,52 +34,76 @@ class Kinds(NamedTuple):
         return self.union if all(unions) else self.controlled
 
 
-def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", **options: Any) -> Any:
+def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", file: str = "", **options: Any) -> Any:
     """Returns a diffusers pipeline.
 
     Args:
         kinds: its classes.
         base: a diffusers folder or hub id.
         controlnets: one per control, or one union for all.
-        vae: a folder or hub id of an autoencoder to use in place of the base model's.
+        vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
+        file: a checkpoint in one file; of the base model only the configuration and the tokenizers are read.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
-    own = {key: options[key] for key in READING if key in options}
-    nets = _nets(controlnets, lambda kind, name, subfolder: kind.from_pretrained(name, subfolder=subfolder, **own), own)
+    own = sources.reading(options)
+    nets = _nets(controlnets, lambda kind, net: sources.weights(kind, net, **own), own)
     extra = {"controlnet": nets[0] if len(nets) == 1 else nets} if nets else {}
     if vae:
-        extra["vae"] = AutoencoderKL.from_pretrained(vae, **own)
-    return kinds.of(nets).from_pretrained(base, **extra, **options)
+        extra["vae"] = autoencoder(vae, base, **own)
+    if not file:
+        return sources.weights(kinds.of(nets), base, **extra, **options)
+    config, revision = sources.pinned(base)
+    options.pop("use_safetensors", None)
+    return kinds.of(nets).from_single_file(file, config=config, **revision, **extra, **options)
+
+
+def autoencoder(vae: str, base: str, **options: Any) -> Any:
+    """Returns an autoencoder of the class that its configuration names; a file has the base model's configuration."""
+    if not vae.endswith(SUFFIX):
+        return sources.weights(_class_of(vae, options), vae, **options)
+    config, revision = sources.pinned(base)
+    own = {key: value for key, value in options.items() if key != "use_safetensors"}
+    return AutoencoderKL.from_single_file(vae, config=config, subfolder="vae", **revision, **own)
+
+
+def blank_autoencoder(vae: str, base: str, options: Mapping[str, Any]) -> Any:
+    """Returns an autoencoder without weights: the base model's, if none is named or a file that is like it."""
+    if vae and not vae.endswith(SUFFIX):
+        kind = _class_of(vae, options)
+        return kind.from_config(sources.config(kind, vae, **options))
+    library, name = sources.config(diffusers.DiffusionPipeline, base, **options)["vae"]
+    kind = getattr(import_module(library), name)
+    return kind.from_config(sources.config(kind, (base, "vae"), **options))
+
+
+def _class_of(vae: str, options: Mapping[str, Any]) -> Any:
+    local = {key: value for key, value in options.items() if key == "local_files_only"}
+    return getattr(diffusers, sources.config(AutoencoderKL, vae, **local)["_class_name"])
 
 
 def is_union(source: Source, **options: Any) -> bool:
     """Returns whether a ControlNet follows control maps of many types; options of `load_config`."""
-    name, subfolder = source if isinstance(source, tuple) else (source, None)
-    if (subfolder or name).endswith(".safetensors"):
+    name, inside = sources.parts(source)
+    if (inside or name).endswith(SUFFIX):
         return False
-    config = ControlNetModel.load_config(name, subfolder=subfolder, **options)
+    config = sources.config(ControlNetModel, source, **options)
     # A configuration file may be older than diffusers' class: then the name is all that says it.
-    return "num_control_type" in config or "union" in f"{config['_class_name']} {subfolder or Path(name).name}".lower()
+    return "num_control_type" in config or "union" in f"{config['_class_name']} {inside or Path(name).name}".lower()
 
 
-def _nets(
-    sources: Sequence[Source], read: Callable[[Any, str, str | None], Any], options: Mapping[str, Any]
-) -> list[Any]:
+def _nets(nets: Sequence[Source], read: Callable[[Any, Source], Any], options: Mapping[str, Any]) -> list[Any]:
     """Returns ControlNets, each read once; a union that is named for every control stands there once."""
-    local = {key: value for key, value in options.items() if key != "dtype"}
-    nets = {}
-    for source in dict.fromkeys(sources):
-        kind = ControlNetUnionModel if is_union(source, **local) else ControlNetModel
-        nets[source] = read(kind, *(source if isinstance(source, tuple) else (source, None)))
-    if [type(net) for net in nets.values()] == [ControlNetUnionModel]:
-        return list(nets.values())
-    return [nets[source] for source in sources]
+    local = {key: value for key, value in options.items() if key == "local_files_only"}
+    found = {net: read(ControlNetUnionModel if is_union(net, **local) else ControlNetModel, net) for net in nets}
+    if [type(net) for net in found.values()] == [ControlNetUnionModel]:
+        return list(found.values())
+    return [found[net] for net in nets]
 
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes that a model's configuration files state; options as those of `load`."""
-    unet = UNet2DConditionModel.load_config(base, subfolder="unet", **options)
-    vae = UNet2DConditionModel.load_config(base, subfolder="vae", **options)
+    unet = sources.config(UNet2DConditionModel, (base, "unet"), **options)
+    vae = sources.config(UNet2DConditionModel, (base, "vae"), **options)
     return geometry_of(unet, vae)
 
 
@@ -108,29 +131,28 @@ def blank_parts(
         dtype: of the networks.
         encoders: the classes of the text encoders by name.
         upcast: whether an autoencoder that asks for it is float32 in place of float16.
-        vae: a folder or hub id of an autoencoder to use in place of the base model's.
+        vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
         options: of `load_config`.
     """
 
-    def read(kind: Any, source: str, subfolder: str | None) -> Any:
-        return kind.from_config(kind.load_config(source, subfolder=subfolder, **options))
+    def read(kind: Any, found: Source) -> Any:
+        return kind.from_config(sources.config(kind, found, **options))
 
-    index = diffusers.DiffusionPipeline.load_config(base, **options)
-    (library, name), (_, scheduler) = index["vae"], index["scheduler"]
-    autoencoder = (AutoencoderKL, vae, None) if vae else (getattr(import_module(library), name), base, "vae")
+    _, scheduler = sources.config(diffusers.DiffusionPipeline, base, **options)["scheduler"]
+    repository, revision = sources.pinned(base)
     with default_dtype(dtype):
         parts = {
-            part: kind(CLIPTextConfig.from_pretrained(base, subfolder=part, **options))
+            part: kind(CLIPTextConfig.from_pretrained(repository, subfolder=part, **revision, **options))
             for part, kind in encoders.items()
         }
-        parts["unet"] = read(UNet2DConditionModel, base, "unet")
+        parts["unet"] = read(UNet2DConditionModel, (base, "unet"))
         if controlnets:
             parts["controlnet"] = _nets(controlnets, read, options)
-        parts["vae"] = read(*autoencoder)
+        parts["vae"] = blank_autoencoder(vae, base, options)
     if dtype == torch.float16 and upcast and parts["vae"].config.force_upcast:
         with default_dtype(torch.float32):
-            parts["vae"] = read(*autoencoder)
-    return parts | {"scheduler": read(getattr(diffusers, scheduler), base, "scheduler")}
+            parts["vae"] = blank_autoencoder(vae, base, options)
+    return parts | {"scheduler": read(getattr(diffusers, scheduler), (base, "scheduler"))}
 
 
 @contextmanager

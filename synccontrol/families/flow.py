@@ -13,6 +13,7 @@ from transformers import AutoConfig
 
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
+from synccontrol.families import checkpoints, sources
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View, control_scales
 from synccontrol.families.checkpoints import default_dtype
 from synccontrol.families.unet import EMBEDDING_BUDGET, Hints
@@ -118,8 +119,13 @@ class AbstractFlow(AbstractFamily):
     def condition(
         self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
+        if any(view.reference is not None for view in views):
+            raise ConfigError("this model takes no IP-Adapter to show a picture; leave the picture out")
         if crops and sampling.guess_mode:
             raise ConfigError("this model's ControlNets have no guess mode; leave it out")
+        for name in ("clip_skip", "guidance_rescale"):
+            if getattr(sampling, name):
+                raise ConfigError(f"this model has no {name.replace('_', ' ')}; leave it out")
         prompts = [[view.prompt for view in views]]
         if sampling.guidance_scale > 1:
             prompts.append([view.negative_prompt for view in views])
@@ -160,6 +166,9 @@ class AbstractFlow(AbstractFamily):
     def _encode(self, prompt: str, note: Note) -> Tensor:
         """Returns the states (tokens, features) of one prompt."""
 
+    def encode(self, pictures: Tensor) -> Tensor:
+        return self._latents(pictures.to(device=self.device, dtype=self.pipe.vae.dtype)).to(pictures.dtype)
+
     @abc.abstractmethod
     def _latents(self, pictures: Tensor) -> Tensor:
         """Returns the latents (k, c, h, w) of pictures (k, 3, H, W) in -1..1: the mode, so that windows agree."""
@@ -188,18 +197,20 @@ def note_cut(tokenizer: Any, text: str, longest: int, note: Note) -> None:
         note(f"the prompt has {len(ids)} tokens, of which the model reads {longest}: it ends after {end!r}")
 
 
-def blank_parts(base: str, dtype: torch.dtype, options: Mapping[str, Any]) -> dict[str, Any]:
+def blank_parts(base: str, dtype: torch.dtype, options: Mapping[str, Any], vae: str = "") -> dict[str, Any]:
     """Returns the parts of a pipeline that a model's configuration files describe: no weights are read, no words known.
 
     Args:
         base: a diffusers folder or hub id.
         dtype: of the parts.
         options: of `load_config` (local_files_only, ...).
+        vae: a folder or hub id of an autoencoder to use in place of the base model's.
     """
-    index = diffusers.DiffusionPipeline.load_config(base, **options)
+    index = sources.config(diffusers.DiffusionPipeline, base, **options)
     named = {name: entry for name, entry in index.items() if isinstance(entry, list | tuple) and entry[0] is not None}
     with default_dtype(dtype):
-        return {name: _blank_part(base, name, library, kind, options) for name, (library, kind) in named.items()}
+        parts = {name: _blank_part(base, name, library, kind, options) for name, (library, kind) in named.items()}
+        return parts | ({"vae": checkpoints.blank_autoencoder(vae, base, options)} if vae else {})
 
 
 def _blank_part(base: str, name: str, library: str, kind_name: str, options: Mapping[str, Any]) -> Any:
@@ -207,5 +218,6 @@ def _blank_part(base: str, name: str, library: str, kind_name: str, options: Map
     if not issubclass(kind, nn.Module):
         return None  # a tokenizer; a scheduler, which looks at numbers that fake tensors have not
     if library == "diffusers":
-        return kind.from_config(kind.load_config(base, subfolder=name, **options))
-    return kind(AutoConfig.from_pretrained(base, subfolder=name, **options))
+        return kind.from_config(sources.config(kind, (base, name), **options))
+    repository, revision = sources.pinned(base)
+    return kind(AutoConfig.from_pretrained(repository, subfolder=name, **revision, **options))

@@ -15,12 +15,13 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors import safe_open
 
-from synccontrol.families.checkpoints import Source, default_dtype
+from synccontrol.families import sources
+from synccontrol.families.checkpoints import default_dtype
 from synccontrol.families.flow import PATCH
+from synccontrol.families.sources import SUFFIX, Source
 
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
-SUFFIX = ".safetensors"
 EMBEDDER = "control_all_x_embedder.2-1.weight"
 REFINER_INPUT = "control_noise_refiner.0.before_proj.weight"
 SHARED = (
@@ -46,11 +47,12 @@ def load(base: str, source: Source, **options: Any) -> Any:
     Raises:
         ValueError: a file holds no ControlNet of this Z-Image.
     """
-    name, inside = _parts(source)
     if not _is_file(source):
-        return ZImageControlNetModel.from_pretrained(name, subfolder=inside or None, **options)
+        return sources.weights(ZImageControlNetModel, source, **options)
+    options.pop("use_safetensors", None)  # it is one
+    name, inside = sources.parts(source)
     local = options.get("local_files_only", False)
-    file = _path(name, inside) or hf_hub_download(name, inside, local_files_only=local)
+    file = _path(name, inside) or _download(name, inside, local)
     with safe_open(file, framework="pt") as weights:
         shapes = {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
         refines = REFINER_INPUT in shapes and bool(weights.get_tensor(REFINER_INPUT).any())
@@ -62,23 +64,19 @@ def load(base: str, source: Source, **options: Any) -> Any:
 
 def blank(base: str, source: Source, dtype: torch.dtype, **options: Any) -> Any:
     """Returns a ControlNet without its weights; of a file, only the table of contents is read. Arguments as `load`."""
-    name, inside = _parts(source)
+    name, inside = sources.parts(source)
     local = options.get("local_files_only", False)
     if _is_file(source):
         shapes = _contents(name, inside, local)
         config = _config(inside or Path(name).name, shapes, REFINER_INPUT in shapes, _transformer(base, local))
     else:
-        config = ZImageControlNetModel.load_config(name, subfolder=inside or None, **options)
+        config = sources.config(ZImageControlNetModel, source, **options)
     with default_dtype(dtype):
         return ZImageControlNetModel.from_config(config)
 
 
-def _parts(source: Source) -> tuple[str, str]:
-    return source if isinstance(source, tuple) else (source, "")
-
-
 def _is_file(source: Source) -> bool:
-    name, inside = _parts(source)
+    name, inside = sources.parts(source)
     return (inside or name).endswith(SUFFIX) and not Path(name, inside).is_dir()
 
 
@@ -92,17 +90,23 @@ def _contents(name: str, inside: str, local_files_only: bool) -> Shapes:
     """Returns the shapes of a file's tensors, by name; a file on the hub is not downloaded for that."""
     path = _path(name, inside)
     if path is None and not local_files_only:
-        found = HfApi().parse_safetensors_file_metadata(name, inside)
+        repository, revision = sources.pinned(name)
+        found = HfApi().parse_safetensors_file_metadata(repository, inside, revision=revision.get("revision"))
         return {key: tensor.shape for key, tensor in found.tensors.items()}
-    with safe_open(path or hf_hub_download(name, inside, local_files_only=True), framework="pt") as weights:
+    with safe_open(path or _download(name, inside, True), framework="pt") as weights:
         return {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
 
 
-def _transformer(base: str, local_files_only: bool) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = ZImageTransformer2DModel.load_config(
-        base, subfolder="transformer", local_files_only=local_files_only
+def _download(name: str, inside: str, local_files_only: bool) -> str:
+    repository, revision = sources.pinned(name)
+    path: str = hf_hub_download(
+        repository, inside, local_files_only=local_files_only, revision=revision.get("revision")
     )
-    return found
+    return path
+
+
+def _transformer(base: str, local_files_only: bool) -> Mapping[str, Any]:
+    return sources.config(ZImageTransformer2DModel, (base, "transformer"), local_files_only=local_files_only)
 
 
 def _config(file: str, shapes: Shapes, refines: bool, transformer: Mapping[str, Any]) -> dict[str, Any]:

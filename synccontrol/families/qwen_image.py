@@ -17,59 +17,56 @@ from torch.nn.utils.rnn import pad_sequence
 
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-from synccontrol.families import flow
+from synccontrol.families import checkpoints, flow, sources
 from synccontrol.families.base import Encoded
-from synccontrol.families.checkpoints import READING, Source, default_dtype
+from synccontrol.families.checkpoints import default_dtype
 from synccontrol.families.flow import PATCH, AbstractFlow, Control
+from synccontrol.families.sources import Source
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
 PIPELINES = ("QwenImagePipeline", "QwenImageControlNetPipeline")
+HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
 NATIVE = 128  # cells along one side of a picture; no configuration file says it
 LONGEST = 512  # tokens of a prompt
 
 
-def load(base: str, controlnets: Sequence[Source], **options: Any) -> Any:
+def load(base: str, controlnets: Sequence[Source], vae: str = "", **options: Any) -> Any:
     """Returns a diffusers pipeline.
 
     Args:
         base: a diffusers folder or hub id.
         controlnets: one or none, a folder or hub id, or a pair of it and a subfolder.
+        vae: a folder or hub id of an autoencoder to use in place of the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
 
     Raises:
         ModelError: there are several ControlNets.
     """
+    own = sources.reading(options)
+    parts = {"vae": checkpoints.autoencoder(vae, base, **own)} if vae else {}
     if not controlnets:
-        return QwenImagePipeline.from_pretrained(base, **options)
-    own = {key: options[key] for key in READING if key in options}
-    name, subfolder = _parts(controlnets)
-    net = QwenImageControlNetModel.from_pretrained(name, subfolder=subfolder, **own)
-    return QwenImageControlNetPipeline.from_pretrained(base, controlnet=net, **options)
+        return sources.weights(QwenImagePipeline, base, **parts, **options)
+    parts["controlnet"] = sources.weights(QwenImageControlNetModel, flow.only(controlnets, "Qwen-Image"), **own)
+    return sources.weights(QwenImageControlNetPipeline, base, **parts, **options)
 
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes of a model; options as those of `load`."""
-    return _geometry(AutoencoderKLQwenImage.load_config(base, subfolder="vae", **options), NATIVE)
+    return _geometry(sources.config(AutoencoderKLQwenImage, (base, "vae"), **options), NATIVE)
 
 
-def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, **options: Any) -> Any:
+def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str = "", **options: Any) -> Any:
     """Returns the pipeline that a model's configuration files describe: no weights are read, no words are known.
 
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
-    parts = flow.blank_parts(base, dtype, options)
+    parts = flow.blank_parts(base, dtype, options, vae)
     if not controlnets:
         return QwenImagePipeline(**parts)
-    name, subfolder = _parts(controlnets)
-    config = QwenImageControlNetModel.load_config(name, subfolder=subfolder, **options)
+    config = sources.config(QwenImageControlNetModel, flow.only(controlnets, "Qwen-Image"), **options)
     with default_dtype(dtype):
         return QwenImageControlNetPipeline(**parts, controlnet=QwenImageControlNetModel.from_config(config))
-
-
-def _parts(controlnets: Sequence[Source]) -> tuple[str, str | None]:
-    source = flow.only(controlnets, "Qwen-Image")
-    return source if isinstance(source, tuple) else (source, None)
 
 
 def _geometry(vae: Mapping[str, Any], side: int) -> Geometry:

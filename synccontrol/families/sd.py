@@ -7,15 +7,15 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from transformers import CLIPTextModel
 
-from preprocess.silence import silent
 from synccontrol.config import Geometry
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
+from synccontrol.families.prompts import TOKENS, Reader
 from synccontrol.families.unet import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
-from synccontrol.sampling.batches import Note
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
+HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
 _KINDS = checkpoints.Kinds(StableDiffusionPipeline, StableDiffusionControlNetPipeline)
 _UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
@@ -49,15 +49,17 @@ def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.
 class Family(AbstractUNetFamily):
     """A loaded `StableDiffusionPipeline` or `StableDiffusionControlNetPipeline`."""
 
-    def _text(self, prompt: str | Encoded, note: Note) -> Text:
-        if isinstance(prompt, str):
-            self._note_cut(prompt, self.pipe.tokenizer, note)
-            with silent():  # what is cut is said above
-                states = self.pipe.encode_prompt(prompt, self.device, 1, False)[0]
-        else:
-            (states,) = prompt
+    def _readers(self) -> list[Reader]:
+        return [Reader(tokenizer=self.pipe.tokenizer, encoder=self.pipe.text_encoder, normed=True)]
+
+    def _stock(self, prompt: str) -> Encoded:
+        return (self.pipe.encode_prompt(prompt, self.device, 1, False)[0],)
+
+    def _told(self, encoded: Encoded) -> Text:
+        (states,) = encoded
         return Text(states=states.to(device=self.device, dtype=self.dtype))
 
     def blank_prompt(self) -> Encoded:
-        tokens = self.pipe.text_encoder.config.max_position_embeddings
+        encoder = self.pipe.text_encoder
+        tokens = encoder.config.max_position_embeddings if encoder is not None else TOKENS
         return (torch.zeros(1, tokens, self.pipe.unet.config.cross_attention_dim),)

@@ -1,7 +1,8 @@
 """Stable Diffusion XL, with any number of ControlNets or none; a union ControlNet follows several control maps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,20 +15,20 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from preprocess.silence import silent
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
+from synccontrol.families.prompts import TOKENS, Reader
 from synccontrol.families.unet import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
-from synccontrol.sampling.batches import Note
 
 PIPELINES = (
     "StableDiffusionXLPipeline",
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLControlNetUnionPipeline",
 )
+HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
 TIME_IDS = 6  # height, width, top, left, height, width
 UNION_TYPES = {  # control types -> their number in a union ControlNet (xinsir/controlnet-union-sdxl-1.0)
@@ -94,11 +95,9 @@ class Family(AbstractUNetFamily):
 
     def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
         super().__init__(pipe, controls)
-        config = pipe.unet.config
-        pooled = pipe.text_encoder_2.config.projection_dim
-        if (
-            config.addition_embed_type != "text_time"
-            or TIME_IDS * config.addition_time_embed_dim + pooled != config.projection_class_embeddings_input_dim
+        config, encoder = pipe.unet.config, pipe.text_encoder_2
+        if config.addition_embed_type != "text_time" or (
+            encoder is not None and encoder.config.projection_dim != _pooled(config)
         ):
             raise ModelError(
                 "the UNet is told something else than a size and a prompt; choose a base model, no refiner"
@@ -129,15 +128,17 @@ class Family(AbstractUNetFamily):
                 if vae.dtype != dtype:
                     vae.to(dtype=dtype)
 
-    def _text(self, prompt: str | Encoded, note: Note) -> Text:
-        if isinstance(prompt, str):
-            self._note_cut(prompt, self.pipe.tokenizer_2, note)
-            with silent():  # what is cut is said above
-                states, _, pooled, _ = self.pipe.encode_prompt(
-                    prompt, device=self.device, do_classifier_free_guidance=False
-                )
-        else:
-            states, pooled = prompt
+    def _readers(self) -> list[Reader]:
+        pipe = self.pipe
+        pairs = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
+        return [Reader(tokenizer=tokenizer, encoder=encoder, normed=False) for tokenizer, encoder in pairs]
+
+    def _stock(self, prompt: str) -> Encoded:
+        states, _, pooled, _ = self.pipe.encode_prompt(prompt, device=self.device, do_classifier_free_guidance=False)
+        return states, pooled
+
+    def _told(self, encoded: Encoded) -> Text:
+        states, pooled = encoded
         height, width = self.geometry.window_px
         added = {"text_embeds": pooled, "time_ids": torch.tensor([[height, width, 0, 0, height, width]])}
         return Text(
@@ -145,32 +146,56 @@ class Family(AbstractUNetFamily):
             added={name: table.to(device=self.device, dtype=self.dtype) for name, table in added.items()},
         )
 
-    def _negative_text(self, prompt: str | Encoded, note: Note) -> Text:
-        text = self._text(prompt, note)
+    def _unsaid(self, prompt: str | Encoded, text: Text) -> Text:
         if prompt != "" or not self.pipe.config.force_zeros_for_empty_prompt:
             return text
         pooled = torch.zeros_like(text.added["text_embeds"])
-        return Text(states=torch.zeros_like(text.states), added={**text.added, "text_embeds": pooled})
+        return replace(text, states=torch.zeros_like(text.states), added={**text.added, "text_embeds": pooled})
 
     def blank_prompt(self) -> Encoded:
-        encoder = self.pipe.text_encoder_2.config
-        states = torch.zeros(1, encoder.max_position_embeddings, self.pipe.unet.config.cross_attention_dim)
-        return states, torch.zeros(1, encoder.projection_dim)
+        config, encoder = self.pipe.unet.config, self.pipe.text_encoder_2
+        tokens = encoder.config.max_position_embeddings if encoder is not None else TOKENS
+        return torch.zeros(1, tokens, config.cross_attention_dim), torch.zeros(1, _pooled(config))
 
     def _unscaled(self, x0: Tensor) -> Tensor:
-        config = self.pipe.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
+        mean, std = self._statistics(x0)
         if mean is None or std is None:
             return super()._unscaled(x0)
-        mean, std = (torch.tensor(value, device=x0.device, dtype=x0.dtype).view(1, -1, 1, 1) for value in (mean, std))
-        unscaled: Tensor = x0 * std / config.scaling_factor + mean
+        unscaled: Tensor = x0 * std / self.pipe.vae.config.scaling_factor + mean
         return unscaled
 
+    def _scaled(self, latents: Tensor) -> Tensor:
+        mean, std = self._statistics(latents)
+        if mean is None or std is None:
+            return super()._scaled(latents)
+        scaled: Tensor = (latents - mean) * self.pipe.vae.config.scaling_factor / std
+        return scaled
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Returns mean and deviation of the autoencoder's latents, (1, c, 1, 1); None, None where it states none."""
+        mean, std = self.pipe.vae.config.get("latents_mean"), self.pipe.vae.config.get("latents_std")
+        if mean is None or std is None:
+            return None, None
+        return like.new_tensor(mean).view(1, -1, 1, 1), like.new_tensor(std).view(1, -1, 1, 1)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        self._upcast()
+        return super().encode(pictures)
+
     def decode(self, x0: Tensor) -> Tensor:
+        self._upcast()
+        return super().decode(x0)
+
+    def _upcast(self) -> None:
         vae = self.pipe.vae
         if vae.dtype == torch.float16 and vae.config.force_upcast:
             vae.to(dtype=torch.float32)  # in float16 it overflows
-        return super().decode(x0)
+
+
+def _pooled(unet: Mapping[str, Any]) -> int:
+    """Returns how many pooled features a UNet's configuration leaves beside the time ids."""
+    both, time_id = unet["projection_class_embeddings_input_dim"], unet["addition_time_embed_dim"]
+    return int(both - TIME_IDS * time_id)
 
 
 def _number(net: Any, control: str) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
 from synccontrol.config import SamplingConfig
@@ -51,19 +52,33 @@ class Text:
 
     states: Tensor  # (n, tokens, features), of the text encoders
     added: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # diffusers' added conditions, (n, ...) each
+    references: Sequence[Tensor] = ()  # what each IP-Adapter is shown, (n, pictures, ...) of its image encoder
 
     @classmethod
     def joined(cls, texts: "Sequence[Text]") -> "Text":
         """Returns several after each other."""
         added = {name: torch.cat([text.added[name] for text in texts]) for name in texts[0].added}
-        return cls(states=torch.cat([text.states for text in texts]), added=added)
+        references = [torch.cat(shown) for shown in zip(*(text.references for text in texts), strict=True)]
+        return cls(states=torch.cat([text.states for text in texts]), added=added, references=references)
 
     def __getitem__(self, rows: Sequence[int]) -> "Text":
-        return Text(states=self.states[rows], added={name: table[rows] for name, table in self.added.items()})
+        added = {name: table[rows] for name, table in self.added.items()}
+        return Text(states=self.states[rows], added=added, references=[shown[rows] for shown in self.references])
+
+    def lengthened(self, length: int, filler: Tensor) -> "Text":
+        """Returns the text with as many tokens as `length`: states of no words (1, k, features) follow, k divides all.
+
+        States of zeros, which stand for no text at all, go on as zeros.
+        """
+        missing = length - self.states.shape[1]
+        filling = filler.expand(len(self.states), -1, -1).repeat(1, missing // filler.shape[1], 1)
+        states = torch.cat([self.states, filling * bool(self.states.any())], dim=1)
+        return dataclasses.replace(self, states=states)
 
     def options(self) -> dict[str, Any]:
         """Returns the arguments of diffusers' networks."""
-        return {"encoder_hidden_states": self.states, "added_cond_kwargs": dict(self.added) or None}
+        shown = {"image_embeds": list(self.references)} if self.references else {}
+        return {"encoder_hidden_states": self.states, "added_cond_kwargs": {**self.added, **shown} or None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,7 +169,9 @@ class UNetPredict:
         if len(texts) == 1:
             return prediction
         unconditional, conditional = prediction.chunk(2)
-        return unconditional + self.sampling.guidance_scale * (conditional - unconditional)
+        guided = unconditional + self.sampling.guidance_scale * (conditional - unconditional)
+        rescale = self.sampling.guidance_rescale
+        return rescale_noise_cfg(guided, conditional, rescale) if rescale else guided  # of every window by itself
 
     def _control(
         self, z: Tensor, texts: Sequence[Text], level: Level, windows: Sequence[int]

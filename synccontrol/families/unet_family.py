@@ -3,20 +3,25 @@
 import abc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from preprocess.silence import silent
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families import checkpoints
+from synccontrol.families import checkpoints, prompts, references
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View
+from synccontrol.families.prompts import Reader
 from synccontrol.families.unet import EMBEDDING_BUDGET, Control, Hints, Prompts, Text, UNetPredict
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.loop import Predict
+
+Asked: TypeAlias = tuple[str | Encoded, Image.Image | None]  # a prompt, and what an IP-Adapter is shown
 
 
 class AbstractUNetFamily(AbstractFamily):
@@ -27,7 +32,7 @@ class AbstractUNetFamily(AbstractFamily):
         controls: the control type of each map; only union ControlNets must be told.
 
     Raises:
-        ModelError: its UNet is not a text-to-image one, or an IP-Adapter is loaded.
+        ModelError: its UNet is not a text-to-image one.
         ConfigError: the number of controls is not that of the ControlNets.
     """
 
@@ -36,8 +41,6 @@ class AbstractUNetFamily(AbstractFamily):
         channels = config.in_channels
         if channels != config.out_channels or channels != pipe.vae.config.latent_channels:
             raise ModelError(f"the UNet takes {channels} channels, so it is no text-to-image model; choose one that is")
-        if config.get("encoder_hid_dim_type") == "ip_image_proj":
-            raise ModelError("the pipeline has an IP-Adapter, which is not supported; call pipe.unload_ip_adapter()")
         self.pipe = pipe
         self.geometry: Geometry = checkpoints.geometry_of(config, pipe.vae.config)
         controlnet = getattr(pipe, "controlnet", None)
@@ -79,12 +82,11 @@ class AbstractUNetFamily(AbstractFamily):
         unet = self.pipe.unet
         # Models distilled to take the guidance as an input (LCM) are not guided a second time.
         distilled = unet.config.time_cond_proj_dim is not None
-        prompts = [_shared([view.prompt for view in views], partial(self._text, note=note))]
+        sides = [([(view.prompt, view.reference) for view in views], partial(self._positive, sampling, note))]
         if sampling.guidance_scale > 1 and not distilled:
-            negatives = [view.negative_prompt for view in views]
-            prompts.insert(0, _shared(negatives, partial(self._negative_text, note=note)))
-        elif any(view.negative_prompt != "" for view in views):
-            note("the negative prompt does nothing: there is no guidance (guidance scale 1, or a distilled model)")
+            sides.append(([(view.negative_prompt, view.reference) for view in views], partial(self._negative, note)))
+        else:
+            _note_unguided(views, sampling, note)
         timestep_cond = None
         if distilled:
             scale = torch.tensor([sampling.guidance_scale - 1])
@@ -94,7 +96,7 @@ class AbstractUNetFamily(AbstractFamily):
             unet=unet,
             controls=self._controls(crops) if crops else [],
             windows=[view.window for view in views],
-            prompts=prompts,
+            prompts=_prompts(sides, lambda: self._text("", note=note).states)[::-1],
             timestep_cond=timestep_cond,
             sampling=sampling,
             steps=steps,
@@ -108,24 +110,54 @@ class AbstractUNetFamily(AbstractFamily):
         return controls
 
     @abc.abstractmethod
-    def _text(self, prompt: str | Encoded, note: Note) -> Text:
-        """Returns what the networks are told of one prompt."""
+    def _readers(self) -> list[Reader]:
+        """Returns the text encoders."""
 
-    def _negative_text(self, prompt: str | Encoded, note: Note) -> Text:
-        """Returns what the networks are told of one negative prompt."""
-        return self._text(prompt, note)
+    @abc.abstractmethod
+    def _stock(self, prompt: str) -> Encoded:
+        """Returns what the pipeline makes of a prompt without weights, cut where its text encoders end."""
 
-    def _note_cut(self, prompt: str, tokenizer: Any, note: Note) -> None:
-        """Notes where a prompt ends that is longer than its text encoder reads."""
-        with silent():  # a word of textual inversion may be several tokens
-            prompt = self.pipe.maybe_convert_prompt(prompt, tokenizer)
-        tokens = len(tokenizer(prompt, verbose=False).input_ids)
-        if tokens > tokenizer.model_max_length:
-            ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
-            note(
-                f"the prompt has {tokens} tokens, of which the model reads {tokenizer.model_max_length}: "
-                f"it ends after {tokenizer.decode(ids[1:-1][-4:])!r}"
+    @abc.abstractmethod
+    def _told(self, encoded: Encoded) -> Text:
+        """Returns what the networks are told of an encoded prompt."""
+
+    def _text(self, prompt: str | Encoded, clip_skip: int = 0, *, note: Note) -> Text:
+        """Returns what the networks are told of a prompt."""
+        if not isinstance(prompt, str):
+            return self._told(prompt)
+        readers = self._readers()
+        self._check_clip_skip(readers, clip_skip)
+        said = prompts.phrases(prompt)
+        prompts.note_unknown(prompts.plain(said), readers[0].tokenizer, note)
+        with silent():  # what is longer than an encoder reads at once is noted
+            states, *pooled = self._stock(prompts.plain(said))
+            convert = self.pipe.maybe_convert_prompt
+            parts = prompts.read(said, readers, convert, clip_skip, self.device, note)
+        return self._told((states if parts is None else parts, *pooled))
+
+    def _check_clip_skip(self, readers: Sequence[Reader], clip_skip: int) -> None:
+        """Raises errors where there is no text encoder, or none with so many layers to leave out."""
+        if any(one.encoder is None or one.tokenizer is None for one in readers):
+            raise ModelError(
+                "the pipeline has no text encoder; give prompt_embeds and negative_prompt_embeds, or a whole pipeline"
             )
+        most = min(one.layers for one in readers)
+        if clip_skip > most:
+            raise ConfigError(f"clip skip is {clip_skip}; this model's text encoders have {most} layers to leave out")
+
+    def _positive(self, sampling: SamplingConfig, note: Note, asked: Asked) -> Text:
+        prompt, reference = asked
+        shown = references.shown(self.pipe, reference, self.device, self.dtype)
+        return replace(self._text(prompt, sampling.clip_skip, note=note), references=shown)
+
+    def _negative(self, note: Note, asked: Asked) -> Text:
+        prompt, reference = asked
+        text = self._unsaid(prompt, self._text(prompt, note=note))  # read by all layers, as in diffusers
+        return replace(text, references=references.shown(self.pipe, reference, self.device, self.dtype, negative=True))
+
+    def _unsaid(self, prompt: str | Encoded, text: Text) -> Text:
+        """Returns what the networks are told of a negative prompt, of which a text was made."""
+        return text
 
     def _embed(self, net: Any, crops: Tensor) -> Tensor:
         """Returns a ControlNet's embedding of crops (k, 3, H, W) of its control map."""
@@ -141,6 +173,16 @@ class AbstractUNetFamily(AbstractFamily):
         unscaled: Tensor = x0 / self.pipe.vae.config.scaling_factor
         return unscaled
 
+    def _scaled(self, latents: Tensor) -> Tensor:
+        """Returns latents of the autoencoder as the networks take them: the inverse of `_unscaled`."""
+        scaled: Tensor = latents * self.pipe.vae.config.scaling_factor
+        return scaled
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        found: Tensor = vae.encode(pictures.to(device=self.device, dtype=vae.dtype)).latent_dist.mode()
+        return self._scaled(found.to(pictures.dtype))
+
     def decode(self, x0: Tensor) -> Tensor:
         vae = self.pipe.vae
         latents = self._unscaled(x0).to(device=self.device, dtype=vae.dtype)
@@ -148,10 +190,48 @@ class AbstractUNetFamily(AbstractFamily):
         return pictures.to(x0.dtype)
 
 
-def _shared(prompts: Sequence[str | Encoded], text: Callable[[str | Encoded], Text]) -> Prompts:
-    """Returns encoded prompts, each of which is encoded once."""
-    rows = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-    return Prompts(table=Text.joined([text(prompt) for prompt in rows]), rows=[rows[prompt] for prompt in prompts])
+def _prompts(
+    sides: Sequence[tuple[Sequence[Asked], Callable[[Asked], Text]]], empty: Callable[[], Tensor]
+) -> list[Prompts]:
+    """Returns encoded prompts, each of which is encoded once; all are as long as the longest.
+
+    Args:
+        sides: of the guidance: what is asked for in every view, and how it is encoded.
+        empty: the states of an empty prompt, which shorter prompts are filled up with.
+
+    Raises:
+        ConfigError: one cannot be filled up to the length of the others.
+    """
+    asked = [{_key(one): one for one in of_views} for of_views, _ in sides]
+    texts = [{key: read(one) for key, one in of_side.items()} for of_side, (_, read) in zip(asked, sides, strict=True)]
+    lengths = {text.states.shape[1] for side in texts for text in side.values()}
+    if len(lengths) > 1:
+        filler = empty()
+        if any((max(lengths) - length) % filler.shape[1] for length in lengths):
+            raise ConfigError(
+                f"prompts are {', '.join(map(str, sorted(lengths)))} tokens long, and differ by no multiple of "
+                f"{filler.shape[1]}; give all embeddings in one length"
+            )
+        texts = [{key: text.lengthened(max(lengths), filler) for key, text in side.items()} for side in texts]
+    return [
+        Prompts(table=Text.joined(list(side.values())), rows=[list(side).index(_key(one)) for one in of_views])
+        for side, (of_views, _) in zip(texts, sides, strict=True)
+    ]
+
+
+def _key(asked: Asked) -> tuple[str | Encoded, int]:
+    prompt, reference = asked
+    return prompt, id(reference)  # pictures have no hash
+
+
+def _note_unguided(views: Sequence[View], sampling: SamplingConfig, note: Note) -> None:
+    """Notes what does nothing where there is no guidance."""
+    for name, given in (
+        ("the negative prompt", any(view.negative_prompt != "" for view in views)),
+        ("guidance rescale", sampling.guidance_rescale > 0),
+    ):
+        if given:
+            note(f"{name} does nothing: there is no guidance (guidance scale 1, or a distilled model)")
 
 
 class _Ready(nn.Module):

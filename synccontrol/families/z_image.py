@@ -14,50 +14,53 @@ from torch import Tensor
 
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-from synccontrol.families import flow, fun_controlnet
+from synccontrol.families import checkpoints, flow, fun_controlnet, sources
 from synccontrol.families.base import Encoded
-from synccontrol.families.checkpoints import READING, Source
 from synccontrol.families.flow import AbstractFlow, Control
+from synccontrol.families.sources import Source
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import Level
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
+HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
 NATIVE = 1024  # px, where the autoencoder does not say
 FLAG = "gradient_checkpointing"  # of diffusers' networks
 LONGEST = 512  # tokens of a prompt, with what the chat template puts around it
 
 
-def load(base: str, controlnets: Sequence[Source], **options: Any) -> Any:
+def load(base: str, controlnets: Sequence[Source], vae: str = "", **options: Any) -> Any:
     """Returns a diffusers pipeline.
 
     Args:
         base: a diffusers folder or hub id.
         controlnets: one or none: a folder, hub id or .safetensors file, or a pair of a folder or hub id and what is
             meant inside it.
+        vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
 
     Raises:
         ModelError: there are several ControlNets.
         ValueError: a file holds no Z-Image ControlNet.
     """
+    own = sources.reading(options)
+    parts = {"vae": checkpoints.autoencoder(vae, base, **own)} if vae else {}
     if not controlnets:
-        return ZImagePipeline.from_pretrained(base, **options)
-    own = {key: options[key] for key in READING if key in options}
-    net = fun_controlnet.load(base, flow.only(controlnets, "Z-Image"), **own)
-    return ZImageControlNetPipeline.from_pretrained(base, controlnet=net, **options)
+        return sources.weights(ZImagePipeline, base, **parts, **options)
+    parts["controlnet"] = fun_controlnet.load(base, flow.only(controlnets, "Z-Image"), **own)
+    return sources.weights(ZImageControlNetPipeline, base, **parts, **options)
 
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes that a model's configuration files state; options as those of `load`."""
-    return _geometry(AutoencoderKL.load_config(base, subfolder="vae", **options))
+    return _geometry(sources.config(AutoencoderKL, (base, "vae"), **options))
 
 
-def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, **options: Any) -> Any:
+def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str = "", **options: Any) -> Any:
     """Returns the pipeline that a model's configuration files describe: no weights are read, no words are known.
 
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
-    parts = flow.blank_parts(base, dtype, options)
+    parts = flow.blank_parts(base, dtype, options, vae)
     if not controlnets:
         return ZImagePipeline(**parts)
     net = fun_controlnet.blank(base, flow.only(controlnets, "Z-Image"), dtype, **options)

@@ -11,7 +11,7 @@ from typing import Any
 from synccontrol import settings
 from synccontrol.config import MIDDLE, check_seed
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.picture import ANCHOR
+from synccontrol.picture import ANCHOR, IP_IMAGE
 
 JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
 IMAGE, MAP, OUTPUT = "image", "control_map", "output"
@@ -32,12 +32,14 @@ def _are_paths(value: object) -> bool:
     return bool(named) and all(_is_name(path) for path in named)
 
 
-_SEPARATE = ("guide", "guide_sha256", "control_map_sha256", "anchor_sha256")  # "image" is the guide; hashes are made
+_MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae"}
+_SEPARATE = ("guide", *(name for name in settings.KINDS if name.endswith("_sha256")))  # image is the guide
 KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     IMAGE: ("the path of a guide", _is_name),
     MAP: ("the path of a control map, or a list of one per control (null: detected from the image)", _are_paths),
     OUTPUT: ("a PNG's name inside of --output", _is_name),
     **{name: kind for name, kind in settings.KINDS.items() if name not in (*_SEPARATE, MAP)},
+    "preset": settings.KINDS["model"],
     "width": ("pixels", _is_side),
     "height": ("pixels", _is_side),
 }
@@ -137,8 +139,12 @@ def _row(values: object, folder: Path, where: str) -> Row:
         check_seed(values.get("seed", 0))
     except ConfigError as error:
         raise InputError(f"{where}: {error}") from error
-    if isinstance(values.get(ANCHOR), str) and values[ANCHOR] != MIDDLE:
-        values[ANCHOR] = str(folder / values[ANCHOR])
+    for name in (ANCHOR, IP_IMAGE):
+        if isinstance(values.get(name), str) and values[name] != MIDDLE:
+            values[name] = str(folder / values[name])
+    for name in _MODELS & values.keys():
+        named = values[name]
+        values[name] = _beside(named, folder) if isinstance(named, str) else [_beside(one, folder) for one in named]
     return Row(
         where=where,
         image=None if image is None else folder / image,
@@ -146,6 +152,13 @@ def _row(values: object, folder: Path, where: str) -> Row:
         output=None if output is None else _inside(output, where),
         values=values,
     )
+
+
+def _beside(name: str, folder: Path) -> str:
+    """Returns a name of a model, or of a part of one, that is a file beside the manifest, as its path from here."""
+    path, colon, _ = name.rpartition(":")  # before the weight of a LoRA
+    bare = path if colon and (folder / path).exists() else name
+    return str(folder / bare) + name[len(bare) :] if bare and (folder / bare).exists() else name
 
 
 def _check_sources(image: str | None, maps: list[str | None], where: str) -> None:

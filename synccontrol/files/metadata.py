@@ -25,6 +25,7 @@ def parameters(settings: Mapping[str, Any]) -> str:
         "CFG scale": settings["guidance_scale"],
         "Seed": settings["seed"],
         "Size": f"{settings['width']}x{settings['height']}",
+        **({"Clip skip": settings["clip_skip"] + 1} if settings.get("clip_skip") else {}),
         **({"Model": settings["model"]} if settings.get("model") else {}),
         "Version": "SyncControl",
     }

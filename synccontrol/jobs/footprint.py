@@ -114,7 +114,11 @@ def _rehearse_sync(
     if config is None:
         return 0
     networks = Networks(
-        decode=family.decode, kind="epsilon", half=family.dtype == torch.float16, offloaded=family.offloaded
+        decode=family.decode,
+        encode=family.encode,
+        kind="epsilon",
+        half=family.dtype == torch.float16,
+        offloaded=family.offloaded,
     )
     sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, Batches(1, str))
     with _Live() as live:

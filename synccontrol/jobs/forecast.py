@@ -6,7 +6,7 @@ from itertools import groupby
 
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.config import ONCE, Geometry
+from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
 from synccontrol.jobs.job import Job
@@ -27,7 +27,9 @@ def forecast(jobs: Sequence[Job]) -> list[str]:
     """
     lines: list[str] = []
     for request, group in groupby(jobs, key=lambda job: job.recipe.request):
-        lines.append(f"model    {request.model} on {device_of(request)}, {dtype_of(request)}")
+        extras = request.extras
+        uncounted = "; LoRAs and IP-Adapters are not counted" if extras.lora or extras.ip_adapter else ""
+        lines.append(f"model    {request.model} on {device_of(request)}, {dtype_of(request)}{uncounted}")
         lines += _forecast_model(group, hub.geometry(request.model, request.offline))
     return lines
 
@@ -45,28 +47,23 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
 
 def _forecast_one(layout: AbstractLayout, geometry: Geometry, recipe: Recipe) -> list[str]:
     n, sampling, sync = len(layout), recipe.sampling, recipe.sync
-    follows = recipe.anchor is None  # one of the windows, which itself is not synced
-    others = n - 1 if follows else n
-    synced = sum(sync.due(i) for i in range(sampling.steps)) if others else 0
-    evaluations, backward = _evaluations(n, others, synced, recipe)
+    others = n - 1 if recipe.anchor is None else n  # an anchor that is a window follows none
+    steps = range(sampling.steps) if others else ()
+    synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
+    halves, full = 2 if sampling.guidance_scale > 1 else 1, sync.gradient == "full"
+    evaluations = halves * (n * sampling.steps + others * sum(sync.further_looks(i) for i in steps))
+    backward = halves * others * synced * full
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
-        f"  steps    {sampling.steps}, {synced} of them synced ({sync.objective}, gradient {sync.gradient})",
+        f"  steps    {sampling.steps}, {restyled} of them with the anchor's statistics, {synced} synced"
+        + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",
         _forecast_memory(layout, recipe, synced > 0),
     ]
-
-
-def _evaluations(n: int, others: int, synced: int, recipe: Recipe) -> tuple[int, int]:
-    """Returns how often the networks see a window, with and without prompt apart, and how often gradients go back."""
-    halves = 2 if recipe.sampling.guidance_scale > 1 else 1
-    full, once = recipe.sync.gradient == "full", recipe.sync.predict == ONCE
-    extra = others * (full if once else 1)  # beyond one look at every window: nudged windows are looked at again
-    return halves * (n * recipe.sampling.steps + extra * synced), halves * others * synced * full
 
 
 def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> str:
@@ -74,7 +71,9 @@ def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> st
     objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:
-            pipe = hub.blank(request.model, request.controls, request.controlnets, dtype_of(request), request.offline)
+            pipe = hub.blank(
+                request.model, request.controls, request.controlnets, dtype_of(request), request.offline, request.extras
+            )
         except ModelError:
             return "  memory   unknown until the model's configuration files are downloaded"
         found = footprint.rehearse(

@@ -6,7 +6,8 @@ from pathlib import Path
 from synccontrol.config import MIDDLE
 from synccontrol.files import provenance
 from synccontrol.jobs.recipe import Recipe
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Picture, Source
+from synccontrol.jobs.runtime import detector_names
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, IP_IMAGE, Picture, Source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class Job:
         if self.guide is None:
             return ()
         count = len(self.recipe.request.controls)
-        return tuple(index for index in range(count) if not self.control_maps or self.control_maps[index] is None)
+        maps = self.control_maps or (None,) * count
+        return tuple(index for index, path in zip(range(count), maps, strict=False) if path is None)
 
     def picture(self, height: int, width: int) -> Picture:
         """Returns what decides its picture of height x width px. Raises `InputError` if a file cannot be read."""
@@ -52,7 +54,9 @@ class Job:
             Source(role=CONTROL_MAP, path="") if path is None else provenance.source(CONTROL_MAP, path)
             for path in self.control_maps
         ]
-        sources += [] if recipe.anchor is None else [provenance.source(ANCHOR, recipe.anchor)]
+        for role, path in ((ANCHOR, recipe.anchor), (IP_IMAGE, recipe.ip_image)):
+            sources += [] if path is None else [provenance.source(role, path)]
+        names = detector_names(request, self.detected)
         return Picture(
             prompt=self.prompt,
             negative_prompt=self.negative_prompt,
@@ -66,6 +70,7 @@ class Job:
             model=request.model,
             controls=request.controls,
             controlnets=request.controlnets,
-            detectors=request.detectors if self.detected else (),
+            detectors=tuple(name for name in names if name is not None),
+            extras=request.extras,
             fit=recipe.fit,
         )

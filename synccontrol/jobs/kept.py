@@ -12,7 +12,7 @@ from synccontrol.jobs.runtime import Request
 from synccontrol.models.revision import revision
 
 # Sizes follow from the guide, batches change nothing, and of files the content counts, not the name.
-UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map")
+UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map", "ip_image")
 
 
 def differences(job: Job) -> list[str]:
@@ -39,5 +39,5 @@ def _machine(request: Request) -> Mapping[str, Any]:
     return provenance.made_with(
         runtime.device_of(request),
         runtime.dtype_name(request),
-        revision(request.model, request.controls, request.controlnets, request.offline),
+        revision(request.model, request.controls, request.controlnets, request.extras, request.offline),
     )

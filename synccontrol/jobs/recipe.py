@@ -19,6 +19,7 @@ class Recipe:
     windows: WindowConfig
     sync: SyncConfig  # its anchor is none of files
     anchor: Path | None = None  # the file of sync's anchor, if it is one
+    ip_image: Path | None = None  # the file of what the IP-Adapter is shown
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:

@@ -7,11 +7,13 @@ import torch
 
 import preprocess
 from synccontrol.errors import ConfigError, translated
+from synccontrol.extras import Extras
 from synccontrol.files.fitting import Colour
-from synccontrol.models import hub
+from synccontrol.models import devices, hub, presets
 from synccontrol.montage import Montage
 
 AUTO = "auto"
+BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors that were made for its pictures
 BLACK = (0, 0, 0)
 
 
@@ -23,6 +25,7 @@ class Request:
     controls: tuple[str, ...]
     controlnets: tuple[str, ...]
     detectors: tuple[str, ...]
+    extras: Extras = Extras()
     device: str = AUTO
     dtype: str = AUTO
     offline: bool = False
@@ -31,7 +34,7 @@ class Request:
 def device_of(request: Request) -> str:
     """Returns the torch device: as asked, or the best there is."""
     if request.device != AUTO:
-        hub.check_device(request.device)
+        devices.check_device(request.device)
         return request.device
     if torch.cuda.is_available():
         return "cuda"
@@ -39,12 +42,18 @@ def device_of(request: Request) -> str:
 
 
 def dtype_of(request: Request) -> torch.dtype:
-    """Returns the dtype: as asked, or float16 on cuda and float32 elsewhere. Raises `ConfigError` if unknown."""
+    """Returns the dtype: as asked, or 16 bits on cuda, of the kind that suits the model, and float32 elsewhere.
+
+    Raises:
+        ConfigError: it is unknown.
+        ModelError: the model cannot be read.
+    """
     if request.dtype == AUTO:
-        return torch.float16 if device_of(request).startswith("cuda") else torch.float32
-    if request.dtype not in hub.DTYPES:
-        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(hub.DTYPES)}")
-    return hub.DTYPES[request.dtype]
+        on_card = device_of(request).startswith("cuda")
+        return hub.half(request.model, request.offline) if on_card else torch.float32
+    if request.dtype not in devices.DTYPES:
+        raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(devices.DTYPES)}")
+    return devices.DTYPES[request.dtype]
 
 
 def dtype_name(request: Request) -> str:
@@ -55,6 +64,29 @@ def dtype_name(request: Request) -> str:
 def machine_of(request: Request) -> tuple[str, str]:
     """Returns device and dtype as a picture records them. Raises as `device_of` and `dtype_of`."""
     return device_of(request), dtype_name(request)
+
+
+def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
+    """Returns what reads each control off the guides of a model, by name: a preset has its own; none: the defaults."""
+    known = hub.preset_of(model)
+    own = presets.PRESETS[known].detectors if known else {}
+    types = preprocess.names()
+    if not any(control in own for control in controls) or any(control not in types for control in controls):
+        return ()
+    return tuple(own.get(control) or preprocess.detectors(control)[0] for control in controls)
+
+
+def remarks(request: Request, detected: Sequence[int]) -> list[str]:
+    """Returns a line for every control, of those detected, that only a detector of the bundled world reads."""
+    if request.model == BUNDLED_WORLD or request.detectors:
+        return []
+    controls = [request.controls[place] for place in detected]
+    found = [control for control in controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
+    return [
+        f"{control} is read by the bundled detector, which knows pictures of the bundled model; for photographs name "
+        f"another with --detector: {', '.join(preprocess.detectors(control)[1:])}"
+        for control in found
+    ]
 
 
 def detector(request: Request, control: str, name: str | None, loop: bool) -> preprocess.Detector:
@@ -114,6 +146,7 @@ def load(request: Request) -> Montage:
         request.model,
         request.controls,
         controlnets=request.controlnets,
+        extras=request.extras,
         device=device_of(request),
         dtype=dtype_of(request),
         offline=request.offline,

@@ -14,7 +14,7 @@ from PIL import Image
 
 import preprocess
 from synccontrol.errors import ConfigError, MemoryLimitError
-from synccontrol.files import metadata, outputs, poses, provenance
+from synccontrol.files import images, metadata, outputs, poses, provenance
 from synccontrol.jobs import maps, runtime
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome, Work
@@ -67,10 +67,11 @@ class Worker:
         self._machine = provenance.made_with(
             str(self._montage.denoiser.device),
             str(self._montage.denoiser.dtype).removeprefix("torch."),
-            "" if montage else revision(request.model, request.controls, request.controlnets, request.offline),
+            "" if montage else _revision(request),
         )
         self._detector = lru_cache(maxsize=None)(self._load_detector)
         self._sync = lru_cache(RECIPES)(anchored)
+        self._open = lru_cache(RECIPES)(images.open_image)
 
     def make(self, job: Job, on_step: OnStep = ignore) -> Outcome:
         """Returns what became of a job: its picture is written, or why not; `on_step` is called after every step."""
@@ -109,6 +110,7 @@ class Worker:
                 sampling=recipe.sampling,
                 windows=recipe.windows,
                 sync=self._sync(recipe) if recipe.anchor else recipe.sync,
+                ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
                 on_step=partial(on_step, job),
             )
             task.image = result.image
@@ -152,6 +154,10 @@ class Worker:
             return torch.cuda.max_memory_allocated(device)
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _revision(request: Request) -> str:
+    return revision(request.model, request.controls, request.controlnets, request.extras, request.offline)
 
 
 @contextmanager

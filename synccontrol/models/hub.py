@@ -1,41 +1,68 @@
 """How a model is found and loaded: a preset, a diffusers folder or a hub id."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
 import torch
 
-from preprocess import hub
-from preprocess.errors import HubError
 from synccontrol import families
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families import checkpoints
-from synccontrol.models import presets
-
-Loaded = TypeVar("Loaded")
-Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
+from synccontrol.extras import Extras
+from synccontrol.families import checkpoints, sources
+from synccontrol.families.sources import Source, place, source
+from synccontrol.models import additions, presets, single_file
+from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.models.devices import DTYPES, check_device
+from synccontrol.models.fetching import OFFLINE_HINT, fetch
+from synccontrol.sampling.batches import Note
 
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
-OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
-LIBRARIES = ("diffusers", "transformers")  # that log and draw bars while they load
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
 
 
-def defaults(model: str, offline: bool = False) -> presets.Defaults:
-    """Returns the settings for a model, its weights not loaded. Raises `ModelError` if it cannot be read."""
-    return (
-        presets.PRESETS[model].defaults
-        if model in presets.PRESETS
-        else presets.Defaults.fitting(geometry(model, offline))
-    )
+def defaults(model: str, preset: str = DEFAULT, offline: bool = False) -> Defaults:
+    """Returns the settings of a model's preset, its weights not loaded.
+
+    Raises:
+        ModelError: the model cannot be read.
+        ConfigError: there is no such preset.
+    """
+    sizes = geometry(model, offline)
+    return chosen(variants(_own_defaults(model, sizes, offline), sizes), preset)
+
+
+def _own_defaults(model: str, sizes: Geometry, offline: bool) -> Defaults:
+    if model in presets.PRESETS:
+        return presets.PRESETS[model].defaults
+    base = base_of(model)
+
+    def read(local: bool) -> Defaults:
+        index = _index(base, local)
+        family = families.find(index["_class_name"])
+        return of_family(families.name(family), sizes, index["scheduler"][1])
+
+    return fetch(read, [place(base)], offline, _hint(model, base))
+
+
+def preset_of(model: str) -> str:
+    """Returns the preset that a model is, or is shaped like as a file; empty: none."""
+    return model if model in presets.PRESETS else single_file.preset_of(model) if single_file.is_one(model) else ""
+
+
+def half(model: str, offline: bool = False) -> torch.dtype:
+    """Returns the dtype of 16 bits that suits a model's networks. Raises `ModelError` if it cannot be read."""
+    known = preset_of(model)
+    if known:
+        return DTYPES[presets.PRESETS[known].half]
+    base = base_of(model)
+
+    def read(local: bool) -> torch.dtype:
+        found: torch.dtype = _family(base, local).HALF
+        return found
+
+    return fetch(read, [place(base)], offline, _hint(model, base))
 
 
 def geometry(model: str, offline: bool = False) -> Geometry:
@@ -48,18 +75,26 @@ def geometry(model: str, offline: bool = False) -> Geometry:
         found: Geometry = _family(base, local).geometry(base, local_files_only=local)
         return found
 
-    return fetch(read, [base], offline)
+    return fetch(read, [place(base)], offline, _hint(model, base))
 
 
 def blank(
-    model: str, controls: Sequence[str], controlnets: Sequence[str], dtype: torch.dtype, offline: bool = False
+    model: str,
+    controls: Sequence[str],
+    controlnets: Sequence[str],
+    dtype: torch.dtype,
+    offline: bool = False,
+    extras: Extras = Extras(),
 ) -> Any:
-    """Returns a model's pipeline without weights, to rehearse its work with. Raises `ModelError` as `load`."""
-    base, sources = base_of(model), controlnet_sources(model, controls, controlnets, offline)
-    extra = _vae(model)
+    """Returns a model's pipeline without weights, to rehearse its work with. Raises `ModelError` as `load`.
+
+    LoRAs and IP-Adapters are not in it.
+    """
+    base, nets = base_of(model), controlnet_sources(model, controls, controlnets, offline)
+    vae = _vae(model, extras)
     return fetch(
-        lambda local: _family(base, local).blank(base, sources, dtype, **extra, local_files_only=local),
-        [*_places(base, sources), *extra.values()],
+        lambda local: _family(base, local).blank(base, nets, dtype, **vae, local_files_only=local),
+        _places(base, nets, vae),
         offline,
     )
 
@@ -68,6 +103,8 @@ def base_of(model: str) -> str:
     """Returns the diffusers folder or hub id of a model. Raises `ModelError` for a name that cannot be either."""
     if model in presets.PRESETS:
         return presets.PRESETS[model].base
+    if single_file.is_one(model):
+        return presets.PRESETS[single_file.preset_of(model)].base
     if Path(model).is_dir():
         if not (Path(model) / "model_index.json").is_file():
             raise ModelError(f"{model} has no model_index.json, so it is no diffusers folder; choose one that has")
@@ -96,23 +133,22 @@ def controlnet_sources(
         ModelError: the model is not known to have a ControlNet of that type.
     """
     if named:
-        one_for_all = len(named) == 1 < len(controls) and _is_union(_source(named[0]), offline)
+        one_for_all = len(named) == 1 < len(controls) and _is_union(source(named[0]), offline)
         if len(named) != len(controls) and not one_for_all:
             raise ConfigError(f"{len(named)} ControlNets are named for {len(controls)} controls; name one for each")
-        return [_source(name) for name in named]
+        return [source(name) for name in named]
     return [_controlnet_source(model, control) for control in controls]
 
 
-def _is_union(source: Source, offline: bool) -> bool:
-    place = source if isinstance(source, str) else source[0]
-    return fetch(lambda local: checkpoints.is_union(source, local_files_only=local), [place], offline)
+def _is_union(of: Source, offline: bool) -> bool:
+    return fetch(lambda local: checkpoints.is_union(of, local_files_only=local), [place(of)], offline)
 
 
 def _controlnet_source(model: str, control: str) -> Source:
     base = Path(base_of(model))
-    known = dict(presets.PRESETS[model].controlnets) if model in presets.PRESETS else {}
+    known = dict(presets.PRESETS[preset_of(model)].controlnets) if preset_of(model) else {}
     if control in known:
-        return _source(known[control])
+        return source(known[control])
     folder = CONTROLNET_FOLDER.format(control=control)
     if (base / folder).is_dir():
         return str(base), folder
@@ -121,45 +157,62 @@ def _controlnet_source(model: str, control: str) -> Source:
     raise ModelError(f"model {model!r} has no ControlNet for {control!r}: {has}; name one with --controlnet")
 
 
-def _source(name: str) -> Source:
-    """Returns the source of a name: of a file on the hub, its repository and its path there."""
-    owner, *rest = name.split("/")
-    if Path(name).exists() or not name.endswith(".safetensors") or len(rest) < 2:
-        return name
-    return f"{owner}/{rest[0]}", "/".join(rest[1:])
-
-
 def load(
     model: str,
     controls: Sequence[str],
     controlnets: Sequence[str] = (),
     *,
+    extras: Extras = Extras(),
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     offline: bool = False,
+    note: Note = str,
 ) -> Any:
-    """Returns the diffusers pipeline of a model with its ControlNets, on the device. Arguments as `from_pretrained`.
+    """Returns the diffusers pipeline of a model with its ControlNets, on the device.
+
+    Arguments are those of `Montage.from_pretrained`; `note` is called with a line for what the user should know.
 
     Raises:
-        ModelError: the model, a ControlNet or the device is not to be had.
+        ModelError: the model, a ControlNet, an addition or the device is not to be had.
         ConfigError: the number of named ControlNets differs from the controls'.
     """
     check_device(device)
     base = base_of(model)
-    sources = controlnet_sources(model, controls, controlnets, offline)
-    extra, variant = _vae(model), _variant(model, dtype)
-    pipe = fetch(
-        lambda local: _family(base, local).load(base, sources, **extra, **variant, dtype=dtype, local_files_only=local),
-        [*_places(base, sources), *extra.values()],
-        offline,
-    )
+    nets = controlnet_sources(model, controls, controlnets, offline)
+    options = {**_vae(model, extras), **_variant(model, dtype), **_file(model)}
+
+    def read(local: bool) -> Any:
+        family = _family(base, local)
+        told = {**options, "dtype": dtype, "local_files_only": local}
+        try:
+            pipe = family.load(base, nets, **told, use_safetensors=True)
+        except OSError:
+            pipe = family.load(base, nets, **told)  # which reads no more than weights from other files
+            note(f"{model} or what belongs to it is no .safetensors file; of other files nothing but weights is read")
+        additions.add(pipe, extras, local)
+        return pipe
+
+    places = [*_places(base, nets, _vae(model, extras)), *additions.places(extras)]
+    pipe = fetch(read, places, offline, _hint(model, base))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
 
-def _vae(model: str) -> dict[str, str]:
-    """Returns the option that names a preset's own autoencoder."""
-    vae = presets.PRESETS[model].vae if model in presets.PRESETS else ""
+def _file(model: str) -> dict[str, str]:
+    """Returns the option that names a checkpoint in one file."""
+    return {"file": model} if single_file.is_one(model) else {}
+
+
+def _hint(model: str, base: str) -> str:
+    """Returns what works without the network."""
+    if not single_file.is_one(model):
+        return OFFLINE_HINT
+    return f"beside the file, the configuration and tokenizers of {base} are needed, a few MB: connect once"
+
+
+def _vae(model: str, extras: Extras) -> dict[str, str]:
+    """Returns the option that names another autoencoder than the base model's: as asked, or the preset's own."""
+    vae = extras.vae or (presets.PRESETS[model].vae if model in presets.PRESETS else "")
     return {"vae": vae} if vae else {}
 
 
@@ -169,40 +222,20 @@ def _variant(model: str, dtype: torch.dtype) -> dict[str, str]:
     return {"variant": variant} if variant else {}
 
 
-def _places(base: str, sources: Sequence[Source]) -> list[str]:
-    """Returns the folders and hub ids of a model and its ControlNets."""
-    return [base, *(source if isinstance(source, str) else source[0] for source in sources)]
+def _places(base: str, nets: Sequence[Source], vae: Mapping[str, str]) -> list[str]:
+    """Returns the folders and hub ids of a model, its ControlNets and its autoencoder."""
+    return [*map(place, [base, *nets, *map(source, vae.values())])]
 
 
 def _family(base: str, local_files_only: bool) -> Any:
     """Returns the module of the family that a model's `model_index.json` names."""
+    return families.find(_index(base, local_files_only)["_class_name"])
+
+
+def _index(base: str, local_files_only: bool) -> Mapping[str, Any]:
+    """Returns a model's `model_index.json`: classes by part."""
     import diffusers
 
     import_module("synccontrol.models.codec")  # diffusers finds the bundled autoencoder's class among loaded modules
-    index = diffusers.DiffusionPipeline.load_config(base, local_files_only=local_files_only)
-    return families.find(index["_class_name"])
-
-
-def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool, hint: str = OFFLINE_HINT) -> Loaded:
-    """Returns what `load` makes of folders and hub ids, as `preprocess.hub.fetch`; `hint` says what works without.
-
-    Raises:
-        ModelError: a file is missing or broken, or the hub does not give it.
-    """
-    for library in LIBRARIES:
-        import_module(library)  # what is loaded falls silent
-    try:
-        return hub.fetch(load, sources, offline)
-    except HubError as error:
-        raise ModelError(f"{error}; {hint}") from error
-
-
-def check_device(device: str) -> None:
-    """Raises `ModelError` when a torch device is unknown or not there."""
-    kind, _, number = device.partition(":")
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if kind not in count or (number and not number.isdigit()):
-        raise ModelError(f"unknown device {device!r}; use cpu, cuda, cuda:1 or mps")
-    if count[kind] <= int(number or 0):
-        there = [name for name, devices in count.items() if devices]
-        raise ModelError(f"device {device!r} is not there; this machine has {', '.join(there)}")
+    index: Mapping[str, Any] = sources.config(diffusers.DiffusionPipeline, base, local_files_only=local_files_only)
+    return index

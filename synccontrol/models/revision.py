@@ -5,15 +5,19 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from synccontrol.models import hub
-from synccontrol.models.hub import CONTROLNET_FOLDER, Source
+from synccontrol.extras import Extras
+from synccontrol.families.sources import Source, parts, pinned, source
+from synccontrol.models import hub, single_file
+from synccontrol.models.hub import CONTROLNET_FOLDER
 
 SAMPLE = 2**20  # bytes of a file that are read at either end: weights are gigabytes
 DIGITS = 16  # of a hash
 
 
-def revision(model: str, controls: Sequence[str], controlnets: Sequence[str], offline: bool = False) -> str:
-    """Returns which files a model and its ControlNets are: a hash, the same for the same files.
+def revision(
+    model: str, controls: Sequence[str], controlnets: Sequence[str], extras: Extras = Extras(), offline: bool = False
+) -> str:
+    """Returns which files a model, its ControlNets and its extras are: a hash, the same for the same files.
 
     Of a hub id the commit counts; of files in a folder their names, sizes, and first and last MiB. An empty text: it is
     not known, because nothing has been downloaded yet.
@@ -21,7 +25,10 @@ def revision(model: str, controls: Sequence[str], controlnets: Sequence[str], of
     Raises:
         ModelError, ConfigError: there is no such model, or no such ControlNet.
     """
-    return _revision((hub.base_of(model), *hub.controlnet_sources(model, controls, controlnets, offline)))
+    nets = hub.controlnet_sources(model, controls, controlnets, offline)
+    own = [model] if single_file.is_one(model) else []
+    others = [*own, *(name for name, _ in extras.loras), extras.ip_adapter, extras.vae]
+    return _revision((hub.base_of(model), *nets, *(source(name) for name in others if name)))
 
 
 @cache
@@ -30,20 +37,25 @@ def _revision(sources: tuple[Source, ...]) -> str:
     return hashlib.sha256("\n".join(found).encode()).hexdigest()[:DIGITS] if all(found) else ""
 
 
-def _one(source: Source) -> str:
-    place, inside = (source, "") if isinstance(source, str) else source
-    path = Path(place)
-    if not path.exists():
-        return f"{_commit(place)}/{inside}" if _commit(place) else ""
-    return _files(path / inside)
+def _one(found: Source) -> str:
+    name, inside = parts(found)
+    repository, pin = pinned(name)
+    path = Path(repository)
+    if path.exists():
+        return _files(path / inside)
+    commit = _commit(repository, pin.get("revision", "main"))
+    return f"{commit}/{inside}" if commit else ""
 
 
-def _commit(repository: str) -> str:
-    """Returns the commit of a repository that was downloaded last, or an empty text."""
+def _commit(repository: str, reference: str) -> str:
+    """Returns the commit of a hub repository that a branch or tag was when it was downloaded, or an empty text."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    folder = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    if (folder / "snapshots" / reference).is_dir():
+        return reference  # a commit itself
     try:
-        return (Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "refs" / "main").read_text()
+        return (folder / "refs" / reference).read_text(encoding="ascii")
     except OSError:
         return ""
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import huggingface_hub
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from preprocess import hub
 from synccontrol.config import Objective
 from synccontrol.errors import ModelError
 from synccontrol.sampling.levels import at_least_float32
@@ -123,7 +123,7 @@ def load(objective: str | Objective, *, offline: bool = False) -> AbstractObject
 
 def _lpips(net: str, offline: bool) -> nn.Module:
     try:
-        if offline or huggingface_hub.constants.HF_HUB_OFFLINE:
+        if hub.is_off(offline):
             _require_trunk(net)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch.hub prints there
             warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips

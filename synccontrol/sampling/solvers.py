@@ -138,7 +138,7 @@ class Solver:
             able = [name for name, known in SCHEDULERS.items() if _can_move(known.diffusers)]
             raise ConfigError(
                 f"{type(self._scheduler).__name__} goes on from a canvas it remembers, so that sync would be lost; "
-                f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0)"
+                f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0 and sync adain 0)"
             )
 
     def start(self, noise: Float[Tensor, "1 c y x"]) -> Float[Tensor, "1 c y x"]:

@@ -5,10 +5,13 @@ that one weight means the same under every solver.
 
 The gradient splits exactly at the clean estimate: dL/dz = (dx0/dz)^T dL/dx0. So one window at a time is decoded and
 compared, which gives dL/dx0 and frees the decoder's graph; what is left is one vector-Jacobian product of the networks.
+
+Beside it, or in its place, windows take on the mean and deviation of the anchor's latents (`SyncConfig.adain`): nothing
+is decoded, and nothing is differentiated.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +34,7 @@ FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above 
 FP16_RETREAT = 64.0  # by how much the scale is lowered when that was too much
 FP16_TRIES = 5
 
+Encode = Callable[[Tensor], Tensor]  # pictures (n, 3, H, W) in -1..1 -> latents (n, c, h, w)
 Decode = Callable[[Tensor], Tensor]  # latents (n, c, h, w) -> pictures (n, 3, H, W) in about -1..1, differentiable
 
 
@@ -55,6 +59,7 @@ class Networks:
     """What sync must know of a model."""
 
     decode: Decode
+    encode: Encode
     kind: str  # what it predicts, of `levels.KINDS`
     half: bool = False  # it computes in float16, so that gradients must be scaled
     offloaded: bool = False  # networks may leave the device between two calls: what is differentiated is computed then
@@ -65,7 +70,7 @@ class Sync:
 
     Args:
         config: how strongly, when, and by which gradient.
-        objective: the perceptual distance.
+        objective: the perceptual distance; None where the config has no use for it.
         anchor: the anchor window's index (it is not moved), or a picture (1, 3, H, W) in -1..1 that all follow.
         networks: the model.
         batches: how many windows go into one call that needs no gradient.
@@ -74,7 +79,7 @@ class Sync:
     def __init__(
         self,
         config: SyncConfig,
-        objective: AbstractObjective,
+        objective: AbstractObjective | None,
         anchor: int | Tensor,
         networks: Networks,
         batches: Batches,
@@ -87,16 +92,17 @@ class Sync:
 
     def due(self, level: Level) -> bool:
         """Returns whether sync acts at this level."""
-        return self._config.due(level.index)
+        return self._config.due(level.index) or self._config.adain_due(level.index)
 
     def nudge(
         self, z: Float[Tensor, "n c h w"], level: Level, predict: WindowPredict
     ) -> tuple[Float[Tensor, "n c h w"], dict[int, Float[Tensor, "c h w"]]]:
-        """Returns windows (n, c, h, w) moved by z_j <- z_j - w_i * dL_j/dz_j, L_j = objective(x0_j, x0_anchor).
+        """Returns windows (n, c, h, w) moved towards the anchor; which does not move, if it is a window.
 
-        `gradient='x0'` takes dL/dx0 in place of dL/dz (as MPGD, arXiv 2311.16424, does): no backward pass through the
-        networks. `step_size='rms'` scales each window's gradient to a root mean square of `RMS_PER_WEIGHT`, so that
-        the size of the move is the same for every window, model and objective.
+        The objective moves them by z_j <- z_j - w_i * dL_j/dz_j, L_j = objective(x0_j, x0_anchor). `gradient='x0'`
+        takes dL/dx0 in place of dL/dz (as MPGD, arXiv 2311.16424, does): no backward pass through the networks.
+        `step_size='rms'` scales each window's gradient to a root mean square of `RMS_PER_WEIGHT`, so that the size of
+        the move is the same for every window, model and objective. What `adain` adds: `_restyled`.
 
         Also returns the predictions (c, h, w), by window, that stay valid: the anchor's, which does not move; with
         `predict='once'` those of all windows.
@@ -105,27 +111,53 @@ class Sync:
             NonFiniteError: a gradient is NaN or infinite.
             ConfigError: the objective gives something else than one loss for every picture.
         """
-        everyone = range(len(z))
+        config, everyone = self._config, range(len(z))
         anchors = [self._anchor] if isinstance(self._anchor, int) else []
-        full, once = self._config.gradient == "full", self._config.predict == ONCE
+        full, once, restyle = config.gradient == "full", config.predict == ONCE, config.adain_due(level.index)
         # Where the networks stay, the other windows' estimates come with the graph of their gradient, below.
-        first = anchors if full and not (once or self._networks.offloaded) else everyone
+        first = anchors if full and not (once or restyle or self._networks.offloaded) else everyone
         with torch.no_grad():
             known = self._batches.predict(predict, z, first)
             x0 = {
                 j: x0_hat(z[j : j + 1], prediction[None], level, self._networks.kind) for j, prediction in known.items()
             }
-            target = self._look(x0[self._anchor]) if isinstance(self._anchor, int) else self._shrunk(self._anchor)
-            losses = self._objective.against(target)
         others = [j for j in everyone if j not in anchors]
-        at_x0 = {j: self._at_x0(x0[j], losses) for j in others if j in x0}
         moved = z.clone()
-        for j in others:
-            gradient = at_x0.get(j)
-            if full or gradient is None:
-                gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
-            moved[j] -= self._config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
+        if config.due(level.index):
+            losses = self._losses(x0)
+            at_x0 = {j: self._at_x0(x0[j], losses) for j in others if j in x0}
+            for j in others:
+                gradient = at_x0.get(j)
+                if full or gradient is None:
+                    gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
+                moved[j] -= config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
+        if restyle:
+            moved[others] += config.adain * level.signal * self._restyled(x0, others)
         return moved, known if once else {j: known[j] for j in anchors}
+
+    @torch.no_grad()
+    def _losses(self, x0: dict[int, Tensor]) -> Losses:
+        """Returns the function from pictures to losses against the anchor."""
+        assert self._objective is not None
+        anchor = self._anchor
+        return self._objective.against(
+            self._look(x0[anchor]) if isinstance(anchor, int) else self._shrunk(anchor),
+        )
+
+    @torch.no_grad()
+    def _restyled(self, x0: dict[int, Tensor], windows: Sequence[int]) -> Float[Tensor, "n c h w"]:
+        """Returns what windows' clean estimates lack to have the anchor's mean and deviation in every channel.
+
+        AdaIN (arXiv 1703.06868, eq. 8) on latents. It is added to z times the signal: that gives
+        signal * AdaIN(x0) + noise * eps, the restyled estimate under the noise that was there. More would be too much:
+        the mean of z over a whole window has next to no noise, so that the networks take its mean / signal for true.
+        """
+        anchor = x0[self._anchor] if isinstance(self._anchor, int) else self._networks.encode(self._anchor)
+        own = torch.cat([x0[j] for j in windows])
+        deviation, mean = torch.std_mean(own, dim=(2, 3), keepdim=True)
+        wanted_deviation, wanted_mean = torch.std_mean(anchor.to(own.dtype), dim=(2, 3), keepdim=True)
+        tiny = torch.finfo(own.dtype).tiny
+        return (own - mean) * (wanted_deviation / deviation.clamp_min(tiny)) + wanted_mean - own
 
     def _through_networks(
         self,

@@ -88,11 +88,17 @@ def test_a_manifest_gives_each_guide_its_prompt(run: Run, canny: list[str]) -> N
 
 def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     draw(Path("wide.png"))
-    status, out, _ = run("--guide", "wide.png", *canny, "--dry-run", "--stride", "4")
+    two = ["--steps", "2", "--sync-steps", "1"]
+    status, out, _ = run("--guide", "wide.png", *canny, "--dry-run", "--stride", "4", "--preset", "paper", *two)
     assert status == 0
     # 20 cells in windows of 8, stride 4: 4 windows; 2 steps, guided; the 3 that follow the anchor once more in sync
-    assert "4 windows" in out or "windows  4 " in out
+    assert "windows  4 " in out
+    assert "2, 0 of them with the anchor's statistics, 1 synced (" in out
     assert "22 window evaluations, 6 of them with a backward pass" in out
+    status, out, _ = run("--guide", "wide.png", *canny, "--dry-run", "--stride", "4")
+    assert status == 0
+    assert "2, 2 of them with the anchor's statistics, 0 synced" in out
+    assert "16 window evaluations, 0 of them with a backward pass" in out
     assert sorted(path.name for path in Path().iterdir()) == ["wide.png"]
 
 
@@ -148,8 +154,11 @@ BAD = {
     "seed beyond all": (["--width", "160", "--seed", "99999999999999999999"], "between 0 and 18446744073709551615"),
     "negative seed": (["--width", "160", "--seed", "-1"], "seed is -1"),
     "decay above 1": (["--width", "160", "--sync-decay", "7"], "sync decay is 7"),
-    "shrunk to nothing": (["--width", "160", "--sync-shrink", "64"], "leaves 1 px of a window of 64 px"),
-    "shrunk too far": (["--width", "160", "--sync-shrink", "3"], "use at most 2"),
+    "shrunk to nothing": (
+        ["--width", "160", "--sync-weight", "1", "--sync-shrink", "64"],
+        "leaves 1 px of a window of 64 px",
+    ),
+    "shrunk too far": (["--width", "160", "--sync-weight", "1", "--sync-shrink", "3"], "use at most 2"),
     "control ends before it starts": (
         ["--width", "160", "--control-start", "0.8", "--control-end", "0.2"],
         "control start is 0.8 and control end 0.2",
@@ -223,10 +232,12 @@ def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]
         return " ".join(capsys.readouterr().out.split())
 
     assert text("--help").startswith("usage: cli.py")
-    assert "cells between neighbouring windows; below the window's size (default: 16)" in text("--help")
-    assert "denoising steps (default: 25)" in text("--help")
-    assert "denoising steps (default: 50)" in text("-h", "--model", "sd15")
-    assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: ddim)" in (
+    assert "cells between neighbouring windows; below the window's size (default: 20)" in text("--help")
+    assert "denoising steps (default: 12)" in text("--help")
+    assert "denoising steps (default: 6)" in text("--help", "--preset", "fast")
+    assert "denoising steps (default: 20)" in text("-h", "--model", "sd15")
+    assert "denoising steps (default: 50)" in text("-h", "--model", "sd15", "--preset", "paper")
+    assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: dpmpp_2m)" in (
         text("--model", "sd15", "--help")
     )
     assert "denoising steps (default: 50)" in text("--help", "--model", "nobody/nothing")  # the published ones

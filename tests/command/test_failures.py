@@ -105,7 +105,7 @@ def test_what_every_picture_needs_is_missed_once(
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    objectives_of = ["--objective", "lpips", "--sync-steps", "1"]
+    objectives_of = ["--objective", "lpips", "--sync-weight", "1", "--sync-steps", "1"]
     status, out, err = run("--guide", "in", "--prompt", "x", *canny, *objectives_of)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "objective lpips needs torchvision's vgg weights" in err
@@ -189,9 +189,9 @@ def test_a_dry_run_needs_no_detectors_weights_and_shows_all_settings(
     flags = ["--control", "depth", "--detector", "nobody/nothing", "--controlnet", str(checkpoint / "controlnet-depth")]
     status, out, err = run("--guide", "wide.png", *flags, "--control-scale", "0.7", "--dry-run")
     assert (status, err) == (0, "")
-    for part in ("guidance-scale 7.5", "control-scale 0.7", "scheduler model", "window-weights uniform"):
+    for part in ("guidance-scale 7.5", "control-scale 0.7", "scheduler model", "window-weights ramp"):
         assert part in out
-    for part in ("sync-weight 20.0", "sync-decay 0.95", "anchor middle"):
+    for part in ("sync-weight 0.0", "sync-adain 1.0", "anchor middle"):
         assert part in out
     status, _, err = run("--guide", "wide.png", "--control", "smell", *flags[2:], "--dry-run")
     assert (status, err.count("\n")) == (2, 1)

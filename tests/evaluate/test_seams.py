@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synccontrol import config
 from synccontrol.canvas.windows import Layout
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import seams
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.files.metadata import save_png
 
 FLAT = np.full((8, 40, 3), 100.0)
 SETTINGS = Settings(window=16, stride=8, groups=("seams",))
@@ -78,6 +80,26 @@ def test_borders_are_those_of_the_layout_that_the_pictures_are_made_with(loop: b
 def test_other_places_keep_away_from_borders_and_edges() -> None:
     assert list(seams.other_places(30, [10], loop=True)) == [5, *range(15, 26)]
     assert list(seams.other_places(16, [6, 10], loop=False)) == [4, 5, 7, 8, 9, 11, 12]
+
+
+def test_borders_between_cells_are_held_against_places_between_cells() -> None:
+    assert list(seams.other_places(48, [16, 32], loop=False, cell=8)) == [8, 24, 40]
+    every = list(range(8, 48, 8))
+    assert list(seams.other_places(48, every, loop=False, cell=8)) == [*seams.other_places(48, every, loop=False)]
+    assert not set(seams.other_places(48, every, loop=False)) & set(every)
+
+
+def test_a_decoder_that_shows_its_cells_makes_no_seam(tmp_path: Path) -> None:
+    """Every cell has a step at its border, and windows end at some of them: that is no seam."""
+    steps = (np.arange(128) // 8 % 2 * 40 + 60).astype(np.uint8)
+    picture = Image.fromarray(np.repeat(np.broadcast_to(steps, (32, 128))[..., None], 3, axis=2).copy())
+    settings = config.record(config.SamplingConfig(), config.WindowConfig(stride=2))
+    size = {"prompt": "", "negative_prompt": "", "seed": 0, "width": 128, "height": 32}
+    save_png(picture, tmp_path / "a.png", {**settings, **size, "model": "tiny"})
+    wanted = Settings(window=32, groups=("seams",))
+    measured, _ = seams.measure(open_gallery(tmp_path, wanted), wanted, print)
+    ratio = next(one for one in measured if one.metric == "colour step, window borders / other columns")
+    assert ratio.value == pytest.approx(1.0)
 
 
 def save(folder: Path, name: str, picture: np.ndarray) -> None:  # type: ignore[type-arg]

@@ -187,7 +187,11 @@ def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMa
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
         config = SyncConfig(objective=distance, weight=1.0, decay=1.0, gradient=gradient)
         sync = Sync(
-            config, FunctionObjective(distance), 0, Networks(decode=family.decode, kind=kind), Batches(1, print)
+            config,
+            FunctionObjective(distance),
+            0,
+            Networks(decode=family.decode, encode=family.encode, kind=kind),
+            Batches(1, print),
         )
         found = (z - sync.nudge(z, level, lambda some, windows: predict(some, level, windows))[0])[1]
 

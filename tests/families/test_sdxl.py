@@ -249,7 +249,7 @@ def test_sync_goes_down_the_slope(folder: Path, make_map: MapMaker, make_noise: 
     z, direction = torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in (0, 1)]), make_noise(WINDOW, WINDOW, 2)
     with family.session():
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
-        networks = Networks(decode=family.decode, kind="epsilon")
+        networks = Networks(decode=family.decode, encode=family.encode, kind="epsilon")
         config = SyncConfig(weight=1.0, decay=1.0, gradient=gradient, objective=smooth)
         sync = Sync(config, objectives.load(smooth), 0, networks, Batches(1, print))
         moved = sync.nudge(z, LEVEL, lambda some, windows: predict(some, LEVEL, windows))[0]
@@ -323,8 +323,8 @@ def test_a_refiner_is_refused(folder: Path) -> None:
         families.wrap(pipe)
 
 
-def test_a_prompt_that_is_cut_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
+def test_a_prompt_that_is_read_in_parts_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
     sizes = {"height": SIZE, "width": SIZE, "latents": make_noise(WINDOW, WINDOW, dtype=torch.float32)}
     sampling = SamplingConfig(steps=1, scheduler="ddim")
     result = Montage.from_pipe(tiny_sdxl.load(folder, 0))("far too many letters", sampling=sampling, **sizes)
-    assert any("of which the model reads 12" in note for note in result.notes)
+    assert any("the model reads 12 at once" in note for note in result.notes)

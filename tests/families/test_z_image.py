@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol import Extras, Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import z_image as family
 from synccontrol.families.z_image import LONGEST
 from synccontrol.models import hub
+from tests.families import tiny_additions
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -29,8 +30,11 @@ MapMaker = Callable[..., Image.Image]
 
 
 def load(folder: Path, control: str | None, dtype: torch.dtype = torch.float64) -> Any:
-    """Returns a pipeline of the tiny checkpoint, loaded as any other."""
-    return hub.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
+    """Returns a pipeline of a tiny checkpoint, loaded as any other."""
+    pipe = hub.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
+    if hasattr(pipe, "default_sample_size"):
+        pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
+    return pipe
 
 
 def noise(dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -163,6 +167,41 @@ def test_several_controls_are_refused(z_image: Path) -> None:
 def test_guess_mode_is_refused(z_image: Path, make_map: MapMaker) -> None:
     with pytest.raises(ConfigError, match="no guess mode"):
         draw(load(z_image, "depth"), 4.0, make_map(SIZE, SIZE), guess_mode=True)
+
+
+@pytest.mark.parametrize("option", [{"clip_skip": 1}, {"guidance_rescale": 0.7}], ids=str)
+@pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
+def test_what_only_clip_models_have_is_refused(
+    request: pytest.FixtureRequest, checkpoint: str, option: dict[str, Any]
+) -> None:
+    pipe = load(request.getfixturevalue(checkpoint), None)
+    with pytest.raises(ConfigError, match=r"this model has no (clip skip|guidance rescale); leave it out"):
+        draw(pipe, 4.0, None, **option)
+
+
+@pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
+def test_encoded_prompts(request: pytest.FixtureRequest, checkpoint: str) -> None:
+    montage = Montage.from_pipe(load(request.getfixturevalue(checkpoint), None))
+    options = {"height": SIZE, "width": SIZE, "latents": noise(), "sync": OFF}
+    options["sampling"] = SamplingConfig(steps=2, guidance_scale=4.0)
+    words = montage(PROMPT, negative_prompt=NEGATIVE, **options).latents
+    states = [montage.denoiser._encode(text, str)[None] for text in (PROMPT, NEGATIVE)]
+    given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), states, strict=True))
+    assert torch.equal(montage(**given, **options).latents, words)
+    with pytest.raises(ConfigError, match="of any number of tokens"):
+        montage(prompt_embeds=states[0][..., 1:], **options)
+
+
+def test_loras_are_loaded_and_ip_adapters_refused(z_image: Path, tmp_path: Path) -> None:
+    plain = Montage.from_pretrained(str(z_image), offline=True)
+    options = {"height": SIZE, "width": SIZE, "sampling": SamplingConfig(steps=2), "sync": OFF}
+    before = plain(PROMPT, **options).latents
+    file = tiny_additions.save_lora(plain.denoiser.pipe, tmp_path, "transformer")
+    styled = Montage.from_pretrained(str(z_image), extras=Extras(lora=(f"{file}:0.5",)), offline=True)
+    after = styled(PROMPT, **options).latents
+    assert (after - before).abs().max() > 1e-3 * before.std()
+    with pytest.raises(ModelError, match="takes no IP-Adapter"):
+        Montage.from_pretrained(str(z_image), extras=Extras(ip_adapter=str(file)), offline=True)
 
 
 def test_windows_that_are_no_whole_patches_are_refused(z_image: Path) -> None:

@@ -205,7 +205,7 @@ class Scene:
     def nudge(self, gradient: str) -> Tensor:
         """Returns the windows moved by sync towards the one in the middle."""
         config = SyncConfig(objective=blurred, weight=1.0, decay=1.0, gradient=gradient)
-        networks = Networks(decode=self.family.decode, kind="flow_prediction")
+        networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="flow_prediction")
         sync = Sync(config, FunctionObjective(blurred), 1, networks, Batches(1, print))
         return sync.nudge(self.z, self.level, lambda z, windows: self.predict(z, self.level, windows))[0]
 

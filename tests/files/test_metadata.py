@@ -39,6 +39,8 @@ def test_another_program_reads_the_parameters(picture: Path) -> None:
     assert sampler.name == "DPM++ 2M"
     assert sampler.parameters["steps"] == "12"
     assert sampler.parameters["seed"] == "7" or sampler.parameters["seed"] == 7
+    assert "Clip skip: 2" in metadata.parameters({**SETTINGS, "clip_skip": 1})  # it counts from 1
+    assert "Clip skip" not in metadata.parameters(SETTINGS)
 
 
 def test_a_sphere_says_so_to_viewers_and_nothing_else_does(picture: Path, tmp_path: Path) -> None:

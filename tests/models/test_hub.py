@@ -8,14 +8,14 @@ import torch
 from synccontrol import Montage
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import hub
+from synccontrol.models import devices, hub
 
 
 def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
     montage = Montage.from_pretrained(str(checkpoint), controls=["canny"], dtype=torch.float64, offline=True)
     assert montage.denoiser.controls == 1
     assert montage.denoiser.dtype == torch.float64
-    assert montage.defaults.windows.stride == 4  # half of its window of 8 cells
+    assert montage.defaults.windows.stride == 5  # five eighths of its window of 8 cells
     elsewhere = [str(checkpoint / "controlnet-depth")]
     assert (
         Montage.from_pretrained(str(checkpoint), ["mood"], controlnets=elsewhere, offline=True).denoiser.controls == 1
@@ -25,7 +25,7 @@ def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "controls", "error", "message"),
     [
-        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl\\)"),
+        ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl, z-image, "),
         ("tiny", ["smell"], ModelError, "it has canny, depth, pose"),
         ("nobody/nothing", [], ModelError, "without network use --model tiny"),
         (".", [], ModelError, "no model_index.json"),
@@ -49,13 +49,16 @@ def test_one_controlnet_for_each_control(checkpoint: Path) -> None:
 @pytest.mark.parametrize("device", ["cuda:99", "abacus", "cpu:1", "cuda:x"])
 def test_devices_are_checked(device: str) -> None:
     with pytest.raises(ModelError, match="device"):
-        hub.check_device(device)
+        devices.check_device(device)
 
 
 def test_sizes_and_settings_need_no_weights(checkpoint: Path) -> None:
     assert hub.geometry(str(checkpoint), offline=True) == Geometry(window=(8, 8), cell=8, channels=4)
-    assert hub.defaults(str(checkpoint), offline=True).windows.stride == 4
-    assert hub.defaults("tiny").sampling.steps == 25
+    assert hub.defaults(str(checkpoint), offline=True).windows.stride == 5
+    assert hub.defaults("tiny").sampling.steps == 12
+    assert hub.defaults("tiny", "paper").sampling.steps == 50
+    with pytest.raises(ConfigError, match="unknown preset .slow.; known: paper, default, fast, best"):
+        hub.defaults("tiny", "slow")
 
 
 def test_a_family_that_is_not_served_is_said_as_it_is(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_errors_of_the_hub_are_errors_of_models() -> None:
         raise OSError("no file named config.json")
 
     with pytest.raises(ModelError, match=r"'\.' cannot be used: no file named config\.json; read something else"):
-        hub.fetch(load, ["."], False, "read something else")
+        fetching.fetch(load, ["."], False, "read something else")
 
 
 def test_loading_is_silent(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:

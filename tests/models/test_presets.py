@@ -1,17 +1,22 @@
 """Presets: the bundled model is what its preset says, and tiny models stand in for the published ones."""
 
 import dataclasses
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from huggingface_hub import constants
 
 import preprocess
+from benchmarks import preset_forecasts
 from synccontrol import Montage, SyncConfig
 from synccontrol.errors import ModelError
-from synccontrol.jobs import footprint
+from synccontrol.families import sources
+from synccontrol.jobs import footprint, runtime
 from synccontrol.models import hub, presets
 from tests.conftest import FEATURES, PipeFactory
 from tests.families import tiny_sdxl
@@ -32,10 +37,78 @@ def test_the_bundled_model_is_what_its_preset_says() -> None:
 def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
     for name, preset in presets.PRESETS.items():
         ids = [preset.base, *preset.controlnets.values(), *([preset.vae] if preset.vae else [])]
-        assert name == "tiny" or all(re.fullmatch(r"[\w.-]+/[\w.-]+", one) for one in ids)
+        commit, file = r"(@[0-9a-f]{40})?", r"(/[\w./-]+\.safetensors)?"
+        assert name == "tiny" or all(re.fullmatch(rf"[\w.-]+/[\w.-]+{commit}{file}", one) for one in ids)
         assert set(preset.controlnets) <= set(preprocess.names())
+        for control, detector in preset.detectors.items():
+            assert detector in preprocess.detectors(control)
         windows = preset.defaults.windows
-        assert windows.stride <= min(preset.geometry.window) // 2
+        assert windows.stride == min(preset.geometry.window) * 5 // 8
+
+
+@pytest.mark.parametrize("name", [name for name in presets.PRESETS if name != "tiny"])
+def test_photographs_are_not_read_by_detectors_of_the_bundled_world(name: str) -> None:
+    read = runtime.own_detectors(name, preprocess.names())
+    assert len(read) == len(preprocess.names()) and "tiny" not in read
+    assert runtime.own_detectors(name, ["canny"]) == ()  # the default's name is no setting
+    assert runtime.own_detectors("tiny", ["depth"]) == ()
+
+
+def test_flow_models_run_in_bfloat16(z_image: Path, qwen_image: Path, checkpoint: Path) -> None:
+    halves = {name: hub.half(name) for name in presets.PRESETS}
+    for name, folder in (("z-image", z_image), ("z-image-turbo", z_image), ("qwen-image", qwen_image)):
+        assert halves[name] == hub.half(str(folder), offline=True) == torch.bfloat16
+    for name in ("tiny", "sd15", "sd21", "sd21-768", "sdxl"):
+        assert halves[name] == hub.half(str(checkpoint), offline=True) == torch.float16
+
+
+def test_memory_is_what_was_forecast_with_these_settings() -> None:
+    file = Path(__file__).parents[2] / "benchmarks" / "preset_forecasts.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert list(found) == list(presets.PRESETS), "run python -m benchmarks.preset_forecasts --output"
+    for name, preset in presets.PRESETS.items():
+        assert preset.memory == pytest.approx(found[name]["peak_gb"], abs=0.06)
+        assert found[name]["settings"] == preset_forecasts.settings(name), "run the forecasts again"
+
+
+@pytest.mark.parametrize("name", ["z-image", "z-image-turbo", "qwen-image"])
+def test_flow_presets_load_and_draw(
+    name: str, z_image: Path, qwen_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny model stands in for the published one."""
+    own, folder = presets.PRESETS[name], qwen_image if name == "qwen-image" else z_image
+    net = str(folder / "controlnet-depth")
+    preset = dataclasses.replace(own, base=str(folder), controlnets=dict.fromkeys(own.controlnets, net))
+    monkeypatch.setattr(presets, "PRESETS", {name: preset})
+    montage = Montage.from_pretrained(name, ["depth"], offline=True)
+    assert (montage.denoiser.controls, montage.defaults) == (1, own.defaults)
+    assert montage.denoiser.geometry.channels == own.geometry.channels
+    assert montage.denoiser.geometry.cell == own.geometry.cell
+    with pytest.raises(ModelError, match=r"has no ControlNet for 'tile'"):
+        Montage.from_pretrained(name, ["tile"], offline=True)
+
+
+def test_published_controlnets_may_be_files_of_a_commit() -> None:
+    (found,) = hub.controlnet_sources("z-image-turbo", ["depth"], [])
+    repository, file = found
+    assert sources.place(found) == "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1"
+    assert sources.pinned(repository)[1] == {"revision": "5155fc56d17821007d6f62ac192c09e0f0e72016"}
+    assert file == "Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
+
+
+def test_a_commit_is_what_is_asked_of_the_hub(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cache as the hub's library lays it out, with one commit of a model; nothing is called main."""
+    commit, root = "0123456789abcdef0123456789abcdef01234567", tmp_path / "models--owner--name"
+    shutil.copytree(checkpoint, root / "snapshots" / commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for module in ("diffusers.utils.hub_utils", "diffusers.pipelines.pipeline_utils"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path), raising=False)
+    pinned, unpinned = f"owner/name@{commit}", "owner/name"
+    assert hub.geometry(pinned, offline=True) == hub.geometry(str(checkpoint), offline=True)
+    with pytest.raises(ModelError, match="'owner/name' has not been downloaded"):
+        hub.geometry(unpinned, offline=True)
 
 
 def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +165,7 @@ def test_stable_diffusion_2_1_at_768_pixels(
     montage = Montage.from_pretrained("sd21-768", offline=True)
     assert montage.denoiser.geometry == hub.geometry(str(tmp_path), offline=True) == preset.geometry
     noise = torch.randn(1, 4, h, w, generator=torch.Generator().manual_seed(0))
-    few = dataclasses.replace(montage.defaults.sampling, steps=2)
+    few = dataclasses.replace(montage.defaults.sampling, steps=2, scheduler="ddim")
     ours = montage("a hill", height=768, width=768, latents=noise, sampling=few, sync=SyncConfig(weight=0.0)).latents
     theirs = montage.denoiser.pipe("a hill", latents=noise, num_inference_steps=2, output_type="latent").images
     assert (ours - theirs).abs().max() < 1e-4 * theirs.std()

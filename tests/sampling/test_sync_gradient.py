@@ -57,7 +57,7 @@ class Scene:
         batches = Batches(options.pop("batch", 1), print)
         config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options})
         objective = objectives.load(config.objective)
-        networks = Networks(decode=self.family.decode, kind="epsilon", **parts)
+        networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="epsilon", **parts)
         sync = Sync(config, objective, anchor, networks, batches)
         return sync.nudge(self.z, self.level, self.predict_now)
 

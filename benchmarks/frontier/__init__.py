@@ -1,0 +1,1 @@
+"""The frontier of cost, coherence, control and fidelity: presets against the published algorithms."""

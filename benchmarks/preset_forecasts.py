@@ -1,0 +1,138 @@
+"""What would a picture of 4096x1024 px take by every preset? python -m benchmarks.preset_forecasts
+
+Forecasts for a GPU, in 16 bits, with one ControlNet and the preset's own settings: nothing is measured. The networks
+have the published shapes and no weights; the bundled model has its own.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lpips
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import flow_shapes, sd_shapes
+from synccontrol import families
+from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.windows import lay_out
+from synccontrol.config import record
+from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.jobs import footprint
+from synccontrol.models import hub, presets
+from synccontrol.models.defaults import Defaults
+from synccontrol.sampling import objectives
+from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
+
+HEIGHT, WIDTH = 1024, 4096  # px
+CONTROL = "depth"
+GB, TERA = 1e9, 1e12
+
+SHAPES: dict[str, Callable[[Path], None]] = {
+    "sd15": sd_shapes.sd15,
+    "sd21": lambda folder: sd_shapes.sd21(folder, 512),
+    "sd21-768": lambda folder: sd_shapes.sd21(folder, 768),
+    "sdxl": sd_shapes.sdxl,
+    "z-image": flow_shapes.z_image,
+    "z-image-turbo": flow_shapes.z_image,
+    "qwen-image": flow_shapes.qwen_image,
+}
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Returns the settings that a forecast is made with, by flag."""
+    own = presets.PRESETS[name].defaults
+    return record(own.sampling, own.windows, own.sync)
+
+
+def forecast(name: str, folder: Path) -> dict[str, float]:
+    """Returns the forecast of a preset: GB by part, the parameters of its denoiser, and PFLOP of a picture.
+
+    Args:
+        name: of the preset.
+        folder: with its configuration.
+    """
+    own = presets.PRESETS[name].defaults
+    dtype = torch.float32 if name == "tiny" else hub.half(name)
+    objective = _objective(str(own.sync.objective))
+    with footprint.fake():
+        pipe = hub.blank(str(folder), [CONTROL], [], dtype, offline=True)
+        family = families.wrap(pipe)
+        layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
+        found = footprint.rehearse(family, layout, own.sampling, own.windows, own.sync, objective)
+        work = _flop(family, layout, own)
+    denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
+    return {
+        "windows": len(layout),
+        "denoiser_parameters": sum(weight.numel() for weight in denoiser.parameters()),
+        "weights_gb": found.weights / GB,
+        "sampling_gb": found.sampling / GB,
+        "sync_gb": found.sync / GB,
+        "decoding_gb": found.decoding / GB,
+        "peak_gb": found.peak / GB,
+        "tflop": work / TERA,
+    }
+
+
+def _objective(name: str) -> AbstractObjective:
+    if name != "lpips":
+        return objectives.load(name, offline=True)
+    return FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
+
+
+def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
+    """Returns the floating-point operations of a picture, those of the objective and the text encoders left out."""
+    h, w = family.geometry.window_px
+    blank = family.blank_prompt()
+    crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)]
+    z = torch.zeros(1, family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
+    with family.session(), torch.no_grad():
+        view = View(window=0, prompt=blank, negative_prompt=blank)
+        predict = family.condition([view], crops, own.sampling, own.sampling.steps, str)
+        predict(z, footprint.LEVEL, [0])  # makes what is kept from step to step
+        looking = _counted(lambda: predict(z, footprint.LEVEL, [0]))
+        decoding = _counted(lambda: family.decode(z))
+    n, synced = len(layout), sum(own.sync.due(step) for step in range(own.sampling.steps))
+    full = own.sync.gradient == "full"
+    others = n - 1  # the anchor stays
+    further = sum(own.sync.further_looks(step) for step in range(own.sampling.steps))
+    looks = n * own.sampling.steps + others * (further + 2 * full * synced)  # a way back is twice a look
+    canvas = layout.height * layout.width / (layout.window[0] * layout.window[1])
+    return float(looking * looks + decoding * (3 * others * synced + synced + canvas))
+
+
+def _counted(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    total: int = counter.get_total_flops()
+    return total
+
+
+def forecasts() -> Iterator[tuple[str, dict[str, float]]]:
+    """Yields every preset with its forecast."""
+    for name in presets.PRESETS:
+        with tempfile.TemporaryDirectory() as folder:
+            if name in SHAPES:
+                SHAPES[name](Path(folder))
+            yield name, forecast(name, Path(folder) if name in SHAPES else presets.BUNDLED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    args = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name, row in forecasts():
+        found[name] = {key: round(value, 2) for key, value in row.items()}
+        print(name, found[name], flush=True)
+        found[name]["settings"] = settings(name)
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What a montage is called with: pictures, sizes, configs and encoded prompts, or a line on what is wrong with them."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import TypeAlias, TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from preprocess import Picture as AnyPicture
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.errors import ConfigError
+from synccontrol.files import images
+
+ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
+DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
+    "generator": "seed=0",
+    "image": "control_map",
+    "num_inference_steps": "sampling=SamplingConfig(steps=50)",
+    "guidance_scale": "sampling=SamplingConfig(guidance_scale=7.5)",
+    "guidance_rescale": "sampling=SamplingConfig(guidance_rescale=0.7)",
+    "clip_skip": "sampling=SamplingConfig(clip_skip=1)",
+    "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
+    "ip_adapter_image": "ip_image",
+    "num_images_per_prompt": "one call for each seed",
+    "callback_on_step_end": "on_step, or the iterator `steps`",
+}
+
+
+def instead(name: str) -> str:
+    return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
+
+
+def config(given: Config | None, default: Config) -> Config:
+    if given is not None and not isinstance(given, type(default)):
+        raise ConfigError(f"{given!r} is no {type(default).__name__}; give {type(default).__name__}(...)")
+    return default if given is None else given
+
+
+def control_maps(control_map: ControlMaps) -> list[Image.Image]:
+    if control_map is None:
+        return []
+    if isinstance(control_map, Sequence):
+        return [images.to_rgb(map_) for map_ in control_map]
+    return [images.to_rgb(control_map)]
+
+
+def canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
+    height = maps[0].height if maps and height is None else height
+    width = maps[0].width if maps and width is None else width
+    if height is None or width is None:
+        raise ConfigError("a picture from text only needs a height and a width in pixels")
+    for name, value in (("height", height), ("width", width)):
+        if not isinstance(value, Integral):
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
+    return int(height), int(width)
+
+
+def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | None) -> tuple[Tensor, ...]:
+    """Returns an encoded prompt; an empty one where a text is given.
+
+    Raises:
+        ConfigError: there is no text, or both, or pooled states alone.
+    """
+    given = tuple(one for one in (embeds, pooled) if one is not None)
+    if not isinstance(text, str):
+        raise ConfigError(f"the {name.replace('_', ' ')} is {text!r}; it must be text")
+    if not given:
+        return ()
+    if text or embeds is None:
+        raise ConfigError(f"give either a {name.replace('_', ' ')}, or {name}_embeds with what belongs to them")
+    if any(not isinstance(one, Tensor) for one in given):
+        raise ConfigError(f"{name}_embeds are {type(embeds).__name__}; give a tensor (1, tokens, features)")
+    return given

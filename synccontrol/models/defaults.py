@@ -1,0 +1,129 @@
+"""How a model is used when nothing is said: four presets of settings, made for each family from its own strengths.
+
+What they rest on was measured on the bundled model (`benchmarks/frontier/README.md`). For other models the same is
+carried over, by what a window costs there, with the guidance and steps that their makers advise.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from synccontrol.checks import require_choice
+from synccontrol.config import MODEL, ONCE, Geometry, SamplingConfig, SyncConfig, WindowConfig
+
+PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
+
+PAPER_STEPS = 50
+FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
+PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
+FEW_STEPS = 10  # a model that draws in so many was distilled to, and gets no more
+LARGE = ("z_image", "qwen_image")  # families of which one window is enough at a time
+DISTILLED = ("LCMScheduler", "TCDScheduler")  # what such models come with
+UNCHOSEN = ("", "PNDMScheduler")  # what published models come with, where a faster solver serves better
+
+_SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
+    {
+        "sd": SamplingConfig(steps=20, scheduler="dpmpp_2m"),
+        "sdxl": SamplingConfig(steps=25, guidance_scale=5.0, scheduler="dpmpp_2m"),
+        "z_image": SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75),
+        "qwen_image": SamplingConfig(steps=30, guidance_scale=4.0),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Settings for calls that name none."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    windows: WindowConfig = WindowConfig()
+    sync: SyncConfig = SyncConfig()
+
+
+def made_for(
+    sampling: SamplingConfig,
+    geometry: Geometry,
+    *,
+    objective: str = "lpips",
+    batch: int = 4,
+    stride: float = STRIDE,
+) -> Defaults:
+    """Returns the settings of the preset `default`: windows take on the anchor's statistics, and overlap little.
+
+    The objective has nothing to do; it is set to its cheapest form, for who gives it a weight.
+
+    Args:
+        sampling: how the model is denoised.
+        geometry: its native sizes.
+        objective: what compares its windows, where they are compared.
+        batch: windows in one call.
+        stride: between windows, as a part of their side.
+    """
+    return Defaults(
+        sampling=sampling,
+        windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
+        sync=SyncConfig(
+            adain=1.0,
+            adain_steps=-(-sampling.steps // 2),
+            weight=0.0,
+            gradient="x0",
+            step_size="rms",
+            predict=ONCE,
+            objective=objective,
+            shrink=2 if min(geometry.window_px) < 512 else 4,  # so that it sees 128 px or more
+        ),
+    )
+
+
+def of_family(family: str, geometry: Geometry, scheduler: str = "") -> Defaults:
+    """Returns the settings of a model that has none of its own.
+
+    Args:
+        family: the module of `synccontrol.families` that serves it, by its last name.
+        geometry: its native sizes.
+        scheduler: the class of the scheduler that it comes with, which is kept if somebody chose it.
+    """
+    own = _SAMPLING.get(family, SamplingConfig())
+    if scheduler in DISTILLED:
+        own = dataclasses.replace(own, steps=8, guidance_scale=1.0, scheduler=MODEL)
+    elif scheduler not in UNCHOSEN:
+        own = dataclasses.replace(own, scheduler=MODEL)
+    return made_for(own, geometry, batch=1 if family in LARGE else 4)
+
+
+def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
+    """Returns the four presets of a model, by name, given its `default`.
+
+    `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` takes
+    fewer steps and windows. `best` lets the objective act as well, in the first third of more steps.
+    """
+    own = default.sampling
+    few = own.steps <= FEW_STEPS
+
+    def steps(share: float) -> SamplingConfig:
+        return own if few else dataclasses.replace(own, steps=round(own.steps * share))
+
+    kept: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
+    solver = own.scheduler if own.scheduler == MODEL else "ddim"
+    paper = Defaults(
+        sampling=dataclasses.replace(own, steps=own.steps if few else PAPER_STEPS, scheduler=solver),
+        windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
+        sync=SyncConfig(objective=default.sync.objective),
+    )
+    fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, **kept)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, **kept)
+    touched = dataclasses.replace(best.sync, weight=20.0, steps=best.sync.adain_steps)
+    best = dataclasses.replace(best, sync=touched)
+    return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
+
+
+def chosen(found: Mapping[str, Defaults], preset: object) -> Defaults:
+    """Returns the settings of a preset by its name. Raises `ConfigError` if there is none of that name."""
+    require_choice("preset", preset, NAMES)
+    return found[str(preset)]
+
+
+def _part(geometry: Geometry, part: float) -> int:
+    """Returns a part of a window's side in cells, 1 at least."""
+    return max(1, int(min(geometry.window) * part))

@@ -1,0 +1,66 @@
+"""The named models in words: what each is, its licence, its download, its card, and what of it is on this machine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+from synccontrol.families.sources import place, source
+from synccontrol.models import presets
+from synccontrol.models.presets import Preset
+
+GB = 1e9
+CARDS = (8, 12, 16, 24, 32, 48, 80, 96, 141)  # GB
+USABLE = 0.92  # of a card
+
+
+def lines() -> list[str]:
+    """Returns what `--list-models` says."""
+    cached = _cached()
+    found = []
+    for name, preset in presets.PRESETS.items():
+        found += [f"{name}: {preset.about}", *(f"  {key:9} {value}" for key, value in _facts(preset, cached).items())]
+    return [
+        *found,
+        "Cards are forecast at 4096x1024 px with one ControlNet, in 16 bits, without offloading; none was measured.",
+        "Any diffusers folder, hub id (owner/name, owner/name@revision) or .safetensors file of Stable Diffusion "
+        "serves as --model too.",
+    ]
+
+
+def _facts(preset: Preset, cached: Mapping[str, int]) -> dict[str, str]:
+    h, w = preset.geometry.window_px
+    bundled = Path(preset.base).is_dir()
+    return {
+        "licence": preset.licence,
+        "windows": f"{w}x{h} px, and so the native height is {h}",
+        "controls": ", ".join(preset.controlnets) or "depth, canny, pose",
+        "download": preset.download,
+        "card": "none: two CPU cores do" if bundled else f"{card(preset.memory)} GB (forecast {preset.memory:g})",
+        "here": _here(preset, cached),
+    }
+
+
+def card(memory: float) -> int:
+    """Returns the smallest usual card that so many GB fit, with something left for its driver and libraries."""
+    return next(size for size in CARDS if memory <= size * USABLE)
+
+
+def _here(preset: Preset, cached: Mapping[str, int]) -> str:
+    """Returns what of a preset is on this machine."""
+    if Path(preset.base).is_dir():
+        return "all of it"
+    size = cached.get(place(preset.base), 0)
+    nets = [of for of, name in preset.controlnets.items() if place(source(name)) in cached]
+    parts = [f"{size / GB:.1f} GB of the base model"] if size else []
+    parts += [f"ControlNets for {', '.join(nets)}"] if nets else []
+    return "; ".join(parts) or "nothing"
+
+
+def _cached() -> dict[str, int]:
+    """Returns the bytes that the hub's cache holds, by hub id."""
+    try:
+        found = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return {}
+    return {repository.repo_id: repository.size_on_disk for repository in found}

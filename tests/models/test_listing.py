@@ -1,0 +1,51 @@
+"""`--list-models` says of every preset what it is, needs, and what of it is here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from synccontrol.command import cli
+from synccontrol.families.sources import place
+from synccontrol.models import listing, presets
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the folder of an empty cache of the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def download(cache: Path, repository: str, size: int) -> None:
+    """Puts a file into the cache, as the hub's library does."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    root = cache / f"models--{repository.replace('/', '--')}"
+    for folder in ("refs", "blobs", f"snapshots/{commit}"):
+        (root / folder).mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    (root / "blobs" / "abc").write_bytes(bytes(size))
+    (root / f"snapshots/{commit}/model.safetensors").symlink_to(root / "blobs" / "abc")
+
+
+def test_every_preset_is_described(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--list-models"]) == 0
+    out = capsys.readouterr().out
+    for name, preset in presets.PRESETS.items():
+        assert f"{name}: {preset.about}\n" in out
+        assert preset.licence in out and preset.download in out
+    assert out.count("here      nothing") == len(presets.PRESETS) - 1
+    assert out.count("here      all of it") == 1
+
+
+def test_what_is_cached_is_said(cache: Path) -> None:
+    sd15 = presets.PRESETS["sd15"]
+    download(cache, place(sd15.base), 200_000_000)
+    download(cache, sd15.controlnets["depth"], 10)
+    assert "  here      0.2 GB of the base model; ControlNets for depth" in listing.lines()
+
+
+def test_cards_leave_something_for_the_driver() -> None:
+    assert [listing.card(memory) for memory in (0.3, 7.3, 7.4, 11.0, 43.3, 80.5)] == [8, 8, 12, 12, 48, 96]

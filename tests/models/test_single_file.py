@@ -1,0 +1,90 @@
+"""A checkpoint in one file draws what the same model in a folder draws; what is needed beside it is said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
+from synccontrol.errors import ModelError
+from synccontrol.models import hub, presets, single_file
+from tests.conftest import CELL, WINDOW, PipeFactory
+from tests.models import checkpoint_file
+
+SIZE = WINDOW * CELL  # px
+OPTIONS = {"height": SIZE, "width": SIZE, "sampling": SamplingConfig(steps=2), "sync": SyncConfig(weight=0.0)}
+
+
+@pytest.fixture
+def file(make_pipe: PipeFactory, tmp_path: Path) -> Path:
+    """Returns the tiny checkpoint as one file."""
+    return checkpoint_file.save(make_pipe(0, torch.float32), tmp_path / "model.safetensors")
+
+
+@pytest.fixture
+def configured(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Returns nothing; the preset that a file is taken for is the tiny checkpoint."""
+    nets = {"depth": str(checkpoint / "controlnet-depth")}
+    preset = dataclasses.replace(presets.PRESETS["sd15"], base=str(checkpoint), controlnets=nets)
+    monkeypatch.setattr(presets, "PRESETS", {"sd15": preset})
+
+
+@pytest.mark.usefixtures("configured")
+def test_it_draws_what_its_folder_draws(file: Path, checkpoint: Path) -> None:
+    theirs = Montage.from_pretrained(str(checkpoint), offline=True)("a hill", **OPTIONS)
+    ours = Montage.from_pretrained(str(file), offline=True)
+    result = ours("a hill", **OPTIONS)
+    assert torch.allclose(result.latents, theirs.latents, atol=1e-5)
+    assert result.config["model"] == str(file)
+    assert ours.defaults == hub.defaults(str(file), offline=True)
+    # the ControlNets of the preset that it is like
+    assert Montage.from_pretrained(str(file), ["depth"], offline=True).denoiser.controls == 1
+    hub.blank(str(file), ["depth"], [], torch.float32, offline=True)
+
+
+@pytest.mark.usefixtures("configured")
+def test_an_autoencoder_in_one_file(file: Path, checkpoint: Path, make_pipe: PipeFactory) -> None:
+    pipe = make_pipe(0, torch.float32)
+    pipe.vae.decoder.conv_out.weight.data.mul_(2)
+    other = checkpoint_file.save(pipe, file.with_name("vae.safetensors"))
+    montage = Montage.from_pretrained(str(checkpoint), extras=Extras(vae=str(other)), offline=True)
+    x0 = torch.zeros(1, 4, WINDOW, WINDOW)
+    with montage.denoiser.session(), torch.no_grad():
+        assert torch.allclose(montage.denoiser.decode(x0), pipe.vae.decode(x0).sample, atol=1e-5)
+
+
+def test_what_is_needed_beside_it_is_said(file: Path) -> None:
+    needed = (
+        r"configuration and tokenizers of stable-diffusion-v1-5/stable-diffusion-v1-5@[0-9a-f]+ are needed, a few MB"
+    )
+    with pytest.raises(ModelError, match=needed):
+        Montage.from_pretrained(str(file), offline=True)
+
+
+def test_files_are_told_apart(file: Path, tmp_path: Path) -> None:
+    assert single_file.preset_of(str(file)) == "sd15"
+    second, xl = tmp_path / "second.safetensors", tmp_path / "xl.safetensors"
+    tensors = {single_file.UNET: torch.zeros(1, 4, 1, 1)}
+    key = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({**tensors, key: torch.zeros(1, 1024)}, second)
+    assert single_file.preset_of(str(second)) == "sd21-768"
+    key = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+    save_file({**tensors, key: torch.zeros(1)}, xl)
+    assert single_file.preset_of(str(xl)) == "sdxl"
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    lora, broken = tmp_path / "lora.safetensors", tmp_path / "broken.safetensors"
+    save_file({"unet.down.lora_A.weight": torch.zeros(1)}, lora)
+    broken.write_bytes(b"nothing")
+    for name, why in (
+        (lora, "is no checkpoint of Stable Diffusion"),
+        (broken, "it is no .safetensors file"),
+        (tmp_path / "missing.safetensors", "is not there"),
+    ):
+        with pytest.raises(ModelError, match=why):
+            Montage.from_pretrained(str(name), offline=True)

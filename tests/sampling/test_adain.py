@@ -1,0 +1,134 @@
+"""Windows that take on the anchor's statistics: the estimate moves, the noise stays, and nothing else is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.config import ONCE
+from synccontrol.errors import ConfigError
+from synccontrol.sampling import objectives
+from synccontrol.sampling.batches import Batches
+from synccontrol.sampling.levels import KINDS, Level, prediction_for, x0_hat
+from synccontrol.sampling.sync import Networks, Sync
+from tests.conftest import CELL, WINDOW, PipeFactory
+
+WINDOWS, ANCHOR, CHANNELS = 4, 2, 3
+LEVEL = Level(index=1, signal=0.28, noise=0.96, t=900.0)
+
+
+def windows(seed: int) -> Tensor:
+    """Returns windows (4, 3, 6, 6), each with a mean and deviation of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(WINDOWS, CHANNELS, 6, 6, generator=generator, dtype=torch.float64)
+    own = torch.rand(2, WINDOWS, CHANNELS, 1, 1, generator=generator, dtype=torch.float64)
+    return draw * (0.5 + own[0]) + own[1]
+
+
+def nudged(
+    kind: str, anchor: int | Tensor = ANCHOR, **options: Any
+) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
+    """Returns z before and after, the estimates before, and the predictions that stay valid."""
+    z, x0 = windows(0), windows(1)
+
+    def predict(some: Tensor, indices: Any) -> Tensor:
+        return torch.stack([prediction_for(z[j], x0[j], LEVEL, kind) for j in indices])
+
+    networks = Networks(decode=lambda latents: latents, encode=lambda picture: 2 * picture, kind=kind)
+    config = SyncConfig(predict=ONCE, gradient="x0", **{"weight": 0.0, "adain": 1.0, **options})
+    objective = objectives.load(lambda images, wanted: (images - wanted).square().mean((1, 2, 3)))
+    moved, known = Sync(config, objective, anchor, networks, Batches(2, print)).nudge(z, LEVEL, predict)
+    return z, moved, x0, known
+
+
+def statistics(latents: Tensor) -> Tensor:
+    """Returns deviation and mean of every channel."""
+    return torch.stack(torch.std_mean(latents, dim=(-2, -1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_the_noise_that_was_there_lies_an_estimate_with_the_anchors_statistics(kind: str) -> None:
+    z, moved, x0, _ = nudged(kind)
+    noise = (z - LEVEL.signal * x0) / LEVEL.noise
+    restyled = (moved - LEVEL.noise * noise) / LEVEL.signal
+    torch.testing.assert_close(statistics(restyled), statistics(x0[ANCHOR]).unsqueeze(1).expand(-1, WINDOWS, -1))
+    for window in range(WINDOWS):  # the content is the window's own
+        for channel in range(CHANNELS):
+            pair = torch.stack([restyled[window, channel].flatten(), x0[window, channel].flatten()])
+            assert torch.corrcoef(pair)[0, 1] > 1 - 1e-9
+
+
+def test_half_of_it_moves_half_as_far() -> None:
+    z, whole, _, _ = nudged("epsilon")
+    _, half, _, _ = nudged("epsilon", adain=0.5)
+    torch.testing.assert_close(half - z, (whole - z) / 2)
+
+
+def test_the_anchor_stays_and_every_prediction_is_handed_on() -> None:
+    z, moved, x0, known = nudged("v_prediction")
+    assert torch.equal(moved[ANCHOR], z[ANCHOR]) and not torch.equal(moved[0], z[0])
+    assert sorted(known) == list(range(WINDOWS))
+    torch.testing.assert_close(x0_hat(z, torch.stack([known[j] for j in range(WINDOWS)]), LEVEL, "v_prediction"), x0)
+
+
+def test_an_anchor_picture_lends_the_statistics_of_its_latents_to_every_window() -> None:
+    picture = windows(2)[:1]
+    z, moved, x0, _ = nudged("epsilon", anchor=picture)
+    restyled = (moved - (z - LEVEL.signal * x0)) / LEVEL.signal
+    torch.testing.assert_close(statistics(restyled), statistics(2 * picture[0]).unsqueeze(1).expand(-1, WINDOWS, -1))
+
+
+def test_it_adds_to_what_the_objective_does() -> None:
+    z, both, _, _ = nudged("epsilon", weight=20.0)
+    _, alone, _, _ = nudged("epsilon", weight=20.0, adain=0.0)
+    _, restyled, _, _ = nudged("epsilon")
+    assert not torch.equal(alone, z)
+    torch.testing.assert_close(both - z, (alone - z) + (restyled - z))
+
+
+def test_windows_without_any_contrast_stay_finite() -> None:
+    networks = Networks(decode=lambda x: x, encode=lambda x: x, kind="sample")
+    sync = Sync(SyncConfig(weight=0.0, adain=1.0), None, 0, networks, Batches(1, print))
+    moved, _ = sync.nudge(windows(0), LEVEL, lambda some, indices: torch.full_like(some, 0.5))
+    assert moved.isfinite().all()
+
+
+@pytest.fixture
+def draw(make_pipe: PipeFactory) -> Iterator[Callable[..., Tensor]]:
+    """Returns the function from a config of sync to the final latents of a small canvas."""
+    montage = Montage.from_pipe(make_pipe(0))
+
+    def run(**sync: Any) -> Tensor:
+        return montage(
+            "a red hill",
+            height=WINDOW * CELL,
+            width=2 * WINDOW * CELL,
+            sampling=SamplingConfig(steps=3, scheduler="ddim"),
+            windows=WindowConfig(stride=WINDOW // 2),
+            sync=SyncConfig(**sync),
+        ).latents
+
+    yield run
+
+
+def test_it_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Tensor]) -> None:
+    def unloadable(images: Tensor, anchor: Tensor) -> Tensor:
+        raise AssertionError("the objective has nothing to do")
+
+    off, one, three, more = (
+        draw(weight=0.0, adain=1.0, adain_steps=steps, objective=unloadable) for steps in (0, 1, 3, 30)
+    )
+    assert torch.equal(off, draw(weight=0.0))
+    assert not torch.equal(off, one) and not torch.equal(one, three)
+    assert torch.equal(three, more)
+
+
+@pytest.mark.parametrize("wrong", [{"adain": 1.5}, {"adain": -0.1}, {"adain_steps": -1}])
+def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="sync adain"):
+        SyncConfig(**wrong)
