@@ -23,7 +23,7 @@ from synccontrol.canvas.windows import lay_out
 from synccontrol.config import record
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.jobs import footprint
-from synccontrol.models import hub, presets
+from synccontrol.models import devices, hub, presets
 from synccontrol.models.defaults import Defaults
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
@@ -58,12 +58,13 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     """
     own = presets.PRESETS[name].defaults
     dtype = torch.float32 if name == "tiny" else hub.half(name)
-    objective = _objective(str(own.sync.objective))
+    sync = own.sync if own.sync.perceptual else None  # the anchor's statistics take no network
+    objective = _objective(str(own.sync.objective)) if sync is not None else None
     with footprint.fake():
         pipe = hub.blank(str(folder), [CONTROL], [], dtype, offline=True)
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
-        found = footprint.rehearse(family, layout, own.sampling, own.windows, own.sync, objective)
+        found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
         work = _flop(family, layout, own)
     denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
     return {
@@ -74,6 +75,7 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
         "sync_gb": found.sync / GB,
         "decoding_gb": found.decoding / GB,
         "peak_gb": found.peak / GB,
+        **{f"peak_gb_offload_{how}": found.offloaded(how).peak / GB for how in devices.OFFLOADS[1:]},
         "tflop": work / TERA,
     }
 

@@ -110,6 +110,8 @@ class Drawing:
             return None
         solver.require_moves()
         config.check_side(min(family.geometry.window_px))
+        if config.perceptual:
+            family.check_gradient(config.gradient == "full")
         if anchor is None:
             assert isinstance(config.anchor, Image.Image)
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)

@@ -72,7 +72,9 @@ class Montage:
             ConfigError: the number of controls is not that of the ControlNets.
         """
         controls = [controls] if isinstance(controls, str) else controls
-        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)})
+        checker = pipe.components.get("safety_checker") is not None
+        notes = ["the pipeline's safety checker is not run: it judges single pictures, no montages"] if checker else []
+        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)}, notes=notes)
 
     @classmethod
     def from_pretrained(
@@ -84,6 +86,7 @@ class Montage:
         extras: Extras = Extras(),
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
+        offload: str = "none",
         offline: bool = False,
     ) -> "Montage":
         """Returns a montage with a model loaded.
@@ -97,6 +100,7 @@ class Montage:
             extras: LoRAs, an IP-Adapter, another autoencoder.
             device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
             dtype: of the networks; the canvas is float32 at least.
+            offload: 'none', 'model' (networks wait in memory for their turn on the device) or 'sequential' (layers do).
             offline: never ask the network.
 
         Raises:
@@ -104,8 +108,8 @@ class Montage:
         """
         controls = [controls] if isinstance(controls, str) else controls
         notes: list[str] = []
-        options: dict[str, Any] = {"extras": extras, "device": device, "dtype": dtype, "offline": offline}
-        pipe = hub.load(model, controls, controlnets, **options, note=notes.append)
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload, "offline": offline}
+        pipe = hub.load(model, controls, controlnets, extras=extras, **options, note=notes.append)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
         origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "extras": extras}
         return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline, notes=notes)

@@ -36,6 +36,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "detector": (),
         "device": "auto",
         "dtype": "auto",
+        "offload": "none",
         "offline": False,
         "output": Path("out"),
         "overwrite": False,
@@ -124,6 +125,11 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--detector", action="append", help="what makes the control map, one per --control")
     group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")
+    group.add_argument(
+        "--offload",
+        help="what waits in memory for its turn on the device: none, model (whole networks), sequential (layers; slow) "
+        "(default: none)",
+    )
     group.add_argument("--offline", action="store_true", help="never use the network")
     group.add_argument(
         "--list-models", action="store_true", help="say what the named models are, need, and what of them is here"

@@ -170,6 +170,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         extras=extras,
         device=args["device"],
         dtype=args["dtype"],
+        offload=args["offload"],
         offline=args["offline"],
     )
     defaults = hub.defaults(request.model, args["preset"], request.offline)

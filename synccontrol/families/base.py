@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ConfigError, ModelError
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
@@ -70,6 +70,20 @@ class AbstractFamily(abc.ABC):
     def offloaded(self) -> bool:
         """Returns whether networks may leave the device between two calls."""
         return any(hook in vars(module) for module in self._modules() for hook in OFFLOADING)
+
+    def check_gradient(self, full: bool) -> None:
+        """Raises `ModelError` where gradients cannot go back: through the decoder, or also through the other networks.
+
+        Weights that are kept in 8 bits, and cast or unpacked for each call, let none through.
+        """
+        names = ("vae", "unet", "transformer", "controlnet") if full else ("vae",)
+        parts = [self.pipe.components.get(name) for name in names]
+        weights = [weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()]
+        if any(weight.dtype.itemsize < torch.float16.itemsize for weight in weights):
+            raise ModelError(
+                "weights are kept in 8 bits, and no gradient goes back through them; "
+                + ("use gradient x0, which needs the decoder's only" if full else "leave sync out")
+            )
 
     @contextmanager
     def session(self) -> Iterator[None]:

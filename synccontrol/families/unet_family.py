@@ -162,7 +162,7 @@ class AbstractUNetFamily(AbstractFamily):
     def _embed(self, net: Any, crops: Tensor) -> Tensor:
         """Returns a ControlNet's embedding of crops (k, 3, H, W) of its control map."""
         embedder = net.controlnet_cond_embedding.original
-        crops = crops.to(device=self.device, dtype=next(embedder.parameters()).dtype)
+        crops = crops.to(device=self.device, dtype=net.dtype)
         if net.config.controlnet_conditioning_channel_order == "bgr":
             crops = crops.flip(1)
         embedding: Tensor = embedder(crops)

@@ -16,6 +16,7 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.families.unet import EMBEDDING_BUDGET
+from synccontrol.models import devices
 from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.levels import Level
 from synccontrol.sampling.loop import Predict
@@ -33,6 +34,7 @@ class Footprint:
     """Bytes of memory. Sampling, sync and decoding come one after the other; the rest is there all the time."""
 
     weights: int  # of the model and the objective
+    at_once: int  # of them on the device, where whole networks wait in memory for their turn
     embeddings: int  # of prompts and control maps, as long as the picture is drawn
     canvas: int  # the windows and their predictions, the picture and its control maps
     sampling: int  # predicting one batch of windows
@@ -51,6 +53,11 @@ class Footprint:
         What sampling gives back, in many small pieces, the C library keeps, while sync and decoding take large ones.
         """
         return self._lasting + self.sampling + max(self.sync, self.decoding)
+
+    def offloaded(self, how: str) -> "Footprint":
+        """Returns the footprint on a card where networks wait in memory, as `devices.OFFLOADS` names it."""
+        left = {devices.MODEL: self.at_once, devices.SEQUENTIAL: 0}.get(how, self.weights)
+        return dataclasses.replace(self, weights=left)
 
     @property
     def _lasting(self) -> int:
@@ -81,18 +88,19 @@ def rehearse(
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
     with family.session():
-        with torch.no_grad(), _Live() as predicting:
+        with torch.no_grad(), Live() as predicting:
             predict = family.condition(views, crops, sampling, sampling.steps, str)
             text = predicting.live
             predict(z[:n], LEVEL, range(n))
             kept = (predicting.live - text) // n
         syncing = _rehearse_sync(family, z, predict, sync, objective)
-        with torch.no_grad(), _Live() as decoding:
+        with torch.no_grad(), Live() as decoding:
             family.decode(torch.zeros(1, family.geometry.channels, *layout.decoded, dtype=family.canvas_dtype))
     networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
     return Footprint(
         weights=_held(networks),
+        at_once=_at_once(family.pipe, objective),
         embeddings=text + min(kept * len(layout), EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
         + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
@@ -108,6 +116,15 @@ def _held(networks: Sequence[nn.Module]) -> int:
     return sum({id(tensor): tensor.nbytes for tensor in weights}.values())
 
 
+def _at_once(pipe: Any, objective: AbstractObjective | None) -> int:
+    """Returns the bytes of the largest network that takes turns, and of those that stay, as diffusers moves them."""
+    parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    turns = [name for name in pipe.model_cpu_offload_seq.split("->") if name in parts]
+    staying = [part for name, part in parts.items() if name not in turns]
+    staying += objective.networks() if objective is not None else []
+    return max((_held([parts[name]]) for name in turns), default=0) + _held(staying)
+
+
 def _rehearse_sync(
     family: AbstractFamily, z: Tensor, predict: Predict, config: SyncConfig | None, objective: AbstractObjective | None
 ) -> int:
@@ -121,7 +138,7 @@ def _rehearse_sync(
         offloaded=family.offloaded,
     )
     sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, Batches(1, str))
-    with _Live() as live:
+    with Live() as live:
         sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
     peak: int = live.peak
     return peak
@@ -142,7 +159,7 @@ def resident() -> int:
     return found
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made inside and alive, and their peak."""
 
     def __init__(self) -> None:

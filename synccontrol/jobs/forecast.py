@@ -50,9 +50,9 @@ def _forecast_one(layout: AbstractLayout, geometry: Geometry, recipe: Recipe) ->
     others = n - 1 if recipe.anchor is None else n  # an anchor that is a window follows none
     steps = range(sampling.steps) if others else ()
     synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
-    halves, full = 2 if sampling.guidance_scale > 1 else 1, sync.gradient == "full"
-    evaluations = halves * (n * sampling.steps + others * sum(sync.further_looks(i) for i in steps))
-    backward = halves * others * synced * full
+    halves = [1 + sampling.guided(i, sampling.steps) for i in range(sampling.steps)]
+    evaluations = sum(half * (n + others * sync.further_looks(i)) for i, half in enumerate(halves))
+    backward = sum(half * others * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
@@ -83,7 +83,7 @@ def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> st
             recipe.windows,
             recipe.sync if synced else None,
             objective,
-        )
+        ).offloaded(request.offload)
     lasting = (
         f"weights {found.weights / GB:.2f}, embeddings {found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}"
     )

@@ -28,6 +28,7 @@ class Request:
     extras: Extras = Extras()
     device: str = AUTO
     dtype: str = AUTO
+    offload: str = devices.NONE
     offline: bool = False
 
 
@@ -149,5 +150,6 @@ def load(request: Request) -> Montage:
         extras=request.extras,
         device=device_of(request),
         dtype=dtype_of(request),
+        offload=request.offload,
         offline=request.offline,
     )

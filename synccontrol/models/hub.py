@@ -15,7 +15,7 @@ from synccontrol.families import checkpoints, sources
 from synccontrol.families.sources import Source, place, source
 from synccontrol.models import additions, presets, single_file
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
-from synccontrol.models.devices import DTYPES, check_device
+from synccontrol.models.devices import DTYPES, NONE, check_device, check_offload, settle
 from synccontrol.models.fetching import OFFLINE_HINT, fetch
 from synccontrol.sampling.batches import Note
 
@@ -165,6 +165,7 @@ def load(
     extras: Extras = Extras(),
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    offload: str = NONE,
     offline: bool = False,
     note: Note = str,
 ) -> Any:
@@ -177,6 +178,7 @@ def load(
         ConfigError: the number of named ControlNets differs from the controls'.
     """
     check_device(device)
+    check_offload(offload, device)
     base = base_of(model)
     nets = controlnet_sources(model, controls, controlnets, offline)
     options = {**_vae(model, extras), **_variant(model, dtype), **_file(model)}
@@ -195,7 +197,7 @@ def load(
     places = [*_places(base, nets, _vae(model, extras)), *additions.places(extras)]
     pipe = fetch(read, places, offline, _hint(model, base))
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device)
+    return settle(pipe, device, offload)
 
 
 def _file(model: str) -> dict[str, str]:

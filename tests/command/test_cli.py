@@ -116,6 +116,7 @@ def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str
     assert "256x128 px, 32x16 cells, a sphere" in out
 
 
+OBJECTIVE = ["--width", "160", "--sync-weight", "1"]
 BAD = {
     "missing guide": (["--guide", "none.png", "--control", "canny"], "none.png does not exist"),
     "text as guide": (["--guide", "text.png", "--control", "canny"], "text.png is not a picture"),

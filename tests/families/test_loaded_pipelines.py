@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from tests.conftest import CELL, CHANNELS, FEATURES, WINDOW, PipeFactory
@@ -139,3 +141,14 @@ def test_models_that_take_the_guidance_as_an_input(folder: Path, noise: Tensor) 
     ours = montage(pipe, noise, guidance_scale=4.0).latents
     assert_same(ours, theirs)
     assert_different(montage(pipe, noise, guidance_scale=8.0).latents, ours)
+
+
+def test_a_safety_checker_that_is_not_run_is_noted(make_pipe: PipeFactory, noise: Tensor) -> None:
+    pipe = make_pipe(0, torch.float32)
+    assert not montage(pipe, noise).notes
+    config = CLIPConfig(
+        vision_config={"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1},
+        projection_dim=8,
+    )
+    pipe.register_modules(safety_checker=StableDiffusionSafetyChecker(config), feature_extractor=CLIPImageProcessor())
+    assert any("safety checker is not run" in note for note in montage(pipe, noise).notes)

@@ -204,6 +204,24 @@ def test_loras_are_loaded_and_ip_adapters_refused(z_image: Path, tmp_path: Path)
         Montage.from_pretrained(str(z_image), extras=Extras(ip_adapter=str(file)), offline=True)
 
 
+@pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
+def test_another_autoencoder_by_name(request: pytest.FixtureRequest, tmp_path: Path, checkpoint: str) -> None:
+    folder = str(request.getfixturevalue(checkpoint))
+    plain = Montage.from_pretrained(folder, offline=True).denoiser
+    x0 = noise(torch.float32)
+    with plain.session(), torch.no_grad():
+        before = plain.decode(x0)
+        decoder = plain.pipe.vae.decoder
+        (getattr(decoder, "conv_out", None) or decoder.norm_out).weight.data.zero_()
+        plain.pipe.vae.save_pretrained(tmp_path)
+        after = plain.decode(x0)
+    other = Montage.from_pretrained(folder, extras=Extras(vae=str(tmp_path)), offline=True).denoiser
+    with other.session(), torch.no_grad():
+        assert torch.equal(other.decode(x0), after)
+    assert not torch.allclose(before, after)
+    assert len(list(hub.blank(folder, [], [], torch.float32, True, Extras(vae=str(tmp_path))).vae.parameters())) > 0
+
+
 def test_windows_that_are_no_whole_patches_are_refused(z_image: Path) -> None:
     pipe = load(z_image, None)
     pipe.vae.register_to_config(sample_size=7 * CELL)

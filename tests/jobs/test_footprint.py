@@ -48,10 +48,10 @@ def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[
         predict = family.condition(views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig(), 50, str)
         z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
-        with footprint._Live() as real:
+        with footprint.Live() as real:
             predict(z, level, [0, 1])
         assert found.sampling == pytest.approx(real.peak, rel=0.1)
-        with footprint._Live() as real:
+        with footprint.Live() as real:
             family.decode(torch.zeros(1, 4, *LAYOUT.decoded, dtype=torch.float64))
         assert found.decoding == pytest.approx(real.peak, rel=0.02)
 
@@ -80,7 +80,7 @@ def test_a_process_grows_by_what_was_forecast() -> None:
 
 
 def test_on_the_cpu_what_sampling_took_is_kept() -> None:
-    parts = {"weights": 1, "embeddings": 2, "canvas": 4, "sampling": 8}
+    parts = {"weights": 1, "at_once": 1, "embeddings": 2, "canvas": 4, "sampling": 8}
     assert Footprint(**parts, sync=16, decoding=32).grown == 7 + 8 + 32
     assert Footprint(**parts, sync=16, decoding=32).peak == 7 + 32
 
@@ -94,3 +94,14 @@ def test_every_control_map_is_counted(checkpoint: Path) -> None:
 
     pixels = LAYOUT.height * LAYOUT.width * 8**2
     assert canvas("canny", "depth") - canvas("canny") == canvas("canny") - canvas() == pixels * (3 + 3 * 4)
+
+
+def test_of_offloaded_networks_the_largest_is_counted_and_what_stays(checkpoint: Path) -> None:
+    found = rehearse(checkpoint)
+    with footprint.fake():
+        parts = hub.blank(str(checkpoint), ["canny"], [], torch.float64, offline=True).components
+        sizes = {name: footprint._held([parts[name]]) for name in ("unet", "vae", "text_encoder", "controlnet")}
+    assert found.at_once == max(sizes["unet"], sizes["vae"], sizes["text_encoder"]) + sizes["controlnet"]
+    assert found.offloaded("none") == found
+    assert found.peak - found.offloaded("model").peak == found.weights - found.at_once > 0
+    assert found.peak - found.offloaded("sequential").peak == found.weights

@@ -8,7 +8,7 @@ import torch
 from synccontrol import Montage
 from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import devices, hub
+from synccontrol.models import devices, fetching, hub
 
 
 def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
@@ -57,7 +57,7 @@ def test_sizes_and_settings_need_no_weights(checkpoint: Path) -> None:
     assert hub.defaults(str(checkpoint), offline=True).windows.stride == 5
     assert hub.defaults("tiny").sampling.steps == 12
     assert hub.defaults("tiny", "paper").sampling.steps == 50
-    with pytest.raises(ConfigError, match="unknown preset .slow.; known: paper, default, fast, best"):
+    with pytest.raises(ConfigError, match="unknown preset 'slow'; known: paper, default, fast, best"):
         hub.defaults("tiny", "slow")
 
 
