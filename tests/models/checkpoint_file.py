@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +22,8 @@ RESNET = {
 UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -27,21 +31,54 @@ UNET = {
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
+OPEN_CLIP = {  # the second text encoder of Stable Diffusion XL
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
+}
+OPEN_CLIP_LAYER = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
 def save(pipe: Any, file: Path) -> Path:
-    """Returns the file, with the UNet, the autoencoder and the text encoder of a Stable Diffusion 1.x."""
-    layers = pipe.unet.config.layers_per_block
-    unet = {f"model.diffusion_model.{_unet(key, layers)}": one for key, one in pipe.unet.state_dict().items()}
-    blocks = len(pipe.vae.config.block_out_channels)
-    vae = {f"first_stage_model.{_vae(key, blocks)}": _as_conv(key, one) for key, one in pipe.vae.state_dict().items()}
-    text = {
-        f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}": one
-        for key, one in pipe.text_encoder.state_dict().items()
-    }
-    save_file({key: one.contiguous() for key, one in {**unet, **vae, **text}.items()}, file)
+    """Returns the file, with the UNet, the autoencoder and the text encoders of a Stable Diffusion 1.x or XL."""
+    unet, vae = pipe.unet, pipe.vae
+    attended = [index for index, block in enumerate(unet.config.up_block_types) if block.startswith("CrossAttn")]
+    layers, blocks = unet.config.layers_per_block, len(vae.config.block_out_channels)
+    named = {f"model.diffusion_model.{_unet(key, layers, attended)}": one for key, one in unet.state_dict().items()}
+    named |= {f"first_stage_model.{_vae(key, blocks)}": _as_conv(key, one) for key, one in vae.state_dict().items()}
+    second = getattr(pipe, "text_encoder_2", None)
+    first = "conditioner.embedders.0.transformer" if second is not None else "cond_stage_model.transformer"
+    for key, one in pipe.text_encoder.state_dict().items():
+        named[f"{first}.text_model.{key.removeprefix('text_model.')}"] = one
+    if second is not None:
+        named |= {f"conditioner.embedders.1.model.{key}": one for key, one in _open_clip(second).items()}
+    save_file({key: one.contiguous() for key, one in named.items()}, file)
     return file
 
 
-def _unet(key: str, layers: int) -> str:
+def _open_clip(encoder: Any) -> dict[str, Tensor]:
+    """Returns the weights of a text encoder with a projection by OpenCLIP's names."""
+    state = {key.removeprefix("text_model."): one for key, one in encoder.state_dict().items()}
+    found = {theirs: state[ours] for ours, theirs in OPEN_CLIP.items()}
+    found["text_projection"] = state["text_projection.weight"].T
+    for layer in range(encoder.config.num_hidden_layers):
+        ours, theirs = f"encoder.layers.{layer}", f"transformer.resblocks.{layer}"
+        for kind in ("weight", "bias"):
+            together = [state[f"{ours}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
+            found[f"{theirs}.attn.in_proj_{kind}"] = torch.cat(together)
+            for own, name in OPEN_CLIP_LAYER.items():
+                found[f"{theirs}.{name}.{kind}"] = state[f"{ours}.{own}.{kind}"]
+    return found
+
+
+def _unet(key: str, layers: int, attended: Sequence[int]) -> str:
     name, _, last = key.rpartition(".")
     if name in UNET:
         return f"{UNET[name]}.{last}"
@@ -54,8 +91,7 @@ def _unet(key: str, layers: int) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{(layers + 1) * (block + 1)}.0.op.{last}"
     if kind == "upsamplers":
-        attended = 1 if block == 0 else 2  # the first block has no attention
-        return f"output_blocks.{(layers + 1) * block + layers}.{attended}.conv.{last}"
+        return f"output_blocks.{(layers + 1) * block + layers}.{2 if block in attended else 1}.conv.{last}"
     place = f"input_blocks.{(layers + 1) * block + number + 1}" if side == "down" else ""
     place = place or f"output_blocks.{(layers + 1) * block + number}"
     return f"{place}.{int(kind == 'attentions')}.{_inside(kind, rest)}"

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders import single_file_utils
 from safetensors.torch import save_file
 
 from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ModelError
 from synccontrol.models import hub, presets, single_file
 from tests.conftest import CELL, WINDOW, PipeFactory
+from tests.families import tiny_sdxl
 from tests.models import checkpoint_file
 
 SIZE = WINDOW * CELL  # px
@@ -44,6 +46,18 @@ def test_it_draws_what_its_folder_draws(file: Path, checkpoint: Path) -> None:
     # the ControlNets of the preset that it is like
     assert Montage.from_pretrained(str(file), ["depth"], offline=True).denoiser.controls == 1
     hub.blank(str(file), ["depth"], [], torch.float32, offline=True)
+
+
+def test_stable_diffusion_xl_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_sdxl.save(tmp_path / "sdxl")
+    monkeypatch.setattr(presets, "PRESETS", {"sdxl": dataclasses.replace(presets.PRESETS["sdxl"], base=str(folder))})
+    # what tells the published files apart is the last of a long text encoder's layers
+    last = "conditioner.embedders.1.model.transformer.resblocks.2.mlp.c_proj.bias"
+    monkeypatch.setitem(single_file_utils.CHECKPOINT_KEY_NAMES, "xl_base", last)
+    theirs = Montage.from_pretrained(str(folder), offline=True)
+    file = checkpoint_file.save(theirs.denoiser.pipe, tmp_path / "model.safetensors")
+    ours = Montage.from_pretrained(str(file), offline=True)
+    assert torch.allclose(ours("a hill", **OPTIONS).latents, theirs("a hill", **OPTIONS).latents, atol=1e-5)
 
 
 @pytest.mark.usefixtures("configured")
