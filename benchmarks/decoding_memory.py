@@ -43,12 +43,12 @@ def computed() -> list[dict[str, float]]:
             torch.set_default_dtype(torch.float16)
             vae = autoencoder(1, 4, 64)
             for name, (h, w) in {"whole": layout.shape, "tile": layout.decoded}.items():
-                with footprint._Live() as live:
+                with footprint.Live() as live:
                     vae.decode(torch.zeros(1, 4, h, w), return_dict=False)
                 row[name] = live.peak / 1e6
             torch.set_default_dtype(torch.float32)
         x0 = torch.zeros(1, 4, *layout.shape)
-        with footprint._Live() as live:
+        with footprint.Live() as live:
             layout.decode(x0, upsampled, CELL, HEIGHT, width)
         row["blending"] = live.peak / 1e6
         rows.append(row)

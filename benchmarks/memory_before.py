@@ -25,13 +25,13 @@ def counter() -> Any:
     tree.body = [node for node in tree.body if _is_counter(node)]
     found: dict[str, Any] = {}
     exec(compile(tree, str(COUNTER), "exec"), found)
-    return found["_Live"]
+    return found["Live"]
 
 
 def _is_counter(node: ast.stmt) -> bool:
     if isinstance(node, ast.ImportFrom):
         return not str(node.module).startswith("synccontrol")
-    return isinstance(node, ast.Import) or getattr(node, "name", None) in ("_Live", "_storages")
+    return isinstance(node, ast.Import) or getattr(node, "name", None) in ("Live", "_storages")
 
 
 def objective() -> Any:

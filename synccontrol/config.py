@@ -65,6 +65,8 @@ class SamplingConfig:
 
     steps: int = option(50, "denoising steps")
     guidance_scale: float = option(7.5, "classifier-free guidance; 1 turns it off")
+    guidance_start: float = option(0.0, "fraction of the steps at which guidance starts, 0..1")
+    guidance_end: float = option(1.0, "fraction of the steps at which it ends, 0..1; steps without it cost half")
     guidance_rescale: float = option(0.0, "how far guidance keeps the contrast of the unguided prediction, 0..1")
     clip_skip: int = option(0, "last layers of the CLIP text encoders that are left out (AUTOMATIC1111 counts from 1)")
     control_scale: float | tuple[float, ...] = option(1.0, "strength of the control, one for all or one per control")
@@ -79,6 +81,9 @@ class SamplingConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         require_whole("steps", self.steps, 1)
         require_number("guidance scale", self.guidance_scale, 1.0)
+        require_number("guidance start", self.guidance_start, 0.0, 1.0)
+        require_number("guidance end", self.guidance_end, 0.0, 1.0)
+        require_before("guidance", self.guidance_start, self.guidance_end)
         require_number("guidance rescale", self.guidance_rescale, 0.0, 1.0)
         require_whole("clip skip", self.clip_skip, 0)
         require_number("control scale", self.control_scale, 0.0)
@@ -86,6 +91,17 @@ class SamplingConfig:
         require_number("control end", self.control_end, 0.0, 1.0)
         require_before("control", self.control_start, self.control_end)
         require_choice("scheduler", self.scheduler, SCHEDULERS)
+
+    def guided(self, index: int, steps: int) -> bool:
+        """Returns whether step `index` (from 0) of `steps` is guided: it lies wholly between start and end.
+
+        Guidance in an interval of the levels: arXiv 2404.07724.
+        """
+        return (
+            self.guidance_scale > 1
+            and self.guidance_start <= index / steps
+            and (index + 1) / steps <= self.guidance_end
+        )
 
     def check_controls(self, controls: int) -> None:
         """Raises `ConfigError` unless every strength is one for all of so many controls, or one for each."""

@@ -1,38 +1,60 @@
-"""What a picture costs by arithmetic: floating-point operations, counted on networks that have shapes but no data.
+"""What pictures cost by arithmetic: floating-point operations and memory, on networks that have shapes and no data.
 
-The networks are those of a preset; a literal published program and a picture of ours are made of the same parts, so
-that their ratio is one of methods, not of implementations.
+    python -m benchmarks.frontier.cost --output benchmarks/frontier/cost.json
+
+The literal published program (`tests/sampling/published.py`) and our presets are counted from the same parts, so that
+ratios are those of methods. Operations of text encoders are left out, and so is the decoding of the finished picture,
+which is the same for all. A multiplication and an addition are two operations.
 """
 
+import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+import lpips
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import flow_shapes, sd_shapes
+from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SyncConfig
 from synccontrol.families.base import AbstractFamily, Crops, View
-from synccontrol.jobs.footprint import LEVEL
-from synccontrol.models.defaults import Defaults
+from synccontrol.jobs import footprint
+from synccontrol.models import hub
+from synccontrol.models.defaults import NAMES, PAPER, Defaults
 from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 from synccontrol.sampling.sync import Networks, Sync
+
+SHAPES: dict[str, Callable[[Path], None]] = {
+    "sd15": sd_shapes.sd15,
+    "sdxl": sd_shapes.sdxl,
+    "z-image": flow_shapes.z_image,
+}
+WIDTHS = (2048, 8192, 32768)  # px; the height is one window
+CONTROL = "depth"
+TERA, GB = 1e12, 1e9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Work:
-    """Floating-point operations of the parts of a picture; a multiplication and an addition are two."""
+    """Operations of the parts of a picture."""
 
-    predict: int  # one window, guided where there is guidance, ControlNets included
-    anchor: int  # what sync does once a step in which its objective acts
-    window: int  # what sync does for each window but the anchor in such a step, its first prediction included
-    decode: int  # one tile of the canvas
+    look: int  # one window predicted with its ControlNet, guided where there is guidance
+    bare: int  # the same without guidance
+    anchor: int  # what the objective takes once a step
+    window: int  # what it takes for each window but the anchor, beyond a look
 
 
 def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, objective: AbstractObjective) -> Work:
-    """Returns the work of the parts; call it under `footprint.fake()`, with a family around a blank pipeline."""
+    """Returns the operations of the parts; call it under `footprint.fake()`, with a family around a blank pipeline."""
     h, w = family.geometry.window_px
     z = torch.zeros(3, family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
     blank = family.blank_prompt()
@@ -44,52 +66,109 @@ def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, ob
         predict = family.condition(views, crops, settings.sampling, settings.sampling.steps, str)
 
         def now(some: Tensor, windows: Sequence[int]) -> Tensor:
-            return predict(some, LEVEL, windows)
+            return predict(some, footprint.LEVEL, windows)
 
         with torch.no_grad():
             now(z, range(len(z)))  # what is computed once a picture: embeddings of control maps
-            one = _flops(lambda: now(z[:1], [0]))
-            decode = _flops(lambda: family.decode(torch.zeros(1, z.shape[1], *layout.decoded, dtype=z.dtype)))
-        two, three = (_flops(lambda n=n: sync.nudge(z[:n], LEVEL, now)) for n in (2, 3))  # type: ignore[misc]
-    return Work(predict=one, anchor=2 * two - three, window=three - two, decode=decode)
+            look = _counted(lambda: now(z[:1], [0]))
+            unguided = dataclasses.replace(settings.sampling, guidance_scale=1.0)
+            alone = family.condition(views, crops, unguided, unguided.steps, str)
+            alone(z, footprint.LEVEL, range(len(z)))
+            bare = _counted(lambda: alone(z[:1], footprint.LEVEL, [0]))
+        if not settings.sync.perceptual:
+            return Work(look=look, bare=bare, anchor=0, window=0)
+        two = _counted(lambda: sync.nudge(z[:2], footprint.LEVEL, now))
+        three = _counted(lambda: sync.nudge(z, footprint.LEVEL, now))
+    return Work(look=look, bare=bare, anchor=2 * two - three - look, window=three - two - look)
 
 
-def picture(work: Work, layout: AbstractLayout, settings: Defaults) -> int:
-    """Returns the operations of a whole picture, its decoding left out (it is the same for all methods)."""
-    n, steps, sync = len(layout), settings.sampling.steps, settings.sync
-    synced = sum(sync.due(index) for index in range(steps)) if n > 1 else 0
-    restyled = sum(sync.adain_due(index) and not sync.due(index) for index in range(steps)) if n > 1 else 0
-    again = 0 if sync.predict == "once" else n - 1  # windows that are predicted a second time, once they have moved
-    return (
-        (steps - synced) * n * work.predict
-        + synced * (work.anchor + (n - 1) * work.window + again * work.predict)
-        + restyled * again * work.predict
-    )
+def of_ours(work: Work, layout: AbstractLayout, settings: Defaults) -> int:
+    """Returns the operations of a picture of ours."""
+    n, sampling, sync = len(layout), settings.sampling, settings.sync
+    total = 0
+    for step in range(sampling.steps):
+        look = work.look if sampling.guided(step, sampling.steps) else work.bare
+        again = sync.predict == "again" and (sync.due(step) or sync.adain_due(step))
+        total += (n + (n - 1) * again) * look + sync.due(step) * (work.anchor + (n - 1) * work.window)
+    return total
 
 
-def published(work: Work, layout: AbstractLayout, steps: int, synced: int) -> int:
-    """Returns the operations of the literal program (`tests/sampling/published.py`), decoding left out.
-
-    Every window, the anchor too, is predicted, compared, differentiated and predicted again; the anchor is predicted
-    and decoded once more, before them.
+def of_literal(work: Work, layout: AbstractLayout, steps: int, synced: int) -> int:
+    """Returns the operations of the literal program: in synced steps the anchor is looked at first, then every window,
+    itself too, is compared, differentiated and predicted again.
 
     Args:
-        work: of the full gradient, with the settings of the paper.
+        work: of the full gradient.
         layout: the windows.
         steps: denoising steps.
         synced: how many of them are.
     """
     n = len(layout)
-    return (steps - synced) * n * work.predict + synced * (work.anchor + n * (work.window + work.predict))
+    return n * steps * work.look + synced * (work.look + work.anchor + n * (work.look + work.window))
 
 
-def published_sync(settings: Defaults, synced: int) -> SyncConfig:
-    """Returns the sync of the paper (arXiv 2306.05178) with a model's own objective."""
-    return SyncConfig(steps=synced, objective=settings.sync.objective)
-
-
-def _flops(call: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+def _counted(call: Callable[[], object]) -> int:
+    with footprint.Live(), FlopCounterMode(display=False) as counter:
         call()
     total: int = counter.get_total_flops()
     return total
+
+
+def rows(name: str) -> Iterator[dict[str, Any]]:
+    """Yields the cost of every method by a model's shape, width by width."""
+    objective = FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
+    with tempfile.TemporaryDirectory() as folder, footprint.fake():
+        SHAPES[name](Path(folder))
+        family = families.wrap(hub.blank(folder, [CONTROL], [], hub.half(name), offline=True))
+        height = family.geometry.window_px[0]
+        presets = {preset: hub.defaults(name, preset, offline=True) for preset in NAMES}
+        works = {
+            preset: count(family, lay_out(height, WIDTHS[0], family.geometry, own.windows), own, objective)
+            for preset, own in presets.items()
+        }
+        for width in WIDTHS:
+            paper, steps = presets[PAPER], presets[PAPER].sampling.steps
+            windows = lay_out(height, width, family.geometry, paper.windows)
+            literal = {
+                f"literal, {synced} of {steps} synced": of_literal(works[PAPER], windows, steps, synced)
+                for synced in (0, 5, 10, steps)
+            }
+            first = literal[f"literal, 5 of {steps} synced"]
+            for method, operations in literal.items():
+                yield _row(name, method, width, height, operations, first)
+            for preset, own in presets.items():
+                layout = lay_out(height, width, family.geometry, own.windows)
+                sync: SyncConfig | None = own.sync if own.sync.perceptual else None
+                found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
+                operations = of_ours(works[preset], layout, own)
+                yield {**_row(name, preset, width, height, operations, first), "gb": found.peak / GB}
+
+
+def _row(model: str, method: str, width: int, height: int, operations: int, first: int) -> dict[str, Any]:
+    size = {"model": model, "width": width, "height": height}
+    return {**size, "method": method, "tflop": operations / TERA, "cheaper": first / operations}
+
+
+def main() -> None:
+    """Prints a table, and writes it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES), help="default: all")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    options = parser.parse_args()
+    found = []
+    print("| Model, size | Method | TFLOP | Cheaper than literal, 5 synced | Memory, GB |\n|---|---|---|---|---|")
+    for name in options.models:
+        for row in rows(name):
+            found.append(row)
+            memory = f"{row['gb']:.1f}" if "gb" in row else ""
+            print(
+                f"| {name}, {row['width']}x{row['height']} | {row['method']} | {row['tflop']:.0f} | "
+                f"{row['cheaper']:.2f} | {memory} |",
+                flush=True,
+            )
+    if options.output:
+        options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """The drawing command: flags -> config -> one library call -> files."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,19 @@ def _command(argv: Sequence[str], prog: str) -> int:
         print("\n".join(listing.lines()))
         return DONE
     values, stored = settings.merged(given)
-    return run.run(argparse.Namespace(**values), stored)
+    return run.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed))
+
+
+def _again(argv: Sequence[str], prog: str, seed: int) -> str:
+    """Returns the command that goes on with a run; a seed that was drawn is named."""
+    words = [*prog.split(), *argv]
+    drawn = [i for i, word in enumerate(words) if word in ("random", "--seed=random")]
+    for i in drawn:
+        if words[i] == "--seed=random":
+            words[i] = f"--seed={seed}"
+        elif words[i - 1] == "--seed":
+            words[i] = str(seed)
+    return shlex.join(words)
 
 
 def _help_wanted(argv: Sequence[str]) -> Mapping[str, Any] | None:

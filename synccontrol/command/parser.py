@@ -14,6 +14,7 @@ from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
 PUBLISHED = record(SamplingConfig(), WindowConfig(), SyncConfig())
+LOCAL, RAY = ENGINES = ("local", "ray")
 DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no config's
     {
         "guide": None,
@@ -26,6 +27,8 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "height": None,
         "fit": "exact",
         "seed": 0,
+        "seeds": None,
+        "count": None,
         "settings": None,
         "model": "tiny",
         "preset": DEFAULT,
@@ -38,6 +41,10 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "output": Path("out"),
         "overwrite": False,
         "save_control_map": False,
+        "report": False,
+        "engine": LOCAL,
+        "workers": 1,
+        "address": "",
         "dry_run": False,
         "quiet": False,
     }
@@ -66,17 +73,19 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
         for flag, field in flags(config).items():
             _add_option(group, flag, field, defaults[flag.replace("-", "_")])
     _add_output(parser.add_argument_group("output"))
+    _add_engine(parser.add_argument_group("engine"))
     return parser
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--guide", type=_path, help="picture, folder of pictures, or JSONL manifest")
+    group.add_argument("--guide", type=_path, help="picture, folder of pictures, quoted glob, or JSONL or CSV manifest")
     group.add_argument("--control", action="append", help="control type; repeat it for several at once")
     group.add_argument(
         "--control-map",
         type=_path,
         action="append",
-        help="ready-made control map instead of a guide, one per --control; for pose also OpenPose JSON",
+        help="ready-made control map instead of a guide, or a folder of them, one per --control; for pose also "
+        "OpenPose JSON. TYPE=PATH beside a --guide: the map of that control, the others are detected",
     )
     group.add_argument("--ip-image", type=_path, help="picture that the --ip-adapter is shown")
     group.add_argument("--prompt", help="what to draw")
@@ -88,7 +97,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         help="how a guide or control map of another aspect comes onto the canvas: exact (an error), crop, pad, stretch "
         "(default: exact)",
     )
-    group.add_argument("--seed", type=int, help="of all noise (default: 0)")
+    group.add_argument("--seed", type=_seed, help="of all noise, or random (default: 0)")
+    group.add_argument("--seeds", help="variations: a picture for each of these seeds, like 0-9,12")
+    group.add_argument("--count", type=int, help="variations: so many pictures, with the seeds from --seed on")
     group.add_argument(
         "--settings", type=_path, help="PNG made by this program, or JSON: what decides its picture becomes the default"
     )
@@ -129,8 +140,17 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--output", type=_path, help="folder, or PNG file (default: out)")
     group.add_argument("--overwrite", action="store_true", help="replace outputs that exist; else they are kept")
     group.add_argument("--save-control-map", action="store_true", help="write the control maps beside the picture")
+    group.add_argument(
+        "--report", action="store_true", help="write sheet.html beside many pictures: guides, control maps, pictures"
+    )
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and what it costs")
     group.add_argument("--quiet", action="store_true", help="no progress bar, no notes")
+
+
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--engine", choices=ENGINES, help="local: this process; ray: workers, each with the model")
+    group.add_argument("--workers", type=int, help="of --engine ray (default: 1)")
+    group.add_argument("--address", help="of the Ray cluster to join, or auto (default: a new one on this machine)")
 
 
 def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Field[Any], default: Any) -> None:
@@ -152,6 +172,10 @@ def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Fi
 def _anchor(text: str) -> int | str:
     number = text.removeprefix("-")
     return int(text) if number.isascii() and number.isdecimal() else str(_path(text))
+
+
+def _seed(text: str) -> int | str:
+    return text if text == "random" else int(text)
 
 
 def _path(text: str) -> Path:

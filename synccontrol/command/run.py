@@ -1,186 +1,115 @@
 """One run: from flags to pictures on disk."""
 
 import argparse
-import dataclasses
 import os
 import sys
-import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from synccontrol.command import wanted
 from synccontrol.command.parser import CONFIGS
-from synccontrol.command.settings import Stored, extras_of
-from synccontrol.config import MIDDLE, check_seed, flags, record
-from synccontrol.errors import ConfigError, SyncControlError
-from synccontrol.terminal import DONE, describe
+from synccontrol.command.settings import Stored
+from synccontrol.config import record
+from synccontrol.errors import ConfigError
+from synccontrol.terminal import DONE
 
 if TYPE_CHECKING:
-    from synccontrol.jobs.batch import Note
-    from synccontrol.jobs.plan import Job
+    from synccontrol.jobs.job import Job
+    from synccontrol.jobs.maps import Note
     from synccontrol.jobs.recipe import Recipe
-    from synccontrol.jobs.runtime import Request
-    from synccontrol.montage import Montage
-
-ITEM_FAILED = 1  # the other statuses are those of `terminal`
 
 
-def run(args: argparse.Namespace, stored: Stored | None) -> int:
+def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str]) -> int:
     """Returns the exit status of one run.
 
     Args:
         args: all flags; those of the configs where they were given or stored.
         stored: what `--settings` holds.
+        again: returns the command that goes on with the run, by its first seed.
     """
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from synccontrol.jobs import batch, forecast, plan, runtime
-    from synccontrol.jobs.recipe import check_settings
+    from synccontrol.command import making
+    from synccontrol.jobs import batch, forecast, maps, plan, records
+    from synccontrol.jobs.runtime import machine_of
     from synccontrol.models import hub, presets
 
-    _check(args)
-    note: Note = batch.silent if args.quiet else lambda text: print(text, file=sys.stderr)
-    request, many = _request(args), plan.gives_many(args.guide)
-    recipe = _recipe(args, request)
-    jobs = _jobs(args, recipe, many, note)
+    note: Note = maps.silent if args.quiet else lambda text: print(text, file=sys.stderr)
+    making.check(args)
+    seeds = wanted.seeds(vars(args))
+    template = wanted.template(vars(args), seeds[0])
+    many = plan.gives_many(template, seeds)
+    if args.report and not many:
+        raise ConfigError("--report is a sheet of many pictures, and this is one; leave it out")
+    planned = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
+    if not args.dry_run:
+        batch.sweep(planned)
+    jobs, kept = _to_make(planned, args, many, note)
+    if many and not args.dry_run:
+        records.complete(args.output, kept)
     if not jobs:
+        _report(planned, args, note)
         return DONE
-    hub.controlnet_sources(
-        args.model, args.control, args.controlnet, args.offline
-    )  # fails before detectors are downloaded
-    geometry = hub.geometry(args.model, args.offline)
-    check_settings(recipe, geometry)
-    guided = any(not job.control_maps for job in jobs if job.guide is not None)
-    if guided:
-        runtime.check_controls(request)
-    remarks = runtime.remarks(request) if guided else []
-    remarks += stored.notes(runtime.device_of(request), runtime.dtype_name(request)) if stored else []
+    remarks = _check_requests(jobs)
+    remarks += stored.notes(*machine_of(template.recipe.request)) if stored else []
     if args.dry_run:
-        print("\n".join([*remarks, *_described(recipe), *forecast.forecast(request, jobs, recipe)]))
+        print("\n".join([*remarks, *_described(template.recipe), *forecast.forecast(jobs)]))
         return DONE
-    if guided:
-        recipe = dataclasses.replace(recipe, detectors=runtime.detectors(request, recipe.windows.closed))
+    request = jobs[0].recipe.request
     if not many:
-        batch.check(jobs[0], recipe, geometry)
-    montage = runtime.load(request)
-    note(f"{args.model}: {presets.about(args.model)}")  # not earlier: bad input is one line
-    for text in remarks:
-        note(text)
-    return _draw(montage, jobs, recipe, many, args.quiet)
+        maps.check(jobs[0], hub.geometry(request.model, request.offline))
+    begin = [f"{request.model}: {presets.about(request.model)}", *remarks]
+    status = making.make(jobs, len(kept), args, many, begin, again(seeds[0]))
+    _report(planned, args, note)
+    return status
 
 
-def _request(args: argparse.Namespace) -> "Request":
-    from synccontrol.jobs import runtime
-
-    return runtime.Request(
-        model=args.model,
-        controls=tuple(args.control),
-        controlnets=tuple(args.controlnet),
-        detectors=tuple(args.detector) or runtime.own_detectors(args.model, args.control),
-        extras=extras_of(vars(args)),
-        device=args.device,
-        dtype=args.dtype,
-        offload=args.offload,
-        offline=args.offline,
-    )
-
-
-def _jobs(args: argparse.Namespace, recipe: "Recipe", many: bool, note: "Note") -> list["Job"]:
-    """Returns the pictures that are to be made; of many guides those that are not there yet.
+def _to_make(
+    jobs: Sequence["Job"], args: argparse.Namespace, many: bool, note: "Note"
+) -> tuple[list["Job"], list["Job"]]:
+    """Returns the pictures that are to be made, and those that are there and kept.
 
     Raises:
-        SyncControlError: a guide or a manifest is wrong, an output is an input, exists, or cannot be written.
+        OutputError: an output is an input, cannot be written, or is the only one and exists.
     """
     from synccontrol.files import outputs
-    from synccontrol.jobs import plan
 
-    jobs = plan.plan(_wanted(args), args.control if args.save_control_map else ())
-    inputs = [path for path in (args.settings, recipe.anchor, recipe.ip_image) if path is not None]
+    shown = {path for job in jobs for path in (job.recipe.anchor, job.recipe.ip_image)}
+    inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
     outputs.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
-    if many:
-        jobs = _missing(jobs, recipe, note)
-    elif not args.overwrite:
-        outputs.check_free(jobs[0].outputs)
-    if jobs:
-        outputs.check_folder(jobs[0].output)
-    return jobs
+    kept = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]
+    if kept and not many:
+        outputs.check_free([jobs[0].output])
+    if kept:
+        _say_kept(kept, note)
+    left = set(map(id, kept))
+    found = [job for job in jobs if id(job) not in left]
+    if found:
+        outputs.check_folder(found[0].output)
+    return found, kept
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises `ConfigError` for flags that make no sense together."""
-    check_seed(args.seed)
-    if args.guide is not None and not args.control:
-        import preprocess
+def _check_requests(jobs: Iterable["Job"]) -> list[str]:
+    """Returns what the user should know of detectors.
 
-        raise ConfigError(f"--guide needs --control, one of {', '.join(preprocess.names())}")
-    if args.control and args.guide is None and not args.control_map:
-        raise ConfigError("--control needs a --guide to follow, or a ready-made --control-map")
-    if args.control_map:
-        for flag, given in (("guide", args.guide is not None), ("detector", bool(args.detector))):
-            if given:
-                raise ConfigError(f"--{flag} and --control-map exclude each other: a ready-made map needs neither")
-    if (args.ip_image is None) == bool(extras_of(vars(args)).ip_adapter):
-        raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
-    for flag in ("detector", "control_map"):
-        count = len(getattr(args, flag))
-        if count and count != len(args.control):
-            raise ConfigError(
-                f"{count} --{flag.replace('_', '-')} for {len(args.control)} --control; give one for each"
-            )
-
-
-def _wanted(args: argparse.Namespace) -> "Job":
-    """Returns what all pictures of the run have in common."""
-    from synccontrol.jobs.plan import Job
-
-    return Job(
-        guide=args.guide,
-        control_maps=tuple(args.control_map),
-        prompt=args.prompt,
-        negative_prompt=args.negative_prompt,
-        seed=args.seed,
-        width=args.width,
-        height=args.height,
-        output=args.output,
-    )
-
-
-def _recipe(args: argparse.Namespace, request: "Request") -> "Recipe":
-    """Returns the recipe of the run, its detectors not loaded: the model's defaults, changed by flags."""
+    Raises:
+        SyncControlError: a device, dtype, control or detectors are not to be had.
+    """
     from synccontrol.jobs import runtime
-    from synccontrol.jobs.recipe import Recipe
-    from synccontrol.models import hub
 
-    defaults = hub.defaults(args.model, args.preset, args.offline)
-    values = vars(args)
-    anchor = values.get("anchor")
-    return Recipe(
-        request=request,
-        detectors=(),
-        outside=runtime.outside(request),
-        fit=args.fit,
-        anchor=Path(anchor) if isinstance(anchor, str) and anchor != MIDDLE else None,
-        ip_image=args.ip_image,
-        overwrite=args.overwrite,
-        **{kind: _config(kind, getattr(defaults, kind), values) for kind in CONFIGS},
-    )
+    found: dict[str, None] = {}
+    for request, detected in dict.fromkeys((job.recipe.request, job.detected) for job in jobs):
+        runtime.machine_of(request)
+        runtime.detector_names(request, detected)
+        for place in detected:
+            runtime.check_control(request.controls[place])
+        found |= dict.fromkeys(runtime.remarks(request, detected))
+    return list(found)
 
 
-def _config(kind: str, default: Any, values: dict[str, Any]) -> Any:
-    """Returns a config: the model's default, changed by the flags that were given."""
-    changes = {}
-    for flag, field in flags(CONFIGS[kind]).items():
-        value = values.get(flag.replace("-", "_"))
-        if value is None:
-            continue
-        if isinstance(value, list):
-            value = value[0] if len(value) == 1 else tuple(value)
-        if flag == "anchor" and isinstance(value, str) and value != MIDDLE:
-            from synccontrol.files.images import open_image
-
-            value = open_image(Path(value))
-        changes[field.name] = value
-    return dataclasses.replace(default, **changes)
+def _outputs(jobs: Iterable["Job"]) -> Iterable[Path]:
+    return (path for job in jobs for path in job.outputs)
 
 
 def _described(recipe: "Recipe") -> list[str]:
@@ -194,20 +123,14 @@ def _described(recipe: "Recipe") -> list[str]:
     return lines
 
 
-def _outputs(jobs: Iterable["Job"]) -> Iterable[Path]:
-    return (path for job in jobs for path in job.outputs)
+def _say_kept(kept: Sequence["Job"], note: "Note") -> None:
+    """Says what is kept, and what of it is not what was asked for."""
+    from synccontrol.jobs.kept import differences
 
-
-def _missing(jobs: Sequence["Job"], recipe: "Recipe", note: "Note") -> list["Job"]:
-    """Returns the jobs whose pictures are not there yet, or are to be made again; says what is kept."""
-    from synccontrol.jobs import kept
-
-    if recipe.overwrite:
-        return list(jobs)
-    there = [job for job in jobs if job.output.exists()]
-    if there:
-        note(f"{len(there)} outputs exist and are kept; --overwrite makes them again")
-    other = {job.output: found for job in there if (found := kept.differences(job, recipe))}
+    other = {job.output: found for job in kept if (found := differences(job))}
+    finished = len(kept) - len(other)
+    if finished:
+        note(f"{finished} outputs exist, are finished and are kept; --overwrite makes them again")
     if other:  # said even when notes are not wanted: what was asked for is not what is there
         names = sorted({name for found in other.values() for name in found})
         print(
@@ -215,30 +138,10 @@ def _missing(jobs: Sequence["Job"], recipe: "Recipe", note: "Note") -> list["Job
             f"({next(iter(other))}); name another --output, or allow --overwrite",
             file=sys.stderr,
         )
-    return [job for job in jobs if job not in there]
 
 
-def _draw(montage: "Montage", jobs: Sequence["Job"], recipe: "Recipe", many: bool, quiet: bool) -> int:
-    from tqdm import tqdm
+def _report(jobs: Sequence["Job"], args: argparse.Namespace, note: "Note") -> None:
+    if args.report and not args.dry_run:
+        from synccontrol.command import report
 
-    from synccontrol.jobs import batch
-
-    def make_one(job: "Job") -> None:
-        with tqdm(total=recipe.sampling.steps, desc=job.output.name, disable=quiet, leave=False) as bar:
-            note = batch.silent if quiet else lambda text: bar.write(f"{job.output}: {text}", file=sys.stderr)
-            batch.make(montage, job, recipe, lambda _: bar.update(), note)
-        print(job.output, flush=True)
-
-    def report(job: "Job", error: Exception) -> None:
-        if sys.flags.dev_mode and not isinstance(error, SyncControlError):
-            traceback.print_exception(error)
-        name, text = str(job.inputs[0]), describe(error)
-        print(f"error: {text}" if text.startswith(name) else f"error: {name}: {text}", file=sys.stderr)
-
-    if not many:
-        make_one(jobs[0])
-        return DONE
-    failed = batch.run(jobs, make_one, report)
-    if failed:
-        print(f"error: {failed} of {len(jobs)} pictures failed; the others are done", file=sys.stderr)
-    return ITEM_FAILED if failed else DONE
+        note(f"the sheet of all pictures is {report.write(jobs, args.output)}")

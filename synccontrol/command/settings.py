@@ -71,7 +71,7 @@ def read(path: Path, given: Container[str]) -> Stored:
     sources = picture.sources({name: value for name, value in values.items() if name not in given})
     flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
     flags |= {name: Path(flags[name]) for name in (GUIDE, IP_IMAGE) if name in flags}
-    flags[CONTROL_MAP] = [Path(name) for name in flags.get(CONTROL_MAP, [])]
+    flags[CONTROL_MAP] = list(flags.get(CONTROL_MAP, []))
     return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
 
 

@@ -56,7 +56,8 @@ class FlowPredict:
     dtype: torch.dtype  # of the networks
 
     def __call__(self, z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
-        captions = [[of_views[view] for view in views] for of_views in self.captions]
+        heard = self.captions if self.sampling.guided(level.index, self.steps) else self.captions[:1]
+        captions = [[of_views[view] for view in views] for of_views in heard]
         found = self.velocities(z.to(self.dtype), level, captions, self._control(level, views))
         velocities = [velocity.to(z.dtype) for velocity in found]
         if len(velocities) == 1:

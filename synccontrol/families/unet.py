@@ -152,7 +152,8 @@ class UNetPredict:
     steps: int
 
     def __call__(self, z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
-        texts = [prompts(views) for prompts in self.prompts]
+        heard = self.prompts if self.sampling.guided(level.index, self.steps) else self.prompts[-1:]
+        texts = [prompts(views) for prompts in heard]
         inputs = torch.cat([z.to(self.unet.dtype)] * len(texts))
         down, mid = self._control(inputs, texts, level, [self.windows[view] for view in views])
         timestep_cond = self.timestep_cond.expand(len(inputs), -1) if self.timestep_cond is not None else None

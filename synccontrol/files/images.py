@@ -16,7 +16,7 @@ from synccontrol.errors import InputError, translated
 
 LARGEST = 300_000_000  # px; a file of more is not decoded
 KEPT = 2**25  # px; what is larger is scaled down while it is read
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
 _opening = Lock()  # around changes of `Image.MAX_IMAGE_PIXELS`
 

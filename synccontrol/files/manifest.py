@@ -1,90 +1,174 @@
-"""Manifests: a list of pictures to make, one JSON object a line."""
+"""Manifests: a list of pictures to make, as JSON Lines or CSV; a row holds any setting of its picture."""
 
+import csv
 import dataclasses
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from synccontrol.config import check_seed
+from synccontrol import settings
+from synccontrol.config import MIDDLE, check_seed
 from synccontrol.errors import ConfigError, InputError
+from synccontrol.picture import ANCHOR, IP_IMAGE
 
-SUFFIX = ".jsonl"
+JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
+IMAGE, MAP, OUTPUT = "image", "control_map", "output"
+LONGEST_CELL = 2**24  # characters
 
 
 def _is_side(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value
+
+
 def _are_paths(value: object) -> bool:
     paths = value if isinstance(value, list) else [value]
-    return bool(paths) and all(isinstance(path, str) and path for path in paths)
+    named = [path for path in paths if path is not None]
+    return bool(named) and all(_is_name(path) for path in named)
 
 
-KINDS: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "image": ("the path of a guide", lambda value: isinstance(value, str) and bool(value)),
-    "control_map": ("the path of a control map, or a list of one per control", _are_paths),
-    "prompt": ("text", lambda value: isinstance(value, str)),
-    "negative_prompt": ("text", lambda value: isinstance(value, str)),
-    "seed": ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+_MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae"}
+_SEPARATE = ("guide", *(name for name in settings.KINDS if name.endswith("_sha256")))  # image is the guide
+KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    IMAGE: ("the path of a guide", _is_name),
+    MAP: ("the path of a control map, or a list of one per control (null: detected from the image)", _are_paths),
+    OUTPUT: ("a PNG's name inside of --output", _is_name),
+    **{name: kind for name, kind in settings.KINDS.items() if name not in (*_SEPARATE, MAP)},
+    "preset": settings.KINDS["model"],
     "width": ("pixels", _is_side),
     "height": ("pixels", _is_side),
-    "output": ("a PNG's name inside of --output", lambda value: isinstance(value, str) and bool(value)),
 }
+LISTS = (MAP, *(name for name, (_, fits) in KINDS.items() if fits([])))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
     """One picture of a manifest; what it does not say is None or absent."""
 
+    where: str  # which row, for messages
     image: Path | None  # the guide
-    control_maps: tuple[Path, ...]  # ready-made, instead of a guide
+    control_maps: tuple[Path | None, ...]  # ready-made; None: detected from the guide
     output: PurePath | None  # inside of the output folder
-    values: dict[str, Any]  # prompt, negative_prompt, seed, width, height
+    values: dict[str, Any]  # settings, by flag
 
 
 def rows(manifest: Path) -> Iterator[Row]:
     """Yields the pictures of a manifest; paths in it are relative to its folder.
 
     Raises:
-        InputError: it is no text, is empty, or a line is wrong; the message says which, and what a line may hold.
+        InputError: it is no text, is empty, or a row is wrong; the message says which, and what a row may hold.
     """
     try:
-        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
+        text = manifest.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{manifest} cannot be read as text ({error}); write one JSON object per line") from error
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
-        raise InputError(f"{manifest} is empty; write one JSON object per line")
-    for number, line in numbered:
-        yield _row(line, manifest, f"{manifest} line {number}")
+        raise InputError(
+            f"{manifest} cannot be read as UTF-8 text ({error}); write one JSON object per line, or CSV"
+        ) from error
+    read = _of_csv if manifest.suffix.lower() == CSV else _of_jsonl
+    empty = True
+    for where, values in read(text, manifest):
+        empty = False
+        yield _row(values, manifest.parent, where)
+    if empty:
+        raise InputError(f"{manifest} is empty; write one JSON object per line, or CSV with a header")
 
 
-def _row(line: str, manifest: Path, where: str) -> Row:
+def _of_jsonl(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(text.split("\n"), 1):  # no other line ends: a prompt may hold U+2028
+        if not line.strip():
+            continue
+        where = f"{manifest} line {number}"
+        try:
+            yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where} is not JSON ({error})") from error
+
+
+def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
+    csv.field_size_limit(LONGEST_CELL)
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON ({error})") from error
-    if not isinstance(values, dict) or ("image" in values) == ("control_map" in values):
-        raise InputError(f'{where} needs "image", the path of a guide, or "control_map", of a ready-made one')
-    for key, value in values.items():
-        if key not in KINDS:
-            raise InputError(f"{where}: {key!r} is unknown; known: {', '.join(KINDS)}")
-        words, fits = KINDS[key]
-        if not fits(value):
-            raise InputError(f"{where}: {key} is {value!r}; it must be {words}")
+        header = [name.strip() for name in next(lines, [])]
+        if len(set(header)) < len(header):
+            raise InputError(f"{manifest} names a column twice; name each once")
+        for cells in lines:
+            where = f"{manifest} line {lines.line_num}"
+            if not any(cells):
+                continue
+            if len(cells) > len(header):
+                raise InputError(f"{where} has {len(cells)} cells for {len(header)} columns; quote what holds a comma")
+            named = zip(header, cells, strict=False)
+            yield where, {name: _cell(name, cell) for name, cell in named if cell}
+    except csv.Error as error:
+        raise InputError(f"{manifest} line {lines.line_num} is not CSV ({error})") from error
+
+
+def _cell(name: str, text: str) -> object:
+    """Returns what a cell says: JSON where the column is no text and it reads so, else the text itself."""
+    listed = text.startswith("[") and name in LISTS
+    if name not in KINDS or (KINDS[name][1](text) and not listed):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _row(values: object, folder: Path, where: str) -> Row:
+    if not isinstance(values, dict):
+        raise InputError(f'{where} needs "image", the path of a guide, and is no JSON object')
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, value in values.items():
+        if name not in KINDS:
+            raise InputError(f"{where}: {name!r} is unknown; known: {', '.join(KINDS)}")
+        words, fits = KINDS[name]
+        if isinstance(value, str) and fits([value]) and name != MAP:
+            values[name] = [value]  # one of a list
+        elif not fits(value):
+            raise InputError(f"{where}: {name} is {value!r}; it must be {words}")
+    maps = values.pop(MAP, [])
+    maps = maps if isinstance(maps, list) else [maps]
+    image, output = values.pop(IMAGE, None), values.pop(OUTPUT, None)
+    _check_sources(image, maps, where)
     try:
         check_seed(values.get("seed", 0))
     except ConfigError as error:
         raise InputError(f"{where}: {error}") from error
-    maps = values.pop("control_map", [])
-    image, output = values.pop("image", None), values.pop("output", None)
+    for name in (ANCHOR, IP_IMAGE):
+        if isinstance(values.get(name), str) and values[name] != MIDDLE:
+            values[name] = str(folder / values[name])
+    for name in _MODELS & values.keys():
+        named = values[name]
+        values[name] = _beside(named, folder) if isinstance(named, str) else [_beside(one, folder) for one in named]
     return Row(
-        image=None if image is None else manifest.parent / image,
-        control_maps=tuple(manifest.parent / path for path in ([maps] if isinstance(maps, str) else maps)),
+        where=where,
+        image=None if image is None else folder / image,
+        control_maps=tuple(None if path is None else folder / path for path in maps),
         output=None if output is None else _inside(output, where),
         values=values,
     )
+
+
+def _beside(name: str, folder: Path) -> str:
+    """Returns a name of a model, or of a part of one, that is a file beside the manifest, as its path from here."""
+    path, colon, _ = name.rpartition(":")  # before the weight of a LoRA
+    bare = path if colon and (folder / path).exists() else name
+    return str(folder / bare) + name[len(bare) :] if bare and (folder / bare).exists() else name
+
+
+def _check_sources(image: str | None, maps: list[str | None], where: str) -> None:
+    """Raises `InputError` unless a row has a guide or ready-made maps, and both only where maps are left to detect."""
+    detects = not maps or None in maps
+    if (image is not None) != detects:
+        raise InputError(
+            f'{where} needs "image", the path of a guide, or "control_map", of a ready-made one; both only if the '
+            "control_map is a list with null for what is detected from the image"
+        )
 
 
 def _inside(output: str, where: str) -> PurePath:
@@ -92,5 +176,6 @@ def _inside(output: str, where: str) -> PurePath:
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"{where}: output {output} leads out of the folder of all outputs; name a file inside of it")
     if path.suffix.lower() != ".png":
-        raise InputError(f"{where}: pictures are written as PNG; name the output {path.with_suffix('.png')}")
+        name = path.with_suffix(".png") if path.name else "a.png"
+        raise InputError(f"{where}: pictures are written as PNG; name the output {name}")
     return path

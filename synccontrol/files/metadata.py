@@ -56,8 +56,17 @@ def photo_sphere(width: int, height: int) -> str:
     )
 
 
-def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
+def save_png(
+    image: Image.Image, path: Path, settings: Mapping[str, Any], overwrite: bool = False, same: bool = False
+) -> None:
     """Writes a PNG with its settings, and GPano metadata if it shows a sphere; whole or not at all.
+
+    Args:
+        image: the picture.
+        path: its name.
+        settings: by flag, as `Result.config`.
+        overwrite: replace what is there.
+        same: a file of the very same bytes may be there already.
 
     Raises:
         OutputError: the file cannot be written, or there is one and it is not to be overwritten.
@@ -67,7 +76,7 @@ def save_png(image: Image.Image, path: Path, settings: Mapping[str, Any], overwr
     info.add_itxt(SETTINGS, json.dumps(settings))  # in ASCII, so that file names of any bytes can be kept
     if settings.get("projection") == EQUIRECTANGULAR:
         info.add_itxt(XMP, photo_sphere(*image.size))
-    outputs.publish(path, lambda file: image.save(file, "PNG", pnginfo=info), overwrite)
+    outputs.publish(path, lambda file: image.save(file, "PNG", pnginfo=info), overwrite, same)
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -1,38 +1,43 @@
 """Writing files whole or not at all, and never over what is there unless that is asked for."""
 
+import filecmp
 import os
-import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from synccontrol.errors import OutputError
+from synccontrol.files import locks
 
 PART = ".part"  # the suffix of what is not finished
 
 Write = Callable[[BinaryIO], object]  # writes a file's content
 
 
-def publish(path: Path, write: Write, overwrite: bool = False) -> None:
-    """Writes a file beside its place, and gives it its name when it is whole.
+def publish(path: Path, write: Write, overwrite: bool = False, same: bool = False) -> None:
+    """Writes a file beside its place, and gives it its name when it is whole and on the disk.
 
     Args:
         path: its name; folders are made.
         write: writes the content into an open file.
         overwrite: replace what is there; else whatever has appeared there by then stays.
+        same: a file of the very same bytes may be there, and stays.
 
     Raises:
         OutputError: the file cannot be written, or there is one and it is not to be replaced.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{secrets.token_hex(8)}{PART}")
+        part = path.with_name(locks.hidden(PART))
         try:
             with part.open("xb") as file:
+                locks.hold(file)  # which says that its writer lives
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            named = _name(part, path, overwrite)
+                named = _name(part, path, overwrite) or (same and filecmp.cmp(part, path, shallow=False))
+                _settle(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
@@ -47,22 +52,36 @@ def _name(part: Path, path: Path, overwrite: bool) -> bool:
         part.replace(path)
         return True
     try:
-        try:
-            path.hardlink_to(part)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links: take the name first
-            path.open("xb").close()
-            part.replace(path)
+        path.hardlink_to(part)
     except FileExistsError:
         return False
+    except OSError:  # a file system without links; of other runs in this folder, claims take care
+        if os.path.lexists(path):
+            return False
+        part.replace(path)
     return True
+
+
+def _settle(folder: Path) -> None:
+    """Has the disk know the names in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed runs of this machine have left unfinished in a folder; what is being written stays."""
+    for part in locks.left_behind(folder, PART):
+        with suppress(OSError):  # what cannot be removed is no hindrance
+            part.unlink()
 
 
 def check_free(paths: Iterable[Path]) -> None:
     """Raises `OutputError` for a file that exists."""
     for path in paths:
-        if path.exists():
+        if os.path.lexists(path):
             raise OutputError(f"{path} exists; name another --output, or allow --overwrite")
 
 
@@ -77,18 +96,23 @@ def check_folder(path: Path) -> None:
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raises `OutputError` for an output that is one of the inputs, by whatever name."""
-    known = {_identity(path): path for path in inputs}
+    folders: dict[Path, Path] = {}
+    known = {_identity(path, folders): path for path in inputs}
     for output in outputs:
-        if _identity(output) in known:
+        identity = _identity(output, folders)
+        if identity in known:
             raise OutputError(
-                f"the output {output} is an input ({known[_identity(output)]}); inputs are never overwritten, so name "
-                "another --output"
+                f"the output {output} is an input ({known[identity]}); inputs are never overwritten, so name another "
+                "--output"
             )
 
 
-def _identity(path: Path) -> object:
+def _identity(path: Path, folders: dict[Path, Path]) -> object:
+    """Returns what a file is, by whatever name; `folders` holds those that have been resolved."""
     try:
         status = path.stat()
     except OSError:
-        return path.resolve()
+        if path.parent not in folders:
+            folders[path.parent] = Path(os.path.realpath(path.parent))  # links in a ring are no error
+        return folders[path.parent] / path.name
     return status.st_dev, status.st_ino

@@ -51,6 +51,8 @@ def on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loo
 def save(control_map: Image.Image, path: Path, overwrite: bool = False) -> None:
     """Writes the people of a pose map as OpenPose JSON; nothing for a map whose people are not known.
 
+    A file of the same content may be there already.
+
     Raises:
         OutputError: the file cannot be written, or there is one and it is not to be overwritten.
     """
@@ -58,4 +60,4 @@ def save(control_map: Image.Image, path: Path, overwrite: bool = False) -> None:
     if poses is None:
         return
     text = openpose_json.write(poses).encode("utf-8")
-    outputs.publish(path, lambda file: file.write(text), overwrite)
+    outputs.publish(path, lambda file: file.write(text), overwrite, same=True)

@@ -10,7 +10,7 @@ import synccontrol
 from synccontrol.errors import InputError
 from synccontrol.picture import Source
 
-VERSIONS, DEVICE, DTYPE = KEYS = ("versions", "device", "dtype")
+VERSIONS, DEVICE, DTYPE, REVISION = KEYS = ("versions", "device", "dtype", "model_revision")
 LIBRARIES = ("torch", "diffusers")
 
 
@@ -23,15 +23,17 @@ def source(role: str, path: Path) -> Source:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a file") from error
 
 
-def made_with(device: str, dtype: str) -> dict[str, Any]:
+def made_with(device: str, dtype: str, revision: str = "") -> dict[str, Any]:
     """Returns what beside a `Picture` its pixels depend on, as JSON values.
 
     Args:
         device: 'cpu', 'cuda:0', ...
         dtype: 'float32', ...
+        revision: which files the model is; empty: not known.
     """
     versions = {"synccontrol": synccontrol.__version__, **{name: version(name) for name in LIBRARIES}}
-    return {VERSIONS: versions, DEVICE: device, DTYPE: dtype}
+    known = {REVISION: revision} if revision else {}
+    return {VERSIONS: versions, DEVICE: device, DTYPE: dtype, **known}
 
 
 def changes(settings: Mapping[str, Any], now: Mapping[str, Any], sources: Iterable[Source]) -> list[str]:
@@ -46,9 +48,20 @@ def changes(settings: Mapping[str, Any], now: Mapping[str, Any], sources: Iterab
     said: dict[str, Any] = dict(then) if isinstance(then, Mapping) else {}
     said |= {name: settings.get(name) for name in (DEVICE, DTYPE)}
     here = {**now[VERSIONS], DEVICE: now[DEVICE], DTYPE: now[DTYPE]}
-    found = [f"{name} {said[name]}, here {here[name]}" for name in here if said.get(name) not in (None, here[name])]
+    found = [
+        f"{name} {said[name]}, here {here[name]}"
+        for name in here
+        if said.get(name) is not None and _kind(said[name]) != _kind(here[name])
+    ]
+    if REVISION in now and settings.get(REVISION) not in (None, now[REVISION]):
+        found.append("other files of the model")
     for recorded in sources:
         path = Path(recorded.path)
         if recorded.sha256 and path.is_file() and source(recorded.role, path).sha256 != recorded.sha256:
             found.append(f"another {path}")
     return found
+
+
+def _kind(value: Any) -> str:
+    """Returns a device without its number, and anything else as it is."""
+    return str(value).partition(":")[0]

@@ -88,13 +88,13 @@ def rehearse(
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
     with family.session():
-        with torch.no_grad(), _Live() as predicting:
+        with torch.no_grad(), Live() as predicting:
             predict = family.condition(views, crops, sampling, sampling.steps, str)
             text = predicting.live
             predict(z[:n], LEVEL, range(n))
             kept = (predicting.live - text) // n
         syncing = _rehearse_sync(family, z, predict, sync, objective)
-        with torch.no_grad(), _Live() as decoding:
+        with torch.no_grad(), Live() as decoding:
             family.decode(torch.zeros(1, family.geometry.channels, *layout.decoded, dtype=family.canvas_dtype))
     networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
@@ -138,7 +138,7 @@ def _rehearse_sync(
         offloaded=family.offloaded,
     )
     sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, Batches(1, str))
-    with _Live() as live:
+    with Live() as live:
         sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
     peak: int = live.peak
     return peak
@@ -159,7 +159,7 @@ def resident() -> int:
     return found
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made inside and alive, and their peak."""
 
     def __init__(self) -> None:

@@ -1,51 +1,58 @@
 """What a run would do, in words: canvas, windows, steps, network calls, memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import groupby
 
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-from synccontrol.jobs import batch, footprint
-from synccontrol.jobs.plan import Job
+from synccontrol.jobs import footprint, maps
+from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe
-from synccontrol.jobs.runtime import Request, device_of, dtype_of
+from synccontrol.jobs.runtime import device_of, dtype_of
 from synccontrol.models import hub
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
-from synccontrol.sampling.sync import anchor_index
 
 GB = 1e9
 
 
-def forecast(request: Request, jobs: Sequence[Job], recipe: Recipe) -> list[str]:
-    """Returns lines that say what a run would do, per guide: canvas, windows, steps, network calls.
+def forecast(jobs: Sequence[Job]) -> list[str]:
+    """Returns lines that say what a run would do, per picture: canvas, windows, steps, network calls.
 
     Raises:
         SyncControlError: a guide or a setting is wrong; nothing has been done by then.
     """
-    geometry = hub.geometry(request.model, request.offline)
-    describe = cache(lambda layout: _forecast_one(layout, request, geometry, recipe))
-    uncounted = "; LoRAs and IP-Adapters are not counted" if request.extras.lora or request.extras.ip_adapter else ""
-    lines = [f"model    {request.model} on {device_of(request)}, {dtype_of(request)}{uncounted}"]
-    for job in jobs:
-        notes: list[str] = []
-        layout = batch.check(job, recipe, geometry, notes.append)
-        lines.append(f"{job.guide or 'text only'} -> {job.output}")
-        lines += [*(f"  fit      {note}" for note in notes), *describe(layout)]
+    lines: list[str] = []
+    for request, group in groupby(jobs, key=lambda job: job.recipe.request):
+        extras = request.extras
+        uncounted = "; LoRAs and IP-Adapters are not counted" if extras.lora or extras.ip_adapter else ""
+        lines.append(f"model    {request.model} on {device_of(request)}, {dtype_of(request)}{uncounted}")
+        lines += _forecast_model(group, hub.geometry(request.model, request.offline))
     return lines
 
 
-def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, recipe: Recipe) -> list[str]:
+def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
+    describe = cache(lambda layout, recipe: _forecast_one(layout, geometry, recipe))
+    lines: list[str] = []
+    for job in jobs:
+        notes: list[str] = []
+        layout = maps.check(job, geometry, notes.append)
+        lines.append(f"{' + '.join(map(str, job.inputs)) or 'text only'} -> {job.output}")
+        lines += [*(f"  fit      {note}" for note in notes), *describe(layout, job.recipe)]
+    return lines
+
+
+def _forecast_one(layout: AbstractLayout, geometry: Geometry, recipe: Recipe) -> list[str]:
     n, sampling, sync = len(layout), recipe.sampling, recipe.sync
-    anchored = anchor_index(sync.anchor, layout) is not None
-    others = n - 1 if anchored else n
+    others = n - 1 if recipe.anchor is None else n  # an anchor that is a window follows none
     steps = range(sampling.steps) if others else ()
     synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
-    halves, full = 2 if sampling.guidance_scale > 1 else 1, sync.gradient == "full"
-    evaluations = halves * (n * sampling.steps + others * sum(sync.further_looks(i) for i in steps))
-    backward = halves * others * synced * full
+    halves = [1 + sampling.guided(i, sampling.steps) for i in range(sampling.steps)]
+    evaluations = sum(half * (n + others * sync.further_looks(i)) for i, half in enumerate(halves))
+    backward = sum(half * others * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
@@ -55,11 +62,12 @@ def _forecast_one(layout: AbstractLayout, request: Request, geometry: Geometry, 
         + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",
-        _forecast_memory(layout, request, recipe, synced > 0),
+        _forecast_memory(layout, recipe, synced > 0),
     ]
 
 
-def _forecast_memory(layout: AbstractLayout, request: Request, recipe: Recipe, synced: bool) -> str:
+def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> str:
+    request = recipe.request
     objective = _objective(recipe) if synced else None
     with footprint.fake():
         try:

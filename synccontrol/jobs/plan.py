@@ -2,66 +2,77 @@
 
 import dataclasses
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from synccontrol.errors import ConfigError, InputError
-from synccontrol.files import images, manifest
+from synccontrol.errors import ConfigError, InputError, SyncControlError
+from synccontrol.files import folders, images, manifest
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.names import PNG, Names, below, targets
+from synccontrol.jobs.runtime import Request
 
-PNG = ".png"
+Change = Callable[[Job, Mapping[str, Any]], Job]  # a job with other settings, by flag
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
-    """One picture to make."""
+class _Found:
+    """A picture that is wanted, under its name before seeds are told apart."""
 
-    guide: Path | None
-    control_maps: tuple[Path, ...] = ()  # ready-made, instead of a guide's
-    prompt: str
-    negative_prompt: str
-    seed: int
-    width: int | None = None  # px; None: by the guide's aspect
-    height: int | None = None  # px; None: the model's native one
-    output: Path
-    map_outputs: tuple[Path, ...] = ()  # where its control maps are written; none: they are not
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """Returns the files that it follows."""
-        return (*([] if self.guide is None else [self.guide]), *self.control_maps)
-
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """Returns the files that it may write; beside a map of poses lies its JSON."""
-        return (self.output, *self.map_outputs, *(path.with_suffix(".json") for path in self.map_outputs))
+    job: Job
+    seeded: bool = False  # its row names its own seed
 
 
-def gives_many(guide: Path | None) -> bool:
-    """Returns whether a guide stands for many: a folder or a manifest."""
-    return guide is not None and (guide.is_dir() or (guide.is_file() and guide.suffix.lower() == manifest.SUFFIX))
+def is_many(place: Path | None) -> bool:
+    """Returns whether a guide or control map stands for many: a folder, a glob or a manifest."""
+    if place is None:
+        return False
+    listed = place.suffix.lower() in manifest.SUFFIXES and place.is_file()
+    return listed or place.is_dir() or folders.is_glob(place)
 
 
-def plan(wanted: Job, saved_maps: Sequence[str] = ()) -> list[Job]:
-    """Returns one job per guide: of a picture, a folder (searched through), or a manifest.
+def gives_many(wanted: Job, seeds: Sequence[int]) -> bool:
+    """Returns whether there may be several pictures."""
+    return len(seeds) > 1 or any(is_many(place) for place in (wanted.guide, *wanted.control_maps))
+
+
+def plan(wanted: Job, change: Change, seeds: Sequence[int] = (), save_maps: bool = False) -> list[Job]:
+    """Returns the jobs of a picture, a folder (searched through), a glob or a manifest; ready-made maps likewise.
 
     Args:
-        wanted: what all pictures have in common, if their row of the manifest says nothing else. Its guide is the
-            picture, folder or manifest, or None for a picture without one; its output is a folder, or for a single
-            picture also a file name that ends in .png.
-        saved_maps: the control types whose maps are written beside the pictures.
+        wanted: what all pictures have in common, if their row of the manifest says nothing else. Its guide and control
+            maps are pictures, folders or globs; the guide may be a manifest, or None. Its output is a folder, or for a
+            single picture also a file name that ends in .png.
+        change: makes a job of this one with the settings of a row.
+        seeds: one picture for each, where a row does not name its own; none: the job's.
+        save_maps: the control maps are written beside the pictures.
 
     Raises:
-        InputError: there is no such guide, the folder holds no pictures, or a manifest row is wrong.
+        InputError: there is no such guide, a folder holds no pictures, or a row of a manifest is wrong.
         ConfigError: a single file is named as the output of many pictures, or another format than PNG.
     """
-    guide, output = wanted.guide, wanted.output
-    if guide is None or not gives_many(guide):
-        jobs = [dataclasses.replace(wanted, output=_single_output(wanted))]
-    elif output.suffix.lower() in images.SUFFIXES and not output.is_dir():
-        raise ConfigError(f"{guide} may give many pictures, so --output must be a folder, not {output}")
+    output = wanted.output
+    if not gives_many(wanted, seeds):
+        one = dataclasses.replace(wanted, output=_single_output(wanted), seed=seeds[0] if seeds else wanted.seed)
+        return list(_with_maps([one], save_maps))
+    if output.suffix.lower() in images.SUFFIXES and not output.is_dir():
+        raise ConfigError(f"there may be many pictures, so --output must be a folder, not {output}")
+    guide = wanted.guide
+    if guide is not None and guide.suffix.lower() in manifest.SUFFIXES and guide.is_file():
+        found = _of_manifest(wanted, guide, change)
+    elif any(is_many(place) for place in (guide, *wanted.control_maps)):
+        found = _of_folders(wanted)
     else:
-        jobs = _of_folder(wanted, guide) if guide.is_dir() else _of_manifest(wanted, guide)
-    return list(_with_maps(jobs, saved_maps))
+        found = [_Found(job=dataclasses.replace(wanted, output=_single_output(wanted)))]
+    return _by_model(_with_maps(_with_seeds(found, seeds), save_maps))
+
+
+def _by_model(jobs: Iterable[Job]) -> list[Job]:
+    """Returns jobs with those of a model together, so that each is loaded once; else in their order."""
+    groups: dict[Request, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.recipe.request, []).append(job)
+    return [job for group in groups.values() for job in group]
 
 
 def _single_output(wanted: Job) -> Path:
@@ -73,87 +84,99 @@ def _single_output(wanted: Job) -> Path:
     return output / f"{wanted.guide.stem if wanted.guide else 'montage'}{PNG}"
 
 
-def _of_folder(wanted: Job, folder: Path) -> list[Job]:
-    """Returns the jobs of a folder: hidden files, and what lies in the output folder, are no guides."""
-    if wanted.output.resolve() == folder.resolve():
-        raise ConfigError(f"{folder} holds the guides, so pictures cannot go there; choose another --output")
-    own = wanted.output.resolve()
-    inside = own.is_relative_to(folder.resolve())
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in images.SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not (inside and path.resolve().is_relative_to(own))
-    )
-    if not files:
-        raise InputError(f"{folder} holds no pictures ({', '.join(images.SUFFIXES)})")
-    targets = _targets(files, folder, wanted.output, set())
-    return [dataclasses.replace(wanted, guide=file, output=target) for file, target in zip(files, targets, strict=True)]
-
-
-def _of_manifest(wanted: Job, path: Path) -> list[Job]:
-    rows = list(manifest.rows(path))
-    named = [wanted.output / row.output for row in rows if row.output is not None]
-    for output in named:
-        if named.count(output) > 1:
-            raise InputError(f"{path} names the output {output.relative_to(wanted.output)} twice; name each once")
-    unnamed = [row.image or row.control_maps[0] for row in rows if row.output is None]
-    targets = iter(_targets(unnamed, path.parent, wanted.output, set(named)))
+def _of_folders(wanted: Job) -> list[_Found]:
+    """Returns the jobs of folders: the first one's pictures, each with those of its name in the others."""
+    places = [place for place in (wanted.guide, *wanted.control_maps) if is_many(place)]
+    for place in places:
+        assert place is not None
+        if os.path.realpath(wanted.output) == os.path.realpath(place):
+            raise ConfigError(f"{place} holds the guides, so pictures cannot go there; choose another --output")
+    first, *others = places
+    assert first is not None
+    found = folders.pictures(first, wanted.output)
+    index = {place: _by_stem(place, wanted.output) for place in others if place is not None}
+    outputs = targets([path for path, _ in found], [own for _, own in found], wanted.output, Names())
     return [
-        dataclasses.replace(
-            wanted,
-            guide=row.image,
-            control_maps=row.control_maps,
-            output=next(targets) if row.output is None else wanted.output / row.output,
-            **row.values,
-        )
-        for row in rows
+        _Found(job=dataclasses.replace(_of_one(wanted, first, path, own, index), output=output))
+        for (path, own), output in zip(found, outputs, strict=True)
     ]
 
 
-def _targets(files: Sequence[Path], root: Path, output: Path, taken: set[Path]) -> list[Path]:
-    """Returns an output for each file, none of them taken: the same tree, or the top for a file outside of the root.
-
-    a.jpg gives a.png, or a.jpg.png beside another a.png; a file that is listed again gives a-2.png, a-3.png.
-    """
-    first: dict[Path, Path] = {}
-    for file in sorted(set(files), key=lambda file: (file.suffix.lower() != PNG, file)):
-        target = output / _inside(file, root).with_suffix(PNG)
-        if target in taken and file.suffix.lower() != PNG:
-            target = target.with_name(f"{file.name}{PNG}")
-        first[file] = _free(target, taken)
-        taken.add(first[file])
-    seen: set[Path] = set()
-    targets = []
-    for file in files:
-        targets.append(_free(first[file], taken) if file in seen else first[file])
-        seen.add(file)
-        taken.add(targets[-1])
-    return targets
+def _by_stem(place: Path, own: Path) -> dict[Path, Path]:
+    return {below.with_suffix(""): path for path, below in folders.pictures(place, own)}
 
 
-def _inside(file: Path, root: Path) -> Path:
-    """Returns a file's path below a folder, or its name alone if it does not lie there."""
-    below = Path(os.path.relpath(file, root))
-    return Path(file.name) if ".." in below.parts or below.is_absolute() else below
+def _of_one(wanted: Job, first: Path, path: Path, own: Path, index: Mapping[Path, Mapping[Path, Path]]) -> Job:
+    """Returns a job of folders: of a picture of the first one, `own` its path below it."""
+
+    def in_place(place: Path | None, control: str) -> Path | None:
+        if place is None or not is_many(place):
+            return place
+        if place == first:
+            return path
+        stem = own.with_suffix("")
+        named = index[place].get(stem) or index[place].get(stem.with_name(f"{stem.name}.{control}"))
+        return named or place / own  # which is not there, and fails this picture
+
+    controls = wanted.recipe.request.controls or ("",)
+    return dataclasses.replace(
+        wanted,
+        guide=in_place(wanted.guide, ""),
+        control_maps=tuple(
+            in_place(place, control) for place, control in zip(wanted.control_maps, controls, strict=False)
+        ),
+    )
 
 
-def _free(path: Path, taken: Container[Path]) -> Path:
-    """Returns the path, or the first of name-2, name-3, ... that is not taken."""
-    number, free = 1, path
-    while free in taken:
-        number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return free
+def _of_manifest(wanted: Job, path: Path, change: Change) -> list[_Found]:
+    rows = list(manifest.rows(path))
+    names = Names()
+    for row in rows:
+        if row.output is not None and not names.take(wanted.output / row.output):
+            raise InputError(f"{path} names the output {row.output} twice; name each once")
+    unnamed = [row.image or next(map_ for map_ in row.control_maps if map_) for row in rows if row.output is None]
+    free = iter(targets(unnamed, [below(file, path.parent) for file in unnamed], wanted.output, names))
+    found = []
+    for row in rows:
+        job = dataclasses.replace(
+            wanted,
+            guide=row.image,
+            control_maps=row.control_maps,
+            output=next(free) if row.output is None else wanted.output / row.output,
+        )
+        try:
+            found.append(_Found(job=change(job, row.values), seeded="seed" in row.values))
+        except SyncControlError as error:
+            raise InputError(f"{row.where}: {error}") from error
+    return found
 
 
-def _with_maps(jobs: Sequence[Job], controls: Sequence[str]) -> Iterator[Job]:
+def _with_seeds(found: Sequence[_Found], seeds: Sequence[int]) -> list[Job]:
+    """Returns the jobs, those without a seed of their own once for every seed: a-seed3.png."""
+    if not seeds:
+        return [one.job for one in found]
+    if len(seeds) == 1:
+        return [one.job if one.seeded else dataclasses.replace(one.job, seed=seeds[0]) for one in found]
+    names = Names(one.job.output for one in found if one.seeded)
+    jobs = []
+    for one in found:
+        if one.seeded:
+            jobs.append(one.job)
+            continue
+        for seed in seeds:
+            output = one.job.output.with_name(f"{one.job.output.stem}-seed{seed}{PNG}")
+            jobs.append(dataclasses.replace(one.job, seed=seed, output=names.free(output)))
+    return jobs
+
+
+def _with_maps(jobs: Iterable[Job], save_maps: bool) -> Iterator[Job]:
     """Yields the jobs with names for their control maps, which are those of no other picture or map."""
-    taken = {job.output for job in jobs}
+    jobs = list(jobs)
+    if not save_maps:
+        yield from jobs
+        return
+    names = Names(job.output for job in jobs)
     for job in jobs:
-        maps = []
-        for control in controls:
-            maps.append(_free(job.output.with_suffix(f".{control}{PNG}"), taken))
-            taken.add(maps[-1])
+        controls = job.recipe.request.controls
+        maps = (names.free(job.output.with_suffix(f".{control}{PNG}")) for control in controls)
         yield dataclasses.replace(job, map_outputs=tuple(maps))

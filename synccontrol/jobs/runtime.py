@@ -62,6 +62,11 @@ def dtype_name(request: Request) -> str:
     return str(dtype_of(request)).removeprefix("torch.")
 
 
+def machine_of(request: Request) -> tuple[str, str]:
+    """Returns device and dtype as a picture records them. Raises as `device_of` and `dtype_of`."""
+    return device_of(request), dtype_name(request)
+
+
 def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
     """Returns what reads each control off the guides of a model, by name: a preset has its own; none: the defaults."""
     known = hub.preset_of(model)
@@ -72,11 +77,12 @@ def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
     return tuple(own.get(control) or preprocess.detectors(control)[0] for control in controls)
 
 
-def remarks(request: Request) -> list[str]:
-    """Returns a line for every control that only a detector of the bundled world reads off the guides."""
+def remarks(request: Request, detected: Sequence[int]) -> list[str]:
+    """Returns a line for every control, of those detected, that only a detector of the bundled world reads."""
     if request.model == BUNDLED_WORLD or request.detectors:
         return []
-    found = [control for control in request.controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
+    controls = [request.controls[place] for place in detected]
+    found = [control for control in controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
     return [
         f"{control} is read by the bundled detector, which knows pictures of the bundled model; for photographs name "
         f"another with --detector: {', '.join(preprocess.detectors(control)[1:])}"
@@ -84,39 +90,55 @@ def remarks(request: Request) -> list[str]:
     ]
 
 
-def detectors(request: Request, loop: bool) -> list[preprocess.Detector]:
-    """Returns the detector of each control, loaded.
+def detector(request: Request, control: str, name: str | None, loop: bool) -> preprocess.Detector:
+    """Returns the detector of a control, loaded.
 
     Args:
-        request: what is asked for.
+        request: whose machine it runs on.
+        control: its type.
+        name: the detector; None: the default.
         loop: guides are rings, and so are the control maps.
 
     Raises:
         ConfigError: a control type or detector is unknown.
         ModelError: a detector's weights cannot be had.
     """
-    names = request.detectors or (None,) * len(request.controls)
-    return [_detector(control, name, request, loop) for control, name in zip(request.controls, names, strict=True)]
+    with translated():
+        detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
+    return translated()(detect)
 
 
-def check_controls(request: Request) -> None:
+def detector_names(request: Request, detected: Sequence[int]) -> list[str | None]:
+    """Returns the detector's name of each control that is detected from the guide; None: the default.
+
+    Args:
+        request: what is asked for.
+        detected: which controls, by their place.
+
+    Raises:
+        ConfigError: there are names, but not one for each.
+    """
+    names, controls = request.detectors, request.controls
+    if not names:
+        return [None] * len(detected)
+    if len(names) == len(controls):
+        return [names[index] for index in detected]
+    if len(names) == len(detected):
+        return list(names)
+    raise ConfigError(f"{len(names)} detectors for {len(detected)} controls that are detected; give one for each")
+
+
+def check_control(control: str) -> None:
     """Raises `ConfigError` for a control type that no guide can be turned into."""
     known = preprocess.names()
-    for control in request.controls:
-        if control not in known:
-            raise ConfigError(f"unknown control {control!r}; known: {', '.join(known)}")
+    if control not in known:
+        raise ConfigError(f"unknown control {control!r}; known: {', '.join(known)}")
 
 
 def outside(request: Request) -> list[Colour | None]:
     """Returns what the map of each control shows beyond its guide: a colour, or None: its border goes on."""
     known = preprocess.names()
     return [preprocess.outside(control) if control in known else BLACK for control in request.controls]
-
-
-def _detector(control: str, name: str | None, request: Request, loop: bool) -> preprocess.Detector:
-    with translated():
-        detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
-    return translated()(detect)
 
 
 def load(request: Request) -> Montage:

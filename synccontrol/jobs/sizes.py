@@ -3,21 +3,21 @@
 from PIL import Image
 
 from synccontrol.canvas import sphere
-from synccontrol.config import EQUIRECTANGULAR, Geometry, WindowConfig
+from synccontrol.config import EQUIRECTANGULAR, Geometry
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.jobs.plan import Job
+from synccontrol.jobs.job import Job
 
 LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
 
 
-def canvas_size(guide: Image.Image | None, job: Job, windows: WindowConfig, geometry: Geometry) -> tuple[int, int]:
+def canvas_size(guide: Image.Image | None, job: Job, geometry: Geometry) -> tuple[int, int]:
     """Returns height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
 
     Raises:
         ConfigError: there is neither guide nor size.
         InputError: the guide is so small that nothing is left to follow once it is enlarged.
     """
-    height, width = job.height, job.width
+    height, width, windows = job.height, job.width, job.recipe.windows
     native_h, native_w = geometry.window_px
     if guide is None and width is None and height is None:
         raise ConfigError("without a guide the picture needs --width in pixels, and --height if not the native one")

@@ -16,6 +16,7 @@ PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
 
 PAPER_STEPS = 50
 FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
+GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
 PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
 FEW_STEPS = 10  # a model that draws in so many was distilled to, and gets no more
 LARGE = ("z_image", "qwen_image")  # families of which one window is enough at a time
@@ -24,7 +25,7 @@ UNCHOSEN = ("", "PNDMScheduler")  # what published models come with, where a fas
 
 _SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
     {
-        "sd": SamplingConfig(steps=20, scheduler="dpmpp_2m"),
+        "sd": SamplingConfig(steps=18, scheduler="dpmpp_2m"),
         "sdxl": SamplingConfig(steps=25, guidance_scale=5.0, scheduler="dpmpp_2m"),
         "z_image": SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75),
         "qwen_image": SamplingConfig(steps=30, guidance_scale=4.0),
@@ -48,6 +49,7 @@ def made_for(
     objective: str = "lpips",
     batch: int = 4,
     stride: float = STRIDE,
+    guided: float = GUIDED,
 ) -> Defaults:
     """Returns the settings of the preset `default`: windows take on the anchor's statistics, and overlap little.
 
@@ -59,9 +61,10 @@ def made_for(
         objective: what compares its windows, where they are compared.
         batch: windows in one call.
         stride: between windows, as a part of their side.
+        guided: part of the steps that are, from the first.
     """
     return Defaults(
-        sampling=sampling,
+        sampling=dataclasses.replace(sampling, guidance_end=guided if sampling.guidance_scale > 1 else 1.0),
         windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
         sync=SyncConfig(
             adain=1.0,
@@ -107,12 +110,12 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
     kept: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
     solver = own.scheduler if own.scheduler == MODEL else "ddim"
     paper = Defaults(
-        sampling=dataclasses.replace(own, steps=own.steps if few else PAPER_STEPS, scheduler=solver),
+        sampling=dataclasses.replace(own, steps=own.steps if few else PAPER_STEPS, scheduler=solver, guidance_end=1.0),
         windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
         sync=SyncConfig(objective=default.sync.objective),
     )
     fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, **kept)
-    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, **kept)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, guided=1.0, **kept)
     touched = dataclasses.replace(best.sync, weight=20.0, steps=best.sync.adain_steps)
     best = dataclasses.replace(best, sync=touched)
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})

@@ -116,6 +116,7 @@ def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str
     assert "256x128 px, 32x16 cells, a sphere" in out
 
 
+OBJECTIVE = ["--width", "160", "--sync-weight", "1"]
 BAD = {
     "missing guide": (["--guide", "none.png", "--control", "canny"], "none.png does not exist"),
     "text as guide": (["--guide", "text.png", "--control", "canny"], "text.png is not a picture"),
@@ -235,7 +236,7 @@ def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]
     assert "cells between neighbouring windows; below the window's size (default: 20)" in text("--help")
     assert "denoising steps (default: 12)" in text("--help")
     assert "denoising steps (default: 6)" in text("--help", "--preset", "fast")
-    assert "denoising steps (default: 20)" in text("-h", "--model", "sd15")
+    assert "denoising steps (default: 18)" in text("-h", "--model", "sd15")
     assert "denoising steps (default: 50)" in text("-h", "--model", "sd15", "--preset", "paper")
     assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: dpmpp_2m)" in (
         text("--model", "sd15", "--help")

@@ -120,12 +120,12 @@ def test_a_guide_is_named_once(run: Run, canny: list[str]) -> None:
 
 
 def test_interrupted_is_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synccontrol.jobs import batch
+    from synccontrol.jobs.worker import Worker
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(batch, "make", interrupt)
+    monkeypatch.setattr(Worker, "draw", interrupt)
     status, _, err = run("--prompt", "x", "--width", "96")
     assert (status, err) == (130, "error: interrupted; pictures that are written stay\n")
 
@@ -138,10 +138,11 @@ def test_what_is_kept_though_it_is_not_what_was_asked_for_is_said(run: Run, cann
     status, _, err = run(*flags, "--prompt", "y", "--seed", "1")
     assert status == 0
     assert "1 of the outputs that are kept were made with another prompt, seed (out/a.png)" in err
-    draw(Path("in/a.png"), seed=1)  # takes the name of the first one's picture
-    status, out, err = run(*flags, "--prompt", "x")
-    assert (status, out) == (0, "out/a.webp.png\n")
-    assert "made with another guide (out/a.png)" in err
+    draw(Path("in/a.png"), seed=1)  # would have had the name of the first one's picture
+    assert run(*flags, "--prompt", "x") == (0, "out/a.png.png\n", "")
+    assert run(*flags, "--prompt", "x") == (0, "", "")
+    draw(Path("in/a.webp"), seed=3)
+    assert "made with another guide (out/a.png)" in run(*flags, "--prompt", "x")[2]
 
 
 def test_several_rows_of_a_guide_are_several_pictures(run: Run, canny: list[str]) -> None:

@@ -13,6 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.families.base import View
+from synccontrol.models import hub
+from synccontrol.sampling.levels import Level
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -121,3 +124,43 @@ def test_the_picture_is_the_stock_picture(make_pipe: PipeFactory, make_map: MapM
     ).image
     assert ours.size == theirs.size
     assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
+
+
+def test_guidance_that_ends_early_is_the_stock_pipeline_whose_guidance_is_turned_off(
+    make_pipe: PipeFactory, make_noise: NoiseMaker
+) -> None:
+    """As the documentation of diffusers turns it off: by a callback after half of the steps."""
+    noise = make_noise(WINDOW, WINDOW)
+
+    def turn_off(pipe: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if step == STEPS // 2 - 1:
+            pipe._guidance_scale = 0.0
+            values["prompt_embeds"] = values["prompt_embeds"].chunk(2)[-1]
+        return values
+
+    options = {"callback_on_step_end": turn_off, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    theirs = stock(make_pipe(0), "dpmpp_2m", noise, **options)
+    ours = montage(make_pipe(0), "dpmpp_2m", noise, None, guidance_end=0.5)
+    assert_same(ours, theirs)
+    assert (ours - montage(make_pipe(0), "dpmpp_2m", noise, None)).abs().max() > 10 * TOLERANCE * theirs.std()
+
+
+@pytest.mark.parametrize("family", ["sd", "z_image"])
+def test_outside_of_its_interval_a_prediction_is_unguided(
+    request: pytest.FixtureRequest, make_pipe: PipeFactory, family: str
+) -> None:
+    pipe = make_pipe(0) if family == "sd" else hub.load(str(request.getfixturevalue("z_image")), [], offline=True)
+    denoiser = Montage.from_pipe(pipe).denoiser
+    geometry = denoiser.geometry
+    z = torch.randn(1, geometry.channels, *geometry.window, generator=torch.Generator().manual_seed(0))
+    views = [View(window=0, prompt=PROMPT, negative_prompt=NEGATIVE)]
+
+    def predicted(index: int, **options: float) -> Tensor:
+        level = Level(index=index, signal=0.7, noise=0.7, t=500.0)
+        with denoiser.session(), torch.no_grad():
+            return denoiser.condition(views, [], SamplingConfig(**options), 4, print)(z, level, [0])
+
+    for index, guided in enumerate((False, True, True, False)):
+        found = predicted(index, guidance_scale=5.0, guidance_start=0.25, guidance_end=0.75)
+        assert torch.equal(found, predicted(index, guidance_scale=5.0 if guided else 1.0))
+    assert not torch.equal(predicted(0, guidance_scale=5.0), predicted(0, guidance_scale=1.0))

@@ -163,7 +163,7 @@ def test_the_rehearsed_memory_is_that_of_the_real_networks(z_image: Path, contro
         z = torch.zeros(2, CHANNELS, WINDOW, WINDOW, dtype=torch.float64)
         level = Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
-        with footprint._Live() as real:
+        with footprint.Live() as real:
             predict(z, level, [0, 1])
     assert found.sampling == pytest.approx(real.peak, rel=0.15)
     assert found.sync > 0

@@ -48,10 +48,10 @@ def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[
         predict = family.condition(views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig(), 50, str)
         z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
-        with footprint._Live() as real:
+        with footprint.Live() as real:
             predict(z, level, [0, 1])
         assert found.sampling == pytest.approx(real.peak, rel=0.1)
-        with footprint._Live() as real:
+        with footprint.Live() as real:
             family.decode(torch.zeros(1, 4, *LAYOUT.decoded, dtype=torch.float64))
         assert found.decoding == pytest.approx(real.peak, rel=0.02)
 

@@ -3,15 +3,29 @@
 import dataclasses
 import json
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.jobs.plan import Job, plan
+from synccontrol.files.manifest import Row
+from synccontrol.files.manifest import rows as rows_of
+from synccontrol.jobs import plan as planning
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.recipe import Recipe
+from synccontrol.jobs.runtime import Request
 
-WANTED = Job(guide=None, prompt="common", negative_prompt="", seed=0, output=Path("out"))
+RECIPE = Recipe(
+    request=Request(model="test", controls=("depth",), controlnets=(), detectors=()),
+    sampling=SamplingConfig(),
+    windows=WindowConfig(),
+    sync=SyncConfig(),
+)
+WANTED = Job(guide=None, prompt="common", negative_prompt="", seed=0, output=Path("out"), recipe=RECIPE)
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +45,19 @@ def manifest(*rows: object, name: str = "rows.jsonl") -> Path:
     return Path(name)
 
 
+def plan(wanted: Job, seeds: Sequence[int] = (), controls: Sequence[str] = ()) -> list[Job]:
+    """Returns the jobs, rows changing nothing but a job's own fields; with maps saved if there are controls."""
+    recipe = dataclasses.replace(RECIPE, request=dataclasses.replace(RECIPE.request, controls=tuple(controls)))
+    wanted = dataclasses.replace(wanted, recipe=recipe) if controls else wanted
+    return planning.plan(wanted, lambda job, values: dataclasses.replace(job, **values), seeds, bool(controls))
+
+
+def manifest_rows(path: Path) -> list[Row]:
+    return list(rows_of(path))
+
+
 def planned(guide: str | Path | None, output: str = "out", *maps: str) -> dict[str, list[str]]:
-    jobs = plan(dataclasses.replace(WANTED, guide=guide and Path(guide), output=Path(output)), maps)
+    jobs = plan(dataclasses.replace(WANTED, guide=guide and Path(guide), output=Path(output)), (), maps)
     found: dict[str, list[str]] = {}
     for job in jobs:
         found.setdefault(str(job.guide or ""), []).append(os.path.relpath(job.output))
@@ -142,7 +167,127 @@ def test_a_folder_may_have_a_dot_in_its_name() -> None:
 
 def test_saved_maps_have_names_of_their_own() -> None:
     files("in/a.png", "in/a.canny.png")
-    jobs = plan(dataclasses.replace(WANTED, guide=Path("in")), ["depth", "depth", "canny"])
+    jobs = plan(dataclasses.replace(WANTED, guide=Path("in")), (), ["depth", "depth", "canny"])
     names = [path for job in jobs for path in (job.output, *job.map_outputs)]
     assert len(set(names)) == 8
     assert [path.name for path in jobs[1].map_outputs] == ["a.depth.png", "a.depth-2.png", "a.canny-2.png"]
+
+
+def test_moving_pictures_and_links_are_guides_but_no_folder_is_entered_in_itself() -> None:
+    files("elsewhere/deep/c.png", "in/a.gif", "in/b.avif")
+    Path("in/link").symlink_to(Path("elsewhere").resolve())
+    Path("in/soft.png").symlink_to(Path("elsewhere/deep/c.png").resolve())
+    Path("in/round").symlink_to(Path("in").resolve())
+    Path("in/gone.png").symlink_to("nowhere.png")
+    found = planned("in")
+    assert found == {
+        "in/a.gif": ["out/a.png"],
+        "in/b.avif": ["out/b.png"],
+        "in/gone.png": ["out/gone.png"],  # it fails alone when its turn comes
+        "in/link/deep/c.png": ["out/link/deep/c.png"],
+        "in/soft.png": ["out/soft.png"],
+    }
+
+
+def test_a_glob_is_a_folder_from_its_first_wildcard_on() -> None:
+    files("in/a.png", "in/x/b.png", "in/x/c.jpg", "in/.x/d.png", "in/e[1].png")
+    assert planned("in/*.png") == {"in/a.png": ["out/a.png"], "in/e[1].png": ["out/e[1].png"]}
+    assert planned("in/**/*.png").keys() == {"in/a.png", "in/e[1].png", "in/x/b.png"}
+    assert planned("in/*/c.*") == {"in/x/c.jpg": ["out/x/c.png"]}
+    assert planned("in/e[1].png") == {"in/e[1].png": ["out/e[1].png"]}
+    for pattern, message in (("in/*.bmp", "holds no pictures"), ("in/**x/a.png", "is no pattern")):
+        with pytest.raises(InputError, match=message):
+            planned(pattern)
+
+
+def test_names_of_any_bytes() -> None:
+    name = os.fsdecode(b"in/\xff\xfe.png")
+    files("in/a.png")
+    Path("in/a.png").rename(name)
+    assert planned("in") == {name: [os.fsdecode(b"out/\xff\xfe.png")]}
+    rows = Path("rows.jsonl")
+    rows.write_text(json.dumps({"image": name}))
+    assert planned(rows) == {name: [os.fsdecode(b"out/in/\xff\xfe.png")]}
+
+
+def test_csv_says_the_same_as_json() -> None:
+    files("a.png", "b.png", "map.png")
+    text = (
+        "\ufeffimage, prompt ,seed,width,control_map,loop,control_scale\r\n"
+        'a.png,"one, ""two""\nthree",5,160,,true,0.5\r\n'
+        "\r\n"
+        'b.png,007,,,"[null, ""map.png""]",,"[1, 0.5]"\r\n'
+        ",,,,map.png,,\r\n"
+    )
+    Path("rows.csv").write_text(text, encoding="utf-8", newline="")
+    own, mixed, ready = manifest_rows(Path("rows.csv"))
+    assert own.values == {"prompt": 'one, "two"\nthree', "seed": 5, "width": 160, "loop": True, "control_scale": 0.5}
+    assert mixed.values == {"prompt": "007", "control_scale": [1, 0.5]}
+    assert mixed.control_maps == (None, Path("map.png"))
+    assert (ready.image, ready.control_maps) == (None, (Path("map.png"),))
+
+
+WRONG_CSV = {
+    "image,image\na.png,b.png": "names a column twice",
+    "image\na.png,b.png": "line 2 has 2 cells for 1 columns",
+    'image\n"a.png': "is not CSV",
+    "image,seed\na.png,x": "line 2: seed is 'x'; it must be a whole number",
+    "image,size\na.png,5": "'size' is unknown; known: image",
+    "prompt\nx": 'line 2 needs "image"',
+    "image": "is empty",
+    "": "is empty",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_CSV)
+def test_wrong_csv_is_one_line(text: str) -> None:
+    Path("rows.csv").write_text(text)
+    with pytest.raises(InputError) as error:
+        list(manifest_rows(Path("rows.csv")))
+    assert WRONG_CSV[text] in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_seeds_are_variations_under_names_that_say_them() -> None:
+    files("in/a.png", "in/b.png")
+    jobs = plan(dataclasses.replace(WANTED, guide=Path("in")), seeds=[3, 7])
+    assert [(job.output.name, job.seed) for job in jobs] == [
+        ("a-seed3.png", 3),
+        ("a-seed7.png", 7),
+        ("b-seed3.png", 3),
+        ("b-seed7.png", 7),
+    ]
+    rows = manifest({"image": "in/a.png", "seed": 5}, {"image": "in/b.png"})
+    jobs = plan(dataclasses.replace(WANTED, guide=rows), seeds=[3, 7])
+    assert [(job.output.name, job.seed) for job in jobs] == [("a.png", 5), ("b-seed3.png", 3), ("b-seed7.png", 7)]
+    (one,) = plan(dataclasses.replace(WANTED, guide=Path("in/a.png")), seeds=[9])
+    assert (one.output, one.seed) == (Path("out/a.png"), 9)
+    text = plan(WANTED, seeds=[1, 2])
+    assert [job.output.name for job in text] == ["montage-seed1.png", "montage-seed2.png"]
+
+
+def test_folders_of_ready_made_maps() -> None:
+    files("in/a.png", "in/deep/b.jpg", "depth/a.webp", "depth/deep/b.png", "pose/a.pose.png")
+    recipe = dataclasses.replace(RECIPE, request=dataclasses.replace(RECIPE.request, controls=("depth", "pose")))
+    wanted = dataclasses.replace(WANTED, recipe=recipe)
+    ready = plan(dataclasses.replace(wanted, control_maps=(Path("depth"), Path("pose"))))
+    assert [job.control_maps for job in ready] == [
+        (Path("depth/a.webp"), Path("pose/a.pose.png")),
+        (Path("depth/deep/b.png"), Path("pose/deep/b.png")),  # which is not there: that picture fails alone
+    ]
+    assert [job.output for job in ready] == [Path("out/a.png"), Path("out/deep/b.png")]
+    mixed = plan(dataclasses.replace(wanted, guide=Path("in"), control_maps=(Path("depth"), None)))
+    assert [(job.guide, job.control_maps) for job in mixed] == [
+        (Path("in/a.png"), (Path("depth/a.webp"), None)),
+        (Path("in/deep/b.jpg"), (Path("depth/deep/b.png"), None)),
+    ]
+    assert mixed[0].detected == (1,)
+
+
+def test_a_hundred_thousand_rows_take_seconds() -> None:
+    files("a.png")
+    Path("rows.jsonl").write_text("\n".join(f'{{"image": "a.png", "seed": {seed}}}' for seed in range(10_000)))
+    start = time.process_time()
+    jobs = plan(dataclasses.replace(WANTED, guide=Path("rows.jsonl")))
+    assert time.process_time() - start < 3  # 30 for all; grows with the number, not its square
+    assert len({job.output for job in jobs}) == len(jobs) == 10_000

@@ -1,4 +1,4 @@
-"""Draws all montages of the bench, scores them and writes the results: python -m benchmarks.montage_bench --out DIR
+"""Draws all montages of the bench, scores them and writes the results: python -m benchmarks.frontier --out DIR
 
 Run it from the root of the repository. What is drawn already is kept, so that a run that was cut short goes on; it
 goes seed by seed, so that its cells are balanced at any time. --dry-run says how long it will take, and stops.
@@ -10,15 +10,17 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.montage_bench import draw, results, scoring
-from benchmarks.montage_bench.material import CONTROLS
-from benchmarks.montage_bench.methods import RENDERED
+from benchmarks.frontier import draw, results, scoring
+from benchmarks.frontier.material import CONTROLS
+from benchmarks.frontier.methods import RENDERED
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import report
+from synccontrol.models.defaults import DEFAULT
 from synccontrol.terminal import Parser, status
 
 RUN = "run.json"  # what all montages of a folder have in common
@@ -36,7 +38,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--all-steps", type=int, default=ALL_STEPS, help="of these, where all steps are synced (default: 4)"
     )
     parser.add_argument("--width", type=int, help="px, whole windows (default: four windows)")
-    parser.add_argument("--steps", type=int, help="denoising steps (default: the model's)")
+    parser.add_argument("--steps", type=int, help="denoising steps of every method (default: its own)")
+    parser.add_argument("--control-scale", type=float, help="of every method (default: the model's)")
     parser.add_argument("--controls", nargs="+", choices=CONTROLS, default=CONTROLS, help="default: all")
     parser.add_argument("--methods", nargs="+", help="default: all")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
@@ -48,7 +51,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Draws, scores, and writes the results page."""
-    studio = draw.Studio(args.model, args.width, args.steps, device=args.device, dtype=args.dtype, offline=args.offline)
+    studio = draw.Studio(
+        args.model,
+        args.width,
+        args.steps,
+        control_scale=args.control_scale,
+        device=args.device,
+        dtype=args.dtype,
+        offline=args.offline,
+    )
     names = args.methods or list(studio.methods)
     _check(args, studio, names)
     jobs = draw.plan(args.out, args.controls, names, args.per_cell, args.all_steps)
@@ -88,13 +99,8 @@ def _check(args: argparse.Namespace, studio: draw.Studio, names: Sequence[str]) 
             raise ConfigError(f"{args.out} holds montages drawn otherwise ({before}); choose another --out")
 
 
-def _common(args: argparse.Namespace, studio: draw.Studio) -> dict[str, str | int]:
-    return {
-        "model": args.model,
-        "width": studio.width,
-        "steps": studio.defaults.sampling.steps,
-        "dtype": args.dtype,
-    }
+def _common(args: argparse.Namespace, studio: draw.Studio) -> dict[str, Any]:
+    return {"model": args.model, "width": studio.width, "dtype": args.dtype, **studio.changes}
 
 
 def _remember(args: argparse.Namespace, studio: draw.Studio) -> None:
@@ -107,7 +113,7 @@ def _forecast(studio: draw.Studio, args: argparse.Namespace, jobs: Sequence[draw
     counts = Counter(job.method for job in jobs)
     each = studio.trial(args.controls[0], list(counts))
     lines = [
-        f"{studio.width}x{studio.height}, {studio.defaults.sampling.steps} steps, {args.device}, "
+        f"{studio.width}x{studio.height}, {args.device}, "
         f"{torch.get_num_threads()} threads; {len(jobs)} montages to draw; seconds each, from a trial "
         f"({args.controls[0]}):"
     ]
@@ -120,15 +126,14 @@ def _forecast(studio: draw.Studio, args: argparse.Namespace, jobs: Sequence[draw
 
 
 def _about(args: argparse.Namespace, studio: draw.Studio) -> dict[str, str]:
-    sampling = studio.defaults.sampling
+    sampling = studio.methods[DEFAULT].settings.sampling
     return {
         "Model": args.model,
-        "Size": f"{studio.width}x{studio.height} px, windows of {studio.window} px, stride {studio.stride} px",
-        "Sampling": f"{sampling.steps} steps, guidance {sampling.guidance_scale:g}, {sampling.scheduler} scheduler, "
-        f"control scale {sampling.control_scale:g}",
-        "Objective of sync": str(studio.defaults.sync.objective),
+        "Size": f"{studio.width}x{studio.height} px, windows of {studio.window} px",
+        "Sampling": f"guidance {sampling.guidance_scale:g}, control scale {sampling.control_scale}",
+        "Objective of sync": str(studio.methods[DEFAULT].settings.sync.objective),
         "Machine": f"{platform.machine()}, {args.device}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "Command": f"`python -m benchmarks.montage_bench --model {args.model} --width {studio.width} "
+        "Command": f"`python -m benchmarks.frontier --model {args.model} --width {studio.width} "
         f"--per-cell {args.per_cell} --all-steps {args.all_steps} --out DIR`",
     }
 

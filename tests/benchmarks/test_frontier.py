@@ -2,19 +2,20 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.montage_bench import __main__ as bench
-from benchmarks.montage_bench import draw, material
-from benchmarks.montage_bench.methods import methods
+from benchmarks.frontier import __main__ as bench
+from benchmarks.frontier import draw, material
+from benchmarks.frontier.methods import methods
 from preprocess.people.skeleton import draw as draw_people
-from synccontrol import Montage, WindowConfig
-from synccontrol.config import SyncConfig
-from synccontrol.models.presets import PRESETS
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.models import hub
+from synccontrol.models.defaults import NAMES
 
 METHODS = ("independent", "multidiffusion")
 SMALL = ["--steps", "1", "--width", "128", "--per-cell", "2", "--controls", "none", "--offline"]
@@ -55,13 +56,18 @@ def test_prompts_are_half_vague_and_name_people_under_pose_only() -> None:
 
 
 def test_the_published_methods_are_the_published_sync() -> None:
-    defaults = PRESETS["tiny"].defaults
-    known = methods(defaults)
-    for name, steps in (("published-5", 5), ("published-10", 10), ("published-all", defaults.sampling.steps)):
-        assert known[name].sync == SyncConfig(steps=steps, objective=defaults.sync.objective)
-    assert known["default"].sync == defaults.sync
-    assert not known["multidiffusion"].sync.active and known["multidiffusion"].overlap
-    assert not known["independent"].overlap
+    presets = {name: hub.defaults("tiny", name) for name in NAMES}
+    known = methods(presets)
+    own = presets["default"]
+    paper = SamplingConfig(steps=50, scheduler="ddim", guidance_scale=4.0, control_scale=1.5)
+    for name, steps in (("multidiffusion", 0), ("published-5", 5), ("published-10", 10), ("published-all", 50)):
+        settings = known[name].settings
+        assert (settings.sampling, settings.windows) == (paper, WindowConfig(stride=8))
+        assert settings.sync.active == (steps > 0)
+        assert not steps or settings.sync == SyncConfig(steps=steps, objective=own.sync.objective)
+    assert known["default"].settings == own
+    assert known["unsynced"].settings == replace(own, sync=SyncConfig(weight=0.0))
+    assert not known["independent"].overlap and known["multidiffusion"].overlap
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +91,9 @@ def test_independent_windows_are_pictures_of_their_own(drawn: Path, checkpoint: 
             height=64,
             width=64,
             seed=2 * made.seed + number,
-            sampling=studio.defaults.sampling,
+            sampling=studio.methods["independent"].settings.sampling,
             windows=WindowConfig(stride=4),
-            sync=studio.methods["independent"].sync,
+            sync=SyncConfig(weight=0.0),
         )
         assert np.array_equal(np.asarray(alone.image), half)
 

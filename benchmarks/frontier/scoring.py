@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.montage_bench.draw import Studio, cell, guides, reference
-from benchmarks.montage_bench.material import NONE
-from benchmarks.montage_bench.methods import RENDERED
+from benchmarks.frontier.draw import Studio, cell, guides, reference
+from benchmarks.frontier.material import NONE
+from benchmarks.frontier.methods import RENDERED
 from synccontrol.evaluate import fidelity, report, timings
 from synccontrol.evaluate.bootstrap import summary
 from synccontrol.evaluate.compare import Difference, Scored, difference, scored
@@ -16,10 +16,10 @@ from synccontrol.evaluate.measurement import GROUPS, Measurement, Scores, Settin
 DRAWS, SEED = 2000, 0  # of the bootstrap
 PAIRS = (  # baseline, and what is held against it
     ("multidiffusion", "default"),
-    ("published-5", "default"),
-    ("multidiffusion", "published-5"),
-    ("published-5", "published-10"),
-    ("published-5", "published-all"),
+    ("published-10", "default"),
+    ("multidiffusion", "fast"),
+    ("published-10", "best"),
+    ("published-all", "best"),
 )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.montage_bench.material import NONE, Item, item, item_name, write_reference
-from benchmarks.montage_bench.methods import ALL_STEPS, RENDERED, Method, methods
-from synccontrol import Montage, SamplingConfig
+from benchmarks.frontier.material import NONE, Item, item, item_name, write_reference
+from benchmarks.frontier.methods import ALL_STEPS, RENDERED, Method, methods
+from synccontrol import Montage
 from synccontrol.evaluate import timings
 from synccontrol.files import metadata
 from synccontrol.models import devices, hub
+from synccontrol.models.defaults import DEFAULT, NAMES, Defaults
 
-CONTROL_SCALE = 1.0  # the published strength, for every model and method
 TRIAL_STEPS = 2  # of the pictures that time the machine
 
 
@@ -68,19 +68,32 @@ class Studio:
     """Draws the jobs of a run with one model; its ControlNets are loaded when they are first needed."""
 
     def __init__(
-        self, model: str, width: int | None, steps: int | None, *, device: str, dtype: str, offline: bool
+        self,
+        model: str,
+        width: int | None,
+        steps: int | None,
+        *,
+        control_scale: float | None = None,
+        device: str,
+        dtype: str,
+        offline: bool,
     ) -> None:
         self.model = model
         self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
-        defaults = hub.defaults(model, offline=offline)
-        sampling = replace(defaults.sampling, steps=steps or defaults.sampling.steps, control_scale=CONTROL_SCALE)
-        self.defaults = replace(defaults, sampling=sampling)
+        changes: dict[str, Any] = {"steps": steps, "control_scale": control_scale}
+        self.changes = {name: value for name, value in changes.items() if value is not None}
+        presets = {name: hub.defaults(model, name, offline) for name in NAMES}
         self.geometry = hub.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
-        self.stride = self.defaults.windows.stride * self.geometry.cell  # px
-        self.methods = methods(self.defaults)
+        self.stride = presets[DEFAULT].windows.stride * self.geometry.cell  # px
+        self.methods = {
+            name: replace(method, settings=self._changed(method.settings)) for name, method in methods(presets).items()
+        }
         self._montages: dict[str, Montage] = {}
+
+    def _changed(self, settings: Defaults) -> Defaults:
+        return replace(settings, sampling=replace(settings.sampling, **self.changes))
 
     def write_material(self, out: Path, controls: Sequence[str], per_cell: int) -> None:
         """Writes the guides' control maps, the rendered scenes and the reference windows; what is there is kept."""
@@ -106,15 +119,14 @@ class Studio:
         timings.append(job.path, drawn.seconds, drawn.cpu_seconds)
         metadata.save_png(drawn.image, job.path, drawn.settings)
 
-    def draw(self, made: Item, control: str, method: Method, sampling: SamplingConfig | None = None) -> Timed:
+    def draw(self, made: Item, control: str, method: Method) -> Timed:
         """Returns one montage and what it took; the model is loaded before the clock starts."""
         montage = self._montage(control)
-        sampling = sampling or self.defaults.sampling
         start, cpu_start = time.perf_counter(), time.process_time()
         if method.overlap:
-            image, config = self._one(montage, made, made.guide, self.width, made.seed, method, sampling)
+            image, config = self._one(montage, made, made.guide, self.width, made.seed, method)
         else:
-            image, config = self._side_by_side(montage, made, method, sampling)
+            image, config = self._side_by_side(montage, made, method)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         settings = {**config, "model": self.model, "control": [] if control == NONE else [control]}
         return Timed(image=image, settings=settings, seconds=seconds, cpu_seconds=cpu_seconds)
@@ -127,7 +139,6 @@ class Studio:
         width: int,
         seed: int,
         method: Method,
-        sampling: SamplingConfig,
     ) -> tuple[Image.Image, dict[str, Any]]:
         """Returns one picture and its settings."""
         result = montage(
@@ -136,15 +147,13 @@ class Studio:
             height=self.height,
             width=width,
             seed=seed,
-            sampling=sampling,
-            windows=self.defaults.windows,
-            sync=method.sync,
+            sampling=method.settings.sampling,
+            windows=method.settings.windows,
+            sync=method.settings.sync,
         )
         return result.image, result.config
 
-    def _side_by_side(
-        self, montage: Montage, made: Item, method: Method, sampling: SamplingConfig
-    ) -> tuple[Image.Image, dict[str, Any]]:
+    def _side_by_side(self, montage: Montage, made: Item, method: Method) -> tuple[Image.Image, dict[str, Any]]:
         """Returns windows that were drawn one by one, each from noise of its own, as one picture; and its settings."""
         canvas = Image.new("RGB", (self.width, self.height))
         config: dict[str, Any] = {}
@@ -152,7 +161,7 @@ class Studio:
         for number, left in enumerate(lefts):
             crop = made.guide.crop((left, 0, left + self.window, self.height)) if made.guide else None
             seed = made.seed * len(lefts) + number
-            image, config = self._one(montage, made, crop, self.window, seed, method, sampling)
+            image, config = self._one(montage, made, crop, self.window, seed, method)
             canvas.paste(image, (left, 0))
         stride = self.window // self.geometry.cell
         return canvas, {**config, "width": self.width, "seed": made.seed, "stride": stride}
@@ -170,12 +179,14 @@ class Studio:
 
         A first picture of each warms up: it loads networks and objective, and is not timed.
         """
-        made, steps = self.item(control, 0), self.defaults.sampling.steps
+        made = self.item(control, 0)
 
         def seconds(name: str, trial_steps: int, synced: int) -> float:
-            method = self.methods[name]
-            method = replace(method, sync=replace(method.sync, steps=synced, every=1))
-            return self.draw(made, control, method, replace(self.defaults.sampling, steps=trial_steps)).seconds
+            settings = self.methods[name].settings
+            sampling = replace(settings.sampling, steps=trial_steps)
+            sync = replace(settings.sync, steps=synced, every=1)
+            shorter = replace(settings, sampling=sampling, sync=sync)
+            return self.draw(made, control, replace(self.methods[name], settings=shorter)).seconds
 
         for name in names:
             seconds(name, 1, 1)
@@ -183,7 +194,7 @@ class Studio:
         for name in names:
             plain, longer = seconds(name, TRIAL_STEPS, 0), seconds(name, 2 * TRIAL_STEPS, 0)
             step = max(longer - plain, 0.0) / TRIAL_STEPS
-            sync = self.methods[name].sync
+            sync, steps = self.methods[name].settings.sync, self.methods[name].settings.sampling.steps
             due = sum(sync.due(i) for i in range(steps)) if self.methods[name].overlap else 0
             extra = max(seconds(name, TRIAL_STEPS, 1) - plain, 0.0) if due else 0.0
             found[name] = plain + (steps - TRIAL_STEPS) * step + due * extra

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.montage_bench import scoring
-from benchmarks.montage_bench.draw import Studio, cell, guides
-from benchmarks.montage_bench.material import NONE, SPECIFIC, VAGUE, item_name
-from benchmarks.montage_bench.methods import RENDERED
+from benchmarks.frontier import scoring
+from benchmarks.frontier.draw import Studio, cell, guides
+from benchmarks.frontier.material import NONE, SPECIFIC, VAGUE, item_name
+from benchmarks.frontier.methods import RENDERED
 from synccontrol.evaluate import plots, report
 from synccontrol.evaluate.compare import Difference, Scored
 from synccontrol.files import images
@@ -81,7 +81,7 @@ def _head(studio: Studio, about: Mapping[str, str]) -> str:
     methods = "\n".join(f"| `{name}` | {method.about} |" for name, method in studio.methods.items())
     return (
         "# Coherent, controlled montages: results\n\n"
-        "Written by `python -m benchmarks.montage_bench`; `benchmarks/montage_bench/README.md` says what is "
+        "Written by `python -m benchmarks.frontier`; `benchmarks/frontier/README.md` says what is "
         "drawn and why, `docs/evaluation.md` what the figures mean. Every figure is a mean over the montages of a "
         "method, with its 95 % bootstrap interval over montages; the arrow says which values are better.\n\n"
         f"| Run | |\n|---|---|\n{facts}\n\n| Method | |\n|---|---|\n{methods}\n"

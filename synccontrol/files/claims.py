@@ -1,0 +1,134 @@
+"""Claims: which run makes which file, so that any number of runs and machines share one folder."""
+
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from synccontrol.errors import OutputError
+from synccontrol.files import locks
+
+CLAIM, FRESH = ".claim", ".fresh"  # suffixes of a claim, and of one that has not its name yet
+BEAT_SECONDS = 20.0  # between signs of life; well below `locks.QUIET_SECONDS`
+
+
+def place(output: Path) -> Path:
+    """Returns where the claim on an output lies: hidden, beside it."""
+    return output.with_name(f".{sha256(os.fsencode(output.name)).hexdigest()[:16]}{CLAIM}")
+
+
+class Claims:
+    """The claims of this process: exclusive files, locked as long as it lives, and touched now and then.
+
+    A claim whose process has died is taken over: at once on the same machine, whose kernel gives its lock back; after
+    `locks.QUIET_SECONDS` without a sign of life where it came from another one. Use it as a context.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Path, IO[Any]] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Claims":
+        self._beating.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._beating.join()
+        for path in list(self._held):
+            self._drop(path)
+
+    def take(self, output: Path) -> bool:
+        """Returns whether this process now makes an output; False: a living one does.
+
+        Raises:
+            OutputError: nothing can be written there.
+        """
+        path = place(output)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._existing(path) if path.exists() else self._fresh(path)
+        except FileNotFoundError:  # it was released this instant
+            return False
+        except OSError as error:
+            raise OutputError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+        if file is None:
+            return False
+        with self._lock:
+            self._held[path] = file
+        return True
+
+    def release(self, output: Path) -> None:
+        """Gives an output up, made or not."""
+        self._drop(place(output))
+
+    def _fresh(self, path: Path) -> IO[Any] | None:
+        """Returns a new claim, its owner in it before it has its name; None: somebody was faster."""
+        fresh = path.with_name(locks.hidden(FRESH))
+        file = fresh.open("x+b", buffering=0)
+        try:
+            locks.hold(file)
+            file.write(locks.machine().encode())
+            try:
+                path.hardlink_to(fresh)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                path.open("xb").close()
+                fresh.replace(path)
+        except FileExistsError:
+            file.close()
+            return None
+        finally:
+            fresh.unlink(missing_ok=True)
+        return file
+
+    def _existing(self, path: Path) -> IO[Any] | None:
+        """Returns a claim that is there, taken over; None if its owner lives."""
+        file = path.open("r+b", buffering=0)
+        if not _take_over(file, path):
+            file.close()
+            return None
+        file.seek(0)
+        file.write(locks.machine().encode())
+        return file
+
+    def _drop(self, path: Path) -> None:
+        with self._lock:
+            file = self._held.pop(path, None)
+        if file is not None:
+            path.unlink(missing_ok=True)
+            file.close()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            with self._lock:
+                for file in self._held.values():
+                    os.utime(file.fileno())
+
+
+def _take_over(file: IO[Any], path: Path) -> bool:
+    """Returns whether the owner of an open claim is gone; the claim is locked then, and still the one at its path."""
+    try:
+        owner = file.read().decode("ascii", "replace")
+        return locks.abandoned(file, owner) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:  # it was released this instant
+        return False
+
+
+def sweep(folder: Path, outputs: Iterable[Path]) -> None:
+    """Removes the claims on outputs of a folder whose runs have died, and those that never got their name."""
+    with suppress(OSError):  # what cannot be looked at or removed is no hindrance
+        for path in locks.left_behind(folder, FRESH):
+            path.unlink(missing_ok=True)
+        there = {path.name for path in folder.iterdir()}
+        for path in map(place, outputs):
+            if path.name in there:
+                with suppress(FileNotFoundError), path.open("rb") as file:
+                    if _take_over(file, path):
+                        path.unlink()

@@ -1,0 +1,130 @@
+"""From a job's files to its control maps on the canvas."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+import preprocess
+from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.windows import lay_out
+from synccontrol.config import Geometry
+from synccontrol.errors import InputError
+from synccontrol.files import fitting, images, poses
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.recipe import Recipe, anchored
+from synccontrol.jobs.runtime import detector_names, outside
+from synccontrol.jobs.sizes import canvas_size
+from synccontrol.sampling.sync import anchor_index
+
+Note = Callable[[str], object]
+Detect = Callable[[Recipe, str, str | None], preprocess.Detector]  # by control and name
+
+
+def silent(text: str) -> None:
+    """Notes nothing."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Laid:
+    """A job whose files are read and whose windows lie: what it follows, and how that comes onto the canvas."""
+
+    height: int  # px
+    width: int  # px
+    layout: AbstractLayout
+    sources: Mapping[int | None, Image.Image]  # ready-made control maps by their control's place; None: the guide
+    fittings: Mapping[int | None, fitting.Fitting]  # of each source
+
+
+def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
+    """Returns a job with its files read. `note` is called with a line for every picture whose aspect changes.
+
+    Raises:
+        SyncControlError: a file cannot be read, or a size or stride cannot be drawn.
+    """
+    sources, names = _sources(job)
+    height, width = canvas_size(next(iter(sources.values()), None), job, geometry)
+    recipe = job.recipe
+    layout = lay_out(height, width, geometry, recipe.windows)
+    fittings = {
+        place: fitting.plan(image, height, width, names[place], recipe.fit, recipe.windows.closed)
+        for place, image in sources.items()
+    }
+    for fit in fittings.values():
+        if fit.note:
+            note(fit.note)
+    return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings)
+
+
+def check(job: Job, geometry: Geometry, note: Note = silent) -> AbstractLayout:
+    """Returns where a job's windows lie, all that can be checked without a model having been.
+
+    Raises:
+        SyncControlError: as `lay`, and an anchor that is not there.
+    """
+    laid = lay(job, geometry, note)
+    job.picture(laid.height, laid.width)
+    layout = laid.layout
+    anchor_index(anchored(job.recipe).anchor, layout)
+    return layout
+
+
+def _sources(job: Job) -> tuple[dict[int | None, Image.Image], dict[int | None, str]]:
+    """Returns the pictures that a job follows, and what to call each."""
+    controls = job.recipe.request.controls
+    if job.control_maps and len(job.control_maps) != len(controls):
+        raise InputError(f"{len(job.control_maps)} control maps for {len(controls)} controls; give one for each")
+    sources: dict[int | None, Image.Image] = {}
+    names: dict[int | None, str] = {None: "guide"}
+    if job.guide is not None:
+        sources[None] = images.open_image(job.guide)
+    for place, path in enumerate(job.control_maps):
+        if path is not None:
+            sources[place] = _open_map(path, controls[place])
+            names[place] = f"control map {path}"
+    return sources, names
+
+
+def _open_map(path: Path, control: str) -> Image.Image:
+    if path.suffix.lower() != poses.SUFFIX:
+        return images.open_image(path)
+    if control != "pose":
+        raise InputError(f"{path} is no control map for {control}: only pose is read from JSON; give a picture")
+    return poses.open_map(path)
+
+
+def control_maps(job: Job, laid: Laid, geometry: Geometry, detect: Detect) -> list[Image.Image]:
+    """Returns the control maps on the canvas, one per control: the ready-made ones, and those of the guide.
+
+    Raises:
+        SyncControlError: a detector is not to be had, or a map cannot be made.
+    """
+    recipe, controls = job.recipe, job.recipe.request.controls
+    if not laid.sources:
+        return []
+    shown = {place: laid.fittings[place].show(picture) for place, picture in laid.sources.items()}
+    names = dict(zip(job.detected, detector_names(recipe.request, job.detected), strict=True))
+    beyond = outside(recipe.request)
+    maps = []
+    for place, control in enumerate(controls):
+        if place in names:
+            map_ = picture = detect(recipe, control, names[place])(shown[None])
+            fit, box = laid.fittings[None], (0.0, 0.0, float(map_.width), float(map_.height))
+        else:
+            map_, picture = shown[place], laid.sources[place]
+            fit, box = laid.fittings[place], laid.fittings[place].box
+        people = poses.on_canvas(picture, box, fit, geometry.window_px[0], recipe.windows.closed)
+        maps.append(people or fit.pad(map_, beyond[place]))
+    return maps
+
+
+def remarks(maps: Sequence[Image.Image], recipe: Recipe) -> list[str]:
+    """Returns a line for every control map that holds nothing, or cannot be right."""
+    known = preprocess.names()
+    return [
+        f"{control}: {remark}"
+        for control, control_map in zip(recipe.request.controls, maps, strict=False)  # drawn from text, it has none
+        if control in known
+        for remark in preprocess.remarks(control, control_map)
+    ]

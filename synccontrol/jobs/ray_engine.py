@@ -1,0 +1,213 @@
+"""The engine on Ray: workers in processes of their own, on this machine or a cluster, that load the model once."""
+
+import dataclasses
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import synccontrol
+from synccontrol.errors import ConfigError, ModelError
+from synccontrol.jobs.engine import AbstractEngine
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.kept import differences
+from synccontrol.jobs.outcome import Outcome
+from synccontrol.jobs.runtime import AUTO, Request
+from synccontrol.jobs.worker import Worker
+from synccontrol.terminal import describe
+
+TRIES = 3  # workers that a job may outlive
+KNOCK_SECONDS = 5.0  # in which a cluster answers
+POLL_SECONDS = 0.5  # between looks at whether somebody wants an end
+
+
+class Remote:
+    """A worker in another process.
+
+    Args:
+        request: as of a `Worker`.
+        threads: likewise.
+        folder: what relative paths are relative to.
+    """
+
+    def __init__(self, request: Request, threads: int, folder: str) -> None:
+        os.chdir(folder)
+        self._request, self._threads = request, threads
+        self._worker: Worker | None = None
+
+    def load(self) -> str:
+        """Loads the model; returns an empty text, or in a line why it is not to be had."""
+        try:
+            self._worker = Worker(self._request, self._threads)
+        except Exception as error:
+            return describe(error)
+        return ""
+
+    def make(self, job: Job) -> Outcome:
+        """Returns what became of a job."""
+        assert self._worker is not None
+        return self._worker.make(job)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Busy:
+    """What an actor does: it loads its model, or makes a picture."""
+
+    actor: Any
+    job: Job | None = None
+
+
+class RayEngine(AbstractEngine):
+    """Makes pictures in several workers.
+
+    Each worker has one job at a time, so that nothing piles up. A worker that dies, with its machine or alone, is
+    replaced, and its job given to another; a job that has outlived `TRIES` workers fails alone. Outputs are claimed by
+    the process that runs this engine. All machines must see the same files under the same paths.
+
+    Args:
+        workers: how many.
+        address: of a cluster that is there ('auto' finds the one of this machine); empty: a new one on this machine.
+        check: called now and then; KeyboardInterrupt from it ends the run when the pictures under way are done.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no such cluster.
+    """
+
+    def __init__(self, workers: int, address: str, check: Callable[[], object]) -> None:
+        self._ray = _connected(workers, address)
+        self._workers, self._check = workers, check
+        self._busy: dict[Any, _Busy] = {}
+        self._idle: list[Any] = []
+        self._request: Request | None = None
+        self._deaths: dict[Path, int] = {}
+
+    def ready(self, request: Request) -> None:
+        if request == self._request:
+            return
+        for actor in self._idle:
+            self._ray.kill(actor)
+        assert not self._busy
+        self._request, self._idle = request, []
+        for _ in range(self._workers):
+            self._start()
+        while not self._idle:
+            for _ in self._finished():
+                raise AssertionError("nobody has a job yet")
+
+    def work(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
+        for request, group in groupby(jobs, key=lambda job: job.recipe.request):
+            while any(busy.job for busy in self._busy.values()):
+                yield from self._finished()
+            self.ready(request)
+            yield from self._group(group)
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+    def _group(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
+        """Yields what becomes of the jobs of one model."""
+        self._again: deque[Job] = deque()
+        interrupted = None
+        more = True
+        while more or self._again or any(busy.job for busy in self._busy.values()):
+            try:
+                while self._idle and interrupted is None:
+                    job = self._again.popleft() if self._again else next(jobs, None)
+                    if job is None:
+                        more = False
+                        break
+                    self._submit(job)
+                self._check()
+            except KeyboardInterrupt as error:
+                interrupted, more = error, False
+                self._again.clear()
+            yield from self._finished()
+        if interrupted is not None:
+            raise interrupted
+
+    def _start(self) -> None:
+        gpus = self._ray.cluster_resources().get("GPU", 0)
+        device = self._request.device if self._request else AUTO
+        needs = int(device.startswith("cuda") or (device == AUTO and gpus > 0))
+        remote = self._ray.remote(Remote).options(num_cpus=1, num_gpus=needs)
+        actor = remote.remote(self._request, torch.get_num_threads(), str(Path.cwd()))
+        self._busy[actor.load.remote()] = _Busy(actor)
+
+    def _submit(self, job: Job) -> None:
+        actor = self._idle.pop()
+        self._busy[actor.make.remote(job)] = _Busy(actor, job)
+
+    def _finished(self) -> Iterator[Outcome]:
+        """Waits a little; yields what became of jobs meanwhile, and replaces workers that died."""
+        done, _ = self._ray.wait(list(self._busy), timeout=POLL_SECONDS) if self._busy else ([], [])
+        for reference in done:
+            busy = self._busy.pop(reference)
+            try:
+                result = self._ray.get(reference)
+            except self._ray.exceptions.RayActorError:
+                self._start()
+                if busy.job is not None:
+                    yield from self._bereaved(busy.job)
+                continue
+            if busy.job is None and result:
+                raise ModelError(result)
+            self._idle.append(busy.actor)
+            if busy.job is not None:
+                yield result
+
+    def _bereaved(self, job: Job) -> Iterator[Outcome]:
+        """Gives a job whose worker died to another, unless its picture is there, or it has outlived too many."""
+        self._deaths[job.output] = self._deaths.get(job.output, 0) + 1
+        if job.output.exists() and not differences(job):
+            yield Outcome(output=str(job.output))
+        elif self._deaths[job.output] >= TRIES:
+            yield Outcome(output=str(job.output), error=f"{TRIES} workers died over it; try it alone, with less memory")
+        else:
+            self._again.append(job)
+
+
+def _connected(workers: int, address: str) -> Any:
+    """Returns Ray, connected to a cluster. Raises `ConfigError` if it is not installed, or there is no cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask the network
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError("--engine ray needs Ray; pip install 'synccontrol[ray]', or use --engine local") from error
+    if address:
+        _knock(address)
+    code = str(Path(synccontrol.__file__).parents[1])
+    here: dict[str, Any] = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+    variables = {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY") if name in os.environ}
+    try:
+        ray.init(
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": variables if address else {**variables, "PYTHONPATH": code}},
+            **({"address": address} if address else here),
+        )
+    except (ConnectionError, ValueError) as error:
+        raise _nobody(address, error) from error
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Raises `ConfigError` where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isascii() and port.isdecimal()):
+        return  # auto, local, ...
+    try:
+        socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, error) from error
+
+
+def _nobody(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"there is no Ray cluster at {address!r} ({' '.join(str(error).split())}); start one with `ray start --head`"
+    )

@@ -1,0 +1,171 @@
+"""`Worker`: makes pictures with one loaded model; pure data in and out, so that any process can be one."""
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+import preprocess
+from synccontrol.errors import ConfigError, MemoryLimitError
+from synccontrol.files import images, metadata, outputs, poses, provenance
+from synccontrol.jobs import maps, runtime
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.outcome import Outcome, Work
+from synccontrol.jobs.recipe import Recipe, anchored
+from synccontrol.jobs.runtime import Request
+from synccontrol.models.revision import revision
+from synccontrol.montage import Montage
+from synccontrol.result import Step
+
+OnStep = Callable[[Job, Step], object]
+RECIPES = 8  # whose anchors are kept read
+
+
+def ignore(job: Job, step: Step) -> None:
+    """Does nothing about a step."""
+
+
+class Task(Work):
+    """A job, and what the stages of its worker have made of it."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+        self.maps: list[Image.Image] = []
+        self.size = (0, 0)  # height, width, px
+        self.settings: dict[str, Any] = {}
+        self.image: Image.Image | None = None
+
+
+class Worker:
+    """Makes pictures with one loaded model and its detectors.
+
+    `make` does all. Engines that overlap pictures call its three stages, in threads of their own if they like:
+    `prepare` (reading, detecting), `draw` and `save`.
+
+    Args:
+        request: which model, detectors and machine.
+        threads: of torch, where the same bytes are wanted as from another process; 0: torch's own number.
+        montage: Rarely needed: the model, loaded elsewhere.
+
+    Raises:
+        ModelError: the model is not to be had.
+    """
+
+    def __init__(self, request: Request, threads: int = 0, montage: Montage | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.request = request
+        self._montage = montage or runtime.load(request)
+        self._machine = provenance.made_with(
+            str(self._montage.denoiser.device),
+            str(self._montage.denoiser.dtype).removeprefix("torch."),
+            "" if montage else _revision(request),
+        )
+        self._detector = lru_cache(maxsize=None)(self._load_detector)
+        self._sync = lru_cache(RECIPES)(anchored)
+        self._open = lru_cache(RECIPES)(images.open_image)
+
+    def make(self, job: Job, on_step: OnStep = ignore) -> Outcome:
+        """Returns what became of a job: its picture is written, or why not; `on_step` is called after every step."""
+        return self.save(self.draw(self.prepare(job), on_step))
+
+    def prepare(self, job: Job) -> Task:
+        """Returns a job with its control maps made, and written if they are wanted."""
+        task = Task(job)
+        with task.stage("maps"), _memory():
+            if job.recipe.request != self.request:
+                raise ConfigError("the job asks for another model than this worker has; give it to a worker of its own")
+            if not job.overwrite:
+                outputs.check_free([job.output])
+            geometry = self._montage.denoiser.geometry
+            laid = maps.lay(job, geometry, task.notes.append)
+            task.size = laid.height, laid.width
+            task.settings = {**job.picture(*task.size).settings(), **self._machine}
+            task.maps = maps.control_maps(job, laid, geometry, self._detect)
+            task.notes += maps.remarks(task.maps, job.recipe)
+            self._save_maps(task)
+        return task
+
+    def draw(self, task: Task, on_step: OnStep = ignore) -> Task:
+        """Returns a prepared job with its picture drawn."""
+        if task.error is not None:
+            return task
+        job, recipe = task.job, task.job.recipe
+        with task.stage("drawing"), _memory():
+            result = self._montage(
+                job.prompt,
+                task.maps or None,
+                height=task.size[0],
+                width=task.size[1],
+                negative_prompt=job.negative_prompt,
+                seed=job.seed,
+                sampling=recipe.sampling,
+                windows=recipe.windows,
+                sync=self._sync(recipe) if recipe.anchor else recipe.sync,
+                ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
+                on_step=partial(on_step, job),
+            )
+            task.image = result.image
+            task.notes += result.notes
+        return task
+
+    def save(self, task: Task) -> Outcome:
+        """Returns what became of a drawn job, its picture written."""
+        if task.error is None:
+            assert task.image is not None
+            with task.stage("saving"):
+                metadata.save_png(task.image, task.job.output, task.settings, task.job.overwrite)
+        return Outcome(
+            output=str(task.job.output),
+            error=task.said,
+            fatal=task.fatal,
+            traceback=task.traceback,
+            notes=tuple(task.notes),
+            settings=task.settings,
+            seconds=task.seconds,
+            memory=self._memory_held(),
+            worker=f"{platform.node()}:{os.getpid()}",
+        )
+
+    def _save_maps(self, task: Task) -> None:
+        """Writes control maps before the picture is drawn, which so is the last of a job's files to be there."""
+        job = task.job
+        for path, control_map in zip(job.map_outputs, task.maps if job.map_outputs else (), strict=True):
+            metadata.save_png(control_map, path, task.settings, job.overwrite, same=True)
+            poses.save(control_map, path.with_suffix(poses.SUFFIX), job.overwrite)
+
+    def _detect(self, recipe: Recipe, control: str, name: str | None) -> preprocess.Detector:
+        return self._detector(control, name, recipe.windows.closed)
+
+    def _load_detector(self, control: str, name: str | None, loop: bool) -> preprocess.Detector:
+        return runtime.detector(self.request, control, name, loop)
+
+    def _memory_held(self) -> int:
+        device = self._montage.denoiser.device
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated(device)
+        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _revision(request: Request) -> str:
+    return revision(request.model, request.controls, request.controlnets, request.extras, request.offline)
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Says in one line what helps when a device's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryLimitError(
+            "the device is out of memory; try --sync-gradient x0, a larger --sync-shrink, --dtype float16, --device cpu"
+        ) from error

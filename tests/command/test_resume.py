@@ -1,0 +1,145 @@
+"""Runs that are killed, interrupted, or share a folder: the next one does the rest, and the bytes are the same."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synccontrol.command import cli
+from synccontrol.files import claims, locks
+from synccontrol.jobs.worker import Worker
+from tests.command.pictures import Run, draw
+
+
+def files(folder: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def pictures(folder: str) -> dict[str, bytes]:
+    return {name: content for name, content in files(folder).items() if name.endswith(".png")}
+
+
+def records(folder: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(folder, "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def flags(run: Run, canny: list[str]) -> list[str]:
+    """Returns the flags of a run of three guides, one in a folder of its own, maps saved."""
+    for number, name in enumerate(("a.png", "b.png", "deep/c.png")):
+        draw(Path("in", name), seed=number)
+    return ["--guide", "in", "--prompt", "x", *canny, "--save-control-map"]
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Returns a function that has a stage of the worker do something before its n-th picture."""
+
+    def arrange(stage: str, number: int, act: Callable[[], object]) -> None:
+        real, seen = getattr(Worker, stage), []
+
+        def wrapped(self: Worker, *arguments: Any) -> Any:
+            seen.append(arguments)
+            if len(seen) == number:
+                act()
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Worker, stage, wrapped)
+
+    return arrange
+
+
+@pytest.mark.parametrize("stage", ["prepare", "draw", "save"])
+def test_killed_in_any_stage_and_run_again_gives_the_same_bytes(
+    stage: str, run: Run, flags: list[str], dying: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*flags, "--output", "whole")[0] == 0
+    child = os.fork()
+    if not child:  # killed without any chance to clean up
+        dying(stage, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        run(*flags)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert any(name.endswith(claims.CLAIM) for name in files("out"))
+    monkeypatch.setattr(locks, "YOUNG_SECONDS", 0.0)
+    status, _, err = run(*flags)
+    assert (status, err) == (0, "")
+    assert pictures("out") == pictures("whole")
+    assert files("out").keys() == files("whole").keys()
+    assert {record["output"] for record in records("out")} == {"a.png", "b.png", "deep/c.png"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_after_the_step_and_says_how_to_go_on(
+    number: int, run: Run, flags: list[str], dying: Callable[..., None]
+) -> None:
+    dying("draw", 2, lambda: os.kill(os.getpid(), number))
+    status, out, err = run(*flags, "--seed", "random")
+    assert (status, out) == (130, "out/a.png\n")
+    assert err.startswith("error: interrupted; 1 made in ") and err.count("\n") == 1
+    seed = records("out")[0]["seed"]
+    assert f"--seed {seed}" in err.partition("; this goes on: ")[2]
+    assert not [name for name in files("out") if name.startswith(".") or "/." in name]
+    status, out, err = run(*flags, "--seed", str(seed))
+    assert (status, out, err) == (0, "out/b.png\nout/deep/c.png\n", "")
+
+
+def test_what_another_run_makes_is_waited_for(run: Run, flags: list[str], dying: Callable[..., None]) -> None:
+    assert run(*flags, "--output", "whole")[0] == 0
+    child = os.fork()
+    if not child:
+        dying("draw", 1, lambda: (Path("started").touch(), time.sleep(1)))
+        os._exit(run(*flags)[0])
+    while not Path("started").exists():
+        time.sleep(0.01)
+    status, out, err = run(*flags)
+    assert (status, err) == (0, "")
+    assert os.waitpid(child, 0)[1] == 0
+    assert pictures("out") == pictures("whole")
+    made = [record["output"] for record in records("out") if record["status"] == "made"]
+    assert sorted(made) == ["a.png", "b.png", "deep/c.png"]
+    assert len(out.split()) < 3
+
+
+def test_a_record_of_each_picture(run: Run, flags: list[str]) -> None:
+    Path("in/broken.png").write_text("no picture")
+    assert run(*flags)[0] == 1
+    found = {record["output"]: record for record in records("out")}
+    assert found.keys() == {"a.png", "b.png", "broken.png", "deep/c.png"}
+    good, bad = found["deep/c.png"], found["broken.png"]
+    assert (good["status"], good["error"], good["size"], good["seed"]) == ("made", "", [160, 64], 0)
+    assert good["saved_maps"] == ["deep/c.canny.png"]
+    assert list(good["seconds"]) == ["maps", "drawing", "saving"] and good["memory"] > 10**7
+    assert set(good["versions"]) == {"synccontrol", "torch", "diffusers"}
+    assert good["settings"]["steps"] == 2 and good["device"] == "cpu" and good["model_revision"]
+    assert bad["status"] == "failed" and "is not a picture" in bad["error"]
+    with Path("out/results.jsonl").open("ab") as file:
+        file.write(b'{"output": "a.p')  # a run was killed within its line
+    draw(Path("in/broken.png"), seed=5)
+    assert run(*flags)[0] == 0
+    *_, cut, last = Path("out/results.jsonl").read_text().splitlines()
+    assert cut == '{"output": "a.p'
+    assert json.loads(last)["output"] == "broken.png" and json.loads(last)["status"] == "made"
+
+
+def test_what_is_kept_is_said_with_its_reason(
+    run: Run, flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    assert run(*flags)[0] == 0
+    model = ["--model", str(checkpoint), "--objective", "stlpips", "--sync-steps", "1"]
+    assert cli.main([*model, "--device", "cpu", "--steps", "2", *flags]) == 0
+    assert "3 outputs exist, are finished and are kept" in capsys.readouterr().err
+    monkeypatch.setattr("synccontrol.files.provenance.LIBRARIES", ("torch",))
+    monkeypatch.setattr("synccontrol.__version__", "9.9")
+    from synccontrol.jobs import kept
+
+    kept._machine.cache_clear()
+    assert cli.main([*model, "--device", "cpu", "--steps", "3", "--quiet", *flags]) == 0
+    err = capsys.readouterr().err
+    assert "3 of the outputs that are kept were made with another steps, synccontrol 0.1.0, here 9.9 (out/a.png)" in err
+    kept._machine.cache_clear()
