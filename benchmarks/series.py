@@ -3,7 +3,6 @@
 Rendered scenes of different places, their exact depth maps, one vague prompt, a seed each. Without a style image every
 picture chooses a time of day and a season; with one, all follow the first. Alike: the mean ST-LPIPS (VGG), which
 nothing optimises, over all pairs of middle windows; control: depth RMSE, 0..255, read off the pictures.
-
 """
 
 import argparse
