@@ -45,7 +45,8 @@ def make(
             for text in begin:
                 progress.note(text)
             with interrupt.deferred():
-                batch.run(jobs, engine, progress.report, interrupt.check)
+                for some in _in_turn(jobs):
+                    batch.run(some, engine, progress.report, interrupt.check)
         except KeyboardInterrupt:
             if not many:
                 raise
@@ -54,6 +55,13 @@ def make(
         finally:
             engine.close()
     return _end_of_many(len(jobs), kept, progress) if many else _end_of_one(jobs[0], progress)
+
+
+def _in_turn(jobs: Sequence["Job"]) -> list[Sequence["Job"]]:
+    """Returns the pictures that others follow, and then all others; either of them only if there are any."""
+    followed = {job.recipe.anchor for job in jobs}
+    leading = [job for job in jobs if job.output in followed]
+    return [some for some in (leading, [job for job in jobs if job.output not in followed]) if some]
 
 
 def check(args: argparse.Namespace) -> None:

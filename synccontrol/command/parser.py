@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "control": (),
         "control_map": (),
         "ip_image": None,
+        "style_image": None,
         "prompt": "",
         "negative_prompt": "",
         "width": None,
@@ -96,6 +97,11 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         "--fit",
         help="how a guide or control map of another aspect comes onto the canvas: exact (an error), crop, pad, stretch "
         "(default: exact)",
+    )
+    group.add_argument(
+        "--style-image",
+        type=_path,
+        help="picture that all pictures of the run follow in colours and contrast; first: the first of them",
     )
     group.add_argument("--seed", type=_seed, help="of all noise, or random (default: 0)")
     group.add_argument("--seeds", help="variations: a picture for each of these seeds, like 0-9,12")

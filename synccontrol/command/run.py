@@ -43,6 +43,8 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     if args.report and not many:
         raise ConfigError("--report is a sheet of many pictures, and this is one; leave it out")
     planned = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
+    if args.style_image == wanted.FIRST:
+        planned = wanted.following_first(planned)
     if not args.dry_run:
         batch.sweep(planned)
     jobs, kept = _to_make(planned, args, many, note)
@@ -76,6 +78,8 @@ def _to_make(
     from synccontrol.files import outputs
 
     shown = {path for job in jobs for path in (job.recipe.anchor, job.recipe.ip_image)}
+    if args.style_image == wanted.FIRST:
+        shown -= {jobs[0].output}
     inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
     outputs.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
     kept = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synccontrol.jobs.recipe import Recipe
 
 RANDOM = "random"  # a seed that is drawn
+FIRST = Path("first")  # the style image that is the run's first picture
 DRAWN_SEEDS = 2**32  # a seed that is drawn lies below; short enough to be typed again
 MOST_SEEDS = 100_000
 _OF_A_JOB = ("prompt", "negative_prompt", "seed", "width", "height")
@@ -174,20 +175,51 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         offline=args["offline"],
     )
     defaults = hub.defaults(request.model, args["preset"], request.offline)
-    anchor = args.get("anchor")
+    anchor = _anchor(args)
     recipe = Recipe(
         request=request,
         fit=args["fit"],
-        anchor=Path(anchor) if isinstance(anchor, str) and anchor != MIDDLE else None,
+        anchor=anchor,
         ip_image=None if shown is None else Path(shown),
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )
+    if args["style_image"] is not None and not recipe.sync.active:
+        raise ConfigError(
+            "--style-image does nothing without sync; raise --sync-adain or --sync-weight, or leave it out"
+        )
     anchored(recipe)  # its file can be read
     if recipe.ip_image is not None:
         open_image(recipe.ip_image)
     hub.controlnet_sources(request.model, request.controls, request.controlnets, request.offline)
     check_settings(recipe, hub.geometry(request.model, request.offline))
     return recipe
+
+
+def _anchor(args: Mapping[str, Any]) -> Path | None:
+    """Returns the file that all windows follow, if it is one."""
+    anchor, style = args.get("anchor"), args["style_image"]
+    if style is not None and anchor not in (None, MIDDLE):
+        raise ConfigError("--style-image and --anchor exclude each other: all windows follow one of them")
+    if style not in (None, FIRST):
+        return Path(style)
+    return Path(anchor) if isinstance(anchor, str) and anchor != MIDDLE else None
+
+
+def following_first(jobs: Sequence["Job"]) -> list["Job"]:
+    """Returns the jobs of a run, all but the first with its picture for their anchor.
+
+    Raises:
+        ConfigError: there is one only, or one has an anchor of its own.
+    """
+    first, *others = jobs
+    if not others:
+        raise ConfigError("--style-image first is for several pictures, and this is one; name a picture")
+    if any(job.recipe.anchor is not None for job in jobs):
+        raise ConfigError("--style-image first and an anchor in a row exclude each other; leave one out")
+    return [
+        first,
+        *(dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, anchor=first.output)) for job in others),
+    ]
 
 
 def _config(kind: str, default: Any, values: Mapping[str, Any]) -> Any:
