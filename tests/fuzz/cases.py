@@ -54,18 +54,7 @@ def _values(names: list[str]) -> dict[str, st.SearchStrategy[str]]:
         "device": st.sampled_from(("cpu", "cuda:99", "abacus", "", "cpu:0", "meta")),
         "dtype": st.sampled_from(("float32", "float64", "int8", "")),
         "output": st.sampled_from(
-            (
-                "out",
-                "out/a.png",
-                "out/deep/b.png",
-                "a.gif",
-                "corpus",
-                "corpus/good.png",
-                "/proc/x",
-                "rows.jsonl",
-                "",
-                ".",
-            )
+            ("out", "out/a.png", "out/deep/b.png", "made", "a.gif", "corpus/good.png", "/proc/x", "rows.jsonl", "")
         ),
         "engine": st.sampled_from(("local", "smoke")),
         "workers": st.sampled_from(("1", "0", "3")),
