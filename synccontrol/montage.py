@@ -26,8 +26,6 @@ from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 from synccontrol.settings import EMBEDDED, NO_FILE
 
-UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
-
 
 class Montage:
     """Makes wide pictures with one loaded model. Build it with `from_pretrained` or `from_pipe`.
@@ -75,7 +73,7 @@ class Montage:
         """
         controls = (controls,) if isinstance(controls, str) else tuple(controls)
         family, checker = families.wrap(pipe, controls), pipe.components.get("safety_checker")
-        return cls(family, origin={"controls": controls}, notes=[UNCHECKED] if checker is not None else [])
+        return cls(family, origin={"controls": controls}, notes=[arguments.UNCHECKED] if checker is not None else [])
 
     @classmethod
     def from_pretrained(
