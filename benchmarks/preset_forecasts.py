@@ -98,13 +98,15 @@ def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> floa
         predict(z, footprint.LEVEL, [0])  # makes what is kept from step to step
         looking = _counted(lambda: predict(z, footprint.LEVEL, [0]))
         decoding = _counted(lambda: family.decode(z))
-    n, synced = len(layout), sum(own.sync.due(step) for step in range(own.sampling.steps))
-    full = own.sync.gradient == "full"
-    others = n - 1  # the anchor stays
-    further = sum(own.sync.further_looks(step) for step in range(own.sampling.steps))
-    looks = n * own.sampling.steps + others * (further + 2 * full * synced)  # a way back is twice a look
+    n, sampling, sync = len(layout), own.sampling, own.sync
+    halves = [1 + sampling.guided(step, sampling.steps) for step in range(sampling.steps)]  # of the guidance
+    others, synced = n - 1, sum(sync.due(step) for step in range(sampling.steps))  # the anchor stays
+    back = 2 * (sync.gradient == "full")  # a way back is twice a look
+    looks = sum(
+        half * (n + others * (sync.further_looks(step) + back * sync.due(step))) for step, half in enumerate(halves)
+    )
     canvas = layout.height * layout.width / (layout.window[0] * layout.window[1])
-    return float(looking * looks + decoding * (3 * others * synced + synced + canvas))
+    return float(looking / halves[0] * looks + decoding * (3 * others * synced + synced + canvas))
 
 
 def _counted(work: Callable[[], object]) -> int:

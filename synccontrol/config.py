@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from synccontrol.checks import require, require_before, require_choice, require_number, require_whole
+from synccontrol.geometry import Geometry as Geometry
 from synccontrol.options import flags as flags
 from synccontrol.options import option as option
 from synccontrol.options import record as record
@@ -240,17 +241,3 @@ class SyncConfig:
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
         return self.weight * self.decay**index
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """A model's native sizes."""
-
-    window: tuple[int, int]  # height, width in cells
-    cell: int  # pixels per cell
-    channels: int  # of a latent
-
-    @property
-    def window_px(self) -> tuple[int, int]:
-        """Returns the window's height and width in pixels."""
-        return self.window[0] * self.cell, self.window[1] * self.cell

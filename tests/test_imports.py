@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"checks", "options", "terminal"},
+    {"checks", "geometry", "options", "terminal"},
     {"config"},
     {"extras"},
     {"settings"},

@@ -14,7 +14,7 @@ from tests.command.pictures import Run, draw
 def preset(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Returns nothing; the tiny checkpoint is a preset for photographs."""
     tiny = {"base": str(checkpoint), "controlnets": {}, "geometry": hub.geometry(str(checkpoint), offline=True)}
-    own = dataclasses.replace(presets.PRESETS["sd15"], **tiny, defaults=presets.Defaults.fitting(tiny["geometry"]))
+    own = dataclasses.replace(presets.PRESETS["sd15"], **tiny, defaults=hub.defaults(str(checkpoint), offline=True))
     monkeypatch.setattr(presets, "PRESETS", {**presets.PRESETS, "sd15": own})
 
 

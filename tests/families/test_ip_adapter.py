@@ -14,6 +14,7 @@ from transformers import CLIPImageProcessor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
+from synccontrol.models import hub
 from tests.conftest import WINDOW, PipeFactory
 from tests.families import tiny_additions, tiny_sdxl
 from tests.families.test_loaded_pipelines import SIZE, montage, stock
@@ -116,8 +117,10 @@ def test_what_it_cannot_be_shown_is_refused(make: Callable[[int], Any], noise: T
     montage(pipe, noise)
 
 
-def test_flow_models_have_none(z_image: Path, picture: Image.Image) -> None:
-    denoiser = Montage.from_pretrained(str(z_image), offline=True)
-    side = denoiser.denoiser.geometry.window_px[0]
+@pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
+def test_flow_models_have_none(request: pytest.FixtureRequest, picture: Image.Image, checkpoint: str) -> None:
+    pipe = hub.load(str(request.getfixturevalue(checkpoint)), [], offline=True)
+    if hasattr(pipe, "default_sample_size"):
+        pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
     with pytest.raises(ConfigError, match="takes no IP-Adapter"):
-        denoiser("a hill", height=side, width=side, ip_image=picture)
+        Montage.from_pipe(pipe)("a hill", height=SIZE, width=SIZE, ip_image=picture)
