@@ -86,6 +86,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: the file has none.
     """
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
+            raise OSError("it is no file")
         if path.suffix.lower() == ".json":
             text = path.read_text(encoding="utf-8-sig")
         else:

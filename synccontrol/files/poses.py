@@ -6,7 +6,7 @@ from PIL import Image
 
 from preprocess.controls import pose
 from preprocess.people import openpose_json
-from synccontrol.errors import translated
+from synccontrol.errors import InputError, translated
 from synccontrol.files import outputs
 from synccontrol.files.fitting import Fitting
 
@@ -21,6 +21,8 @@ def open_map(path: Path) -> Image.Image:
     Raises:
         InputError: there is no such file, or it is not OpenPose JSON.
     """
+    if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
+        raise InputError(f"{path} is no file; give OpenPose JSON, or a picture")
     with translated():
         return pose.draw(openpose_json.load(path))
 

@@ -16,6 +16,8 @@ LIBRARIES = ("torch", "diffusers")
 
 def source(role: str, path: Path) -> Source:
     """Returns a file as a picture's source. Raises `InputError` if it cannot be read."""
+    if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
+        raise InputError(f"{path} is no file; give one")
     try:
         with path.open("rb") as file:
             return Source(role=role, path=str(path), sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -21,7 +21,7 @@ from synccontrol.jobs.runtime import AUTO, Request
 from synccontrol.jobs.worker import Worker
 from synccontrol.terminal import describe
 
-TRIES = 3  # workers that a job may outlive
+TRIES = 3  # workers that a job may outlive, and that may die one after the other while they load
 KNOCK_SECONDS = 5.0  # in which a cluster answers
 POLL_SECONDS = 0.5  # between looks at whether somebody wants an end
 
@@ -84,7 +84,9 @@ class RayEngine(AbstractEngine):
         self._busy: dict[Any, _Busy] = {}
         self._idle: list[Any] = []
         self._request: Request | None = None
-        self._deaths: dict[Path, int] = {}
+        self._again: deque[Job] = deque()  # jobs whose worker died
+        self._deaths: dict[Path, int] = {}  # by output
+        self._stillborn = 0  # workers in a row that died before they had a job
 
     def ready(self, request: Request) -> None:
         if request == self._request:
@@ -111,7 +113,6 @@ class RayEngine(AbstractEngine):
 
     def _group(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
         """Yields what becomes of the jobs of one model."""
-        self._again: deque[Job] = deque()
         interrupted = None
         more = True
         while more or self._again or any(busy.job for busy in self._busy.values()):
@@ -150,7 +151,7 @@ class RayEngine(AbstractEngine):
             try:
                 result = self._ray.get(reference)
             except self._ray.exceptions.RayActorError:
-                self._start()
+                self._replace(busy)
                 if busy.job is not None:
                     yield from self._bereaved(busy.job)
                 continue
@@ -159,6 +160,13 @@ class RayEngine(AbstractEngine):
             self._idle.append(busy.actor)
             if busy.job is not None:
                 yield result
+
+    def _replace(self, busy: _Busy) -> None:
+        """Starts a worker in place of one that died. Raises `ModelError` if they keep dying before their first job."""
+        self._stillborn = self._stillborn + 1 if busy.job is None else 0
+        if self._stillborn >= TRIES * self._workers:
+            raise ModelError("workers die while they load the model; give them more memory, or start fewer")
+        self._start()
 
     def _bereaved(self, job: Job) -> Iterator[Outcome]:
         """Gives a job whose worker died to another, unless its picture is there, or it has outlived too many."""

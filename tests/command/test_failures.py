@@ -219,3 +219,20 @@ def test_a_strength_for_each_control(run: Run, checkpoint: Path) -> None:
     status, _, err = run("--guide", "wide.png", *flags, "--control-scale", "1", "--output", "b.png")
     assert (status, err.count("\n")) == (2, 1)
     assert "control scale has 3 values for 2 controls; give one for all, or one for each" in err
+
+
+def test_pipes_are_not_waited_for(run: Run, canny: list[str]) -> None:
+    for name in ("pipe.png", "pipe.json", "pipe.jsonl"):
+        os.mkfifo(name)
+    pose = ["--control", "pose", "--controlnet", canny[3]]
+    for flags in (
+        ["--settings", "pipe.png"],
+        ["--settings", "pipe.json", "--width", "96"],
+        [*canny, "--guide", "pipe.png"],
+        [*canny, "--guide", "pipe.jsonl"],
+        [*canny, "--control-map", "pipe.png"],
+        [*pose, "--control-map", "pipe.json"],
+        ["--width", "96", "--anchor", "pipe.png"],
+    ):
+        status, out, err = run(*flags)
+        assert (status, out, err.count("\n")) == (2, "", 1), flags
