@@ -14,6 +14,7 @@ from synccontrol.files import images
 
 ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
+UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
 DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
     "generator": "seed=0",
     "image": "control_map",

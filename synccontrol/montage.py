@@ -71,10 +71,9 @@ class Montage:
             ModelError: no model family serves this pipeline, or a union ControlNet does not follow a control type.
             ConfigError: the number of controls is not that of the ControlNets.
         """
-        controls = [controls] if isinstance(controls, str) else controls
-        checker = pipe.components.get("safety_checker") is not None
-        notes = ["the pipeline's safety checker is not run: it judges single pictures, no montages"] if checker else []
-        return cls(families.wrap(pipe, controls), origin={"controls": tuple(controls)}, notes=notes)
+        controls = (controls,) if isinstance(controls, str) else tuple(controls)
+        family, checker = families.wrap(pipe, controls), pipe.components.get("safety_checker")
+        return cls(family, origin={"controls": controls}, notes=[arguments.UNCHECKED] if checker is not None else [])
 
     @classmethod
     def from_pretrained(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 import preprocess
+from synccontrol.checks import require_choice
 from synccontrol.errors import ConfigError, translated
 from synccontrol.extras import Extras
 from synccontrol.files.fitting import Colour
@@ -30,6 +31,9 @@ class Request:
     dtype: str = AUTO
     offload: str = devices.NONE
     offline: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("offload", self.offload, devices.OFFLOADS)
 
 
 def device_of(request: Request) -> str:

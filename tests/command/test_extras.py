@@ -66,3 +66,10 @@ def test_what_a_forecast_leaves_out_is_said(run: Run, extras: list[str]) -> None
     status, out, _ = run(*DRAWING, *extras, "--ip-image", "shown.png", "--dry-run")
     assert status == 0
     assert "LoRAs and IP-Adapters are not counted" in out
+
+
+def test_offloading_is_checked_before_anything_is_done(run: Run) -> None:
+    status, _, err = run(*DRAWING, "--offload", "all", "--dry-run")
+    assert (status, err) == (2, "error: unknown offload 'all'; known: none, model, sequential\n")
+    status, _, err = run(*DRAWING, "--offload", "model")
+    assert status == 2 and "offload model frees a card, and the device is cpu" in err

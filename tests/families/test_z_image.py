@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import Extras, Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import z_image as family
 from synccontrol.families.z_image import LONGEST
@@ -261,4 +261,4 @@ def test_what_is_not_heard_is_noted(z_image: Path) -> None:
 def test_sizes_are_read_off_the_configuration(z_image: Path) -> None:
     assert hub.geometry(str(z_image), offline=True) == Montage.from_pipe(load(z_image, None)).denoiser.geometry
     assert family.geometry(str(z_image)).window_px == (SIZE, SIZE)
-    assert hub.defaults(str(z_image), offline=True).windows == WindowConfig(stride=WINDOW // 2)
+    assert hub.defaults(str(z_image), offline=True).windows.stride == WINDOW * 5 // 8
