@@ -50,12 +50,14 @@ class Claims:
             OutputError: nothing can be written there.
         """
         path = place(output)
+        was_there = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            was_there = True
             file = self._existing(path) if path.exists() else self._fresh(path)
-        except FileNotFoundError:  # it was released this instant
-            return False
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and was_there and not path.parent.is_dir():
+                return False  # another run has just removed the folder, empty as it was
             raise OutputError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
         if file is None:
             return False
@@ -90,7 +92,10 @@ class Claims:
 
     def _existing(self, path: Path) -> IO[Any] | None:
         """Returns a claim that is there, taken over; None if its owner lives."""
-        file = path.open("r+b", buffering=0)
+        try:
+            file = path.open("r+b", buffering=0)
+        except FileNotFoundError:  # it was released this instant
+            return None
         if not _take_over(file, path):
             file.close()
             return None

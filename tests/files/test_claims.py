@@ -101,8 +101,9 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with Claims() as own, pytest.raises(OutputError, match="cannot be written"):
-        own.take(tmp_path / "file" / "a.png")
+    for folder in (tmp_path / "file", Path("/proc"), Path("/proc/deep")):  # in /proc all that is new "does not exist"
+        with Claims() as own, pytest.raises(OutputError, match="cannot be written"):
+            own.take(folder / "a.png")
 
 
 RACE = """
