@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import preprocess
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.canvas.windows import Layout
 from synccontrol.command import cli
 from synccontrol.files import images
 from synccontrol.files.metadata import read_settings
-from synccontrol.jobs import batch
-from synccontrol.jobs.plan import Job
+from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import Request
+from synccontrol.jobs.worker import Worker
 from tests.conftest import CELL, WINDOW
 
 OFF = SyncConfig(weight=0.0)
@@ -43,23 +42,28 @@ def montage(make_pipe: Callable[..., Any]) -> Montage:
 def make(montage: Montage, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Returns a function from a guide (H, W, 3) and changes of the recipe to its picture and its map of edges."""
 
+    request = Request(model="test", controls=("canny",), controlnets=(), detectors=(), device="cpu")
+    worker = Worker(request, montage=montage)
+
     def draw(guide: np.ndarray, loop: bool = False, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-        recipe = Recipe(
-            request=Request(model="test", controls=("canny",), controlnets=(), detectors=()),
-            detectors=[preprocess.load("canny", loop=loop)],
-            fit="exact",
-            outside=[(0, 0, 0)],
-            sampling=STEP,
-            windows=replace(RING, loop=loop),
-            sync=OFF,
-            overwrite=True,
-        )
+        recipe = Recipe(request=request, sampling=STEP, windows=replace(RING, loop=loop), sync=OFF)
         path = tmp_path / "guide.png"
         Image.fromarray(guide).save(path)
         size = {name: changes.pop(name) for name in ("width", "height") if name in changes}
-        job = Job(guide=path, prompt="x", negative_prompt="", seed=0, output=tmp_path / "a.png", **size)
-        job = replace(job, map_outputs=(tmp_path / "a.canny.png",))
-        batch.make(montage, job, replace(recipe, **changes))
+        outcome = worker.make(
+            Job(
+                guide=path,
+                prompt="x",
+                negative_prompt="",
+                seed=0,
+                output=tmp_path / "a.png",
+                map_outputs=(tmp_path / "a.canny.png",),
+                overwrite=True,
+                recipe=replace(recipe, **changes),
+                **size,
+            )
+        )
+        assert not outcome.error
         return np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "a.canny.png"))
 
     return draw
