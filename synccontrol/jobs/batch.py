@@ -56,7 +56,8 @@ class _Turns:
 
     def __init__(self, jobs: Sequence[Job], own: claims.Claims, report: Report, check: Callable[[], object]) -> None:
         self.left = list(jobs)
-        self._before = {job.output: _identity(job.output) for job in jobs}
+        # Without leave to overwrite nothing was there when the job was planned, however long ago that was.
+        self._before = {job.output: _identity(job.output) if job.overwrite else None for job in jobs}
         self._own, self._report, self._check = own, report, check
         self._taken: dict[str, Job] = {}
 
