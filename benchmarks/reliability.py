@@ -174,6 +174,7 @@ def together(folder: Path, items: int, count: int, seed: int) -> dict[str, Any]:
     while made(output) < goal:
         time.sleep(POLL)
     os.killpg(runs[0].pid, signal.SIGKILL)
+    runs[0].wait()
     assert [run.wait(LONGEST) for run in runs[1:]] == [0] * (count - 1), "a run failed"
     drawn = Counter(record["output"] for record in records(output) if record["status"] == "made")
     by = Counter(record["worker"] for record in records(output) if record["status"] == "made")

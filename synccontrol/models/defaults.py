@@ -49,7 +49,6 @@ def made_for(
     objective: str = "lpips",
     batch: int = 4,
     stride: float = STRIDE,
-    guided: float = GUIDED,
 ) -> Defaults:
     """Returns the settings of the preset `default`: windows take on the anchor's statistics, and overlap little.
 
@@ -61,10 +60,9 @@ def made_for(
         objective: what compares its windows, where they are compared.
         batch: windows in one call.
         stride: between windows, as a part of their side.
-        guided: part of the steps that are, from the first.
     """
     return Defaults(
-        sampling=dataclasses.replace(sampling, guidance_end=guided if sampling.guidance_scale > 1 else 1.0),
+        sampling=dataclasses.replace(sampling, guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
         windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
         sync=SyncConfig(
             adain=1.0,
@@ -99,7 +97,7 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
     """Returns the four presets of a model, by name, given its `default`.
 
     `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` takes
-    fewer steps and windows. `best` lets the objective act as well, in the first third of more steps.
+    fewer steps and windows. `best` lets the objective act as well, lightly and in the first sixth of more steps.
     """
     own = default.sampling
     few = own.steps <= FEW_STEPS
@@ -115,8 +113,10 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
         sync=SyncConfig(objective=default.sync.objective),
     )
     fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, **kept)
-    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, guided=1.0, **kept)
-    touched = dataclasses.replace(best.sync, weight=20.0, steps=best.sync.adain_steps)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, **kept)
+    # A light touch: twice the weight, or three times the steps, take edges and joints off their maps.
+    third, sixth = -(-best.sampling.steps // 3), -(-best.sampling.steps // 6)
+    touched = dataclasses.replace(best.sync, adain_steps=third, weight=10.0, steps=sixth)
     best = dataclasses.replace(best, sync=touched)
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
 

@@ -29,6 +29,7 @@ from synccontrol.sampling.objectives import AbstractObjective, Losses
 if TYPE_CHECKING:
     from PIL import Image
 
+ADAIN_SLACK = 0.1  # deviations by which a restyled window may go away from the anchor's statistics again
 RMS_PER_WEIGHT = 0.003  # weight 20 is a move of RMS 0.06, about what the published weights come to at the first steps
 FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above the smallest fp16 number
 FP16_RETREAT = 64.0  # by how much the scale is lowered when that was too much
@@ -89,6 +90,7 @@ class Sync:
         self._anchor = anchor
         self._networks = networks
         self._batches = batches
+        self._apart: dict[int, float] = {}  # how near windows have been to the anchor's statistics
 
     def due(self, level: Level) -> bool:
         """Returns whether sync acts at this level."""
@@ -132,7 +134,10 @@ class Sync:
                     gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
                 moved[j] -= config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
         if restyle:
-            moved[others] += config.adain * level.signal * self._restyled(x0, others)
+            missing = self._restyled(x0, others)
+            for j, lack in zip(others, missing, strict=True):
+                if self._follows(j, float(lack.square().mean().sqrt() / x0[j].std())):
+                    moved[j] += config.adain * level.signal * lack
         return moved, known if once else {j: known[j] for j in anchors}
 
     @torch.no_grad()
@@ -158,6 +163,22 @@ class Sync:
         wanted_deviation, wanted_mean = torch.std_mean(anchor.to(own.dtype), dim=(2, 3), keepdim=True)
         tiny = torch.finfo(own.dtype).tiny
         return (own - mean) * (wanted_deviation / deviation.clamp_min(tiny)) + wanted_mean - own
+
+    def _follows(self, window: int, apart: float) -> bool:
+        """Returns whether a window is to be restyled: no longer, once it goes away from the anchor instead.
+
+        Under guidance a window may answer with a move the other way: where the prompt says what is to be seen, the
+        prompted prediction hardly hears what was added to z, and guidance takes away a multiple of what the unprompted
+        one hears. Such windows agree by their prompt; to go on would drive them apart.
+
+        Args:
+            window: its index.
+            apart: root mean square of what it lacks, in deviations of its estimate.
+        """
+        least = self._apart.get(window, float("inf"))
+        follows = apart <= least + ADAIN_SLACK
+        self._apart[window] = min(apart, least) if follows else -ADAIN_SLACK
+        return follows
 
     def _through_networks(
         self,

@@ -132,3 +132,22 @@ def test_it_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Te
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="sync adain"):
         SyncConfig(**wrong)
+
+
+def test_a_window_that_goes_away_from_the_anchor_is_left_alone_from_then_on() -> None:
+    """As under guidance, which may answer with a move the other way."""
+    z, near, far = windows(0), windows(1), windows(1)
+    far[0] += 4.0
+    kind = "v_prediction"
+    networks = Networks(decode=lambda x: x, encode=lambda x: x, kind=kind)
+    config = SyncConfig(weight=0.0, adain=1.0, predict=ONCE)
+    sync = Sync(config, None, ANCHOR, networks, Batches(WINDOWS, print))
+
+    def moved(x0: Tensor) -> list[bool]:
+        after, _ = sync.nudge(z, LEVEL, lambda some, indices: prediction_for(some, x0[list(indices)], LEVEL, kind))
+        return [not torch.equal(after[window], z[window]) for window in range(WINDOWS)]
+
+    others = [window != ANCHOR for window in range(WINDOWS)]
+    assert moved(near) == others
+    assert moved(far) == [False, *others[1:]]
+    assert moved(near) == [False, *others[1:]]
