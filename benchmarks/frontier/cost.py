@@ -88,8 +88,9 @@ def of_ours(work: Work, layout: AbstractLayout, settings: Defaults) -> int:
     total = 0
     for step in range(sampling.steps):
         look = work.look if sampling.guided(step, sampling.steps) else work.bare
-        again = sync.predict == "again" and (sync.due(step) or sync.adain_due(step))
-        total += (n + (n - 1) * again) * look + sync.due(step) * (work.anchor + (n - 1) * work.window)
+        total += (n + (n - 1) * sync.further_looks(step)) * look + sync.due(step) * (
+            work.anchor + (n - 1) * work.window
+        )
     return total
 
 

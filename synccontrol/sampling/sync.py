@@ -11,7 +11,7 @@ is decoded, and nothing is differentiated.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,6 +90,7 @@ class Sync:
         self._anchor = anchor
         self._networks = networks
         self._batches = batches
+        self._encoded: Tensor | None = None  # the anchor's latents, if it is a picture
         self._apart: dict[int, float] = {}  # how near windows have been to the anchor's statistics
 
     def due(self, level: Level) -> bool:
@@ -134,9 +135,11 @@ class Sync:
                     gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
                 moved[j] -= config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
         if restyle:
-            missing = self._restyled(x0, others)
-            for j, lack in zip(others, missing, strict=True):
-                if self._follows(j, float(lack.square().mean().sqrt() / x0[j].std())):
+            own = torch.cat([x0[j] for j in others])
+            missing = self._restyled(own, x0) - own
+            apart = missing.square().mean(dim=(1, 2, 3)).sqrt() / own.std(dim=(1, 2, 3))
+            for j, lack, far in zip(others, missing, apart.tolist(), strict=True):
+                if self._follows(j, far):
                     moved[j] += config.adain * level.signal * lack
         return moved, known if once else {j: known[j] for j in anchors}
 
@@ -150,19 +153,23 @@ class Sync:
         )
 
     @torch.no_grad()
-    def _restyled(self, x0: dict[int, Tensor], windows: Sequence[int]) -> Float[Tensor, "n c h w"]:
-        """Returns what windows' clean estimates lack to have the anchor's mean and deviation in every channel.
+    def _restyled(self, own: Float[Tensor, "n c h w"], x0: dict[int, Tensor]) -> Float[Tensor, "n c h w"]:
+        """Returns windows' clean estimates with the anchor's mean and deviation in every channel.
 
-        AdaIN (arXiv 1703.06868, eq. 8) on latents. It is added to z times the signal: that gives
+        AdaIN (arXiv 1703.06868, eq. 8) on latents. What it changes is added to z times the signal: that gives
         signal * AdaIN(x0) + noise * eps, the restyled estimate under the noise that was there. More would be too much:
         the mean of z over a whole window has next to no noise, so that the networks take its mean / signal for true.
         """
-        anchor = x0[self._anchor] if isinstance(self._anchor, int) else self._networks.encode(self._anchor)
-        own = torch.cat([x0[j] for j in windows])
+        if isinstance(self._anchor, int):
+            anchor = x0[self._anchor]
+        else:
+            if self._encoded is None:
+                self._encoded = self._networks.encode(self._anchor)
+            anchor = self._encoded
         deviation, mean = torch.std_mean(own, dim=(2, 3), keepdim=True)
         wanted_deviation, wanted_mean = torch.std_mean(anchor.to(own.dtype), dim=(2, 3), keepdim=True)
-        tiny = torch.finfo(own.dtype).tiny
-        return (own - mean) * (wanted_deviation / deviation.clamp_min(tiny)) + wanted_mean - own
+        least = torch.finfo(own.dtype).eps  # a flat channel stays flat
+        return (own - mean) * (wanted_deviation / deviation.clamp_min(least)) + wanted_mean
 
     def _follows(self, window: int, apart: float) -> bool:
         """Returns whether a window is to be restyled: no longer, once it goes away from the anchor instead.

@@ -151,3 +151,19 @@ def test_a_window_that_goes_away_from_the_anchor_is_left_alone_from_then_on() ->
     assert moved(near) == others
     assert moved(far) == [False, *others[1:]]
     assert moved(near) == [False, *others[1:]]
+
+
+def test_a_flat_channel_stays_finite_beside_a_lively_anchor_and_a_picture_is_encoded_once() -> None:
+    encoded: list[Tensor] = []
+
+    def encode(picture: Tensor) -> Tensor:
+        encoded.append(picture)
+        return 1e3 * picture.float()
+
+    flat = torch.full((WINDOWS, CHANNELS, 6, 6), 0.5)
+    networks = Networks(decode=lambda x: x, encode=encode, kind="sample")
+    sync = Sync(SyncConfig(weight=0.0, adain=1.0), None, windows(2)[:1], networks, Batches(1, print))
+    for _ in range(2):
+        moved, _ = sync.nudge(flat, LEVEL, lambda some, indices: flat[list(indices)])
+        assert moved.isfinite().all()
+    assert len(encoded) == 1
