@@ -29,6 +29,7 @@ __all__ = [
     "detectors",
     "load",
     "names",
+    "options",
     "outside",
     "remarks",
     "to_rgb",
@@ -48,6 +49,15 @@ def detectors(name: str) -> list[str]:
     """
     control = _control(name)
     return sorted(control.detectors, key=lambda detector: detector != control.default)
+
+
+def options(name: str) -> dict[str, Option]:
+    """Returns the options of the control type `name`, as `load` takes them, with their defaults.
+
+    Raises:
+        OptionError: No such control type.
+    """
+    return {**vars(_control(name).options())}
 
 
 def load(

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from synccontrol.errors import ConfigError, SyncControlError
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, ITEM_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):

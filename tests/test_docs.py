@@ -15,6 +15,7 @@ from PIL import Image
 import preprocess
 from synccontrol import config, families, terminal
 from synccontrol.command import cli, parser
+from synccontrol.command.commands import COMMANDS
 from synccontrol.evaluate import __main__ as evaluation
 from synccontrol.models import listing, presets
 
@@ -29,7 +30,8 @@ def commands(start: str) -> list[str]:
 
 
 def test_every_flag_stands_in_the_readme() -> None:
-    actions = [*parser.build_parser()._actions, *evaluation.build_parser()._actions]
+    parsers = [parser.build_parser(), *(command.load().build_parser() for command in COMMANDS.values())]
+    actions = [action for one in parsers for action in one._actions]
     flags = {flag for action in actions for flag in action.option_strings if flag.startswith("--")}
     named = {flag for flag in flags if not flag.startswith("--no-") and flag != "--help"}
     assert {flag for flag in named if f"`{flag}`" not in README} == set()
@@ -93,6 +95,9 @@ def test_readme_commands_run_one_after_the_other(
     assert len(commands("python cli.py")) > 5
     for command in commands("python cli.py"):
         argv = shlex.split(command)[2:]
+        if argv[0] in COMMANDS:
+            assert cli.main(argv) == terminal.DONE, capsys.readouterr().err
+            continue
         before = set(tmp_path.glob("out/**/*.png"))
         if "model" in vars(parser.build_parser().parse_args(argv)):  # a download: only planned here
             assert cli.main([*argv, "--dry-run", "--offline"]) == terminal.DONE, capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The drawing command: flags -> config -> one library call -> files."""
+"""The command line: drawing (flags -> config -> one library call -> files), or one of `commands`."""
 
 import argparse
 import shlex
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synccontrol.command import run, settings
+from synccontrol.command.commands import COMMANDS
 from synccontrol.command.parser import PUBLISHED, build_parser
 from synccontrol.config import record
-from synccontrol.errors import SyncControlError
+from synccontrol.errors import ConfigError, SyncControlError
 from synccontrol.models import presets
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, variants
 from synccontrol.terminal import DONE, Parser, status
@@ -23,10 +24,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "synccontrol") -> int:
         prog: how the program was called, for help.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    name = arguments[0] if arguments else "-"
+    if name in COMMANDS:
+        ended: int = COMMANDS[name].load().main(arguments[1:], f"{prog} {name}")
+        return ended
     return status(lambda: _command(arguments, prog), "interrupted; pictures that are written stay")
 
 
 def _command(argv: Sequence[str], prog: str) -> int:
+    if argv and not argv[0].startswith("-"):
+        raise ConfigError(f"there is no command {argv[0]!r}; use {', '.join(COMMANDS)}, or flags alone to draw")
     shown = _help_wanted(argv)
     if shown is not None:
         build_parser(prog, shown).print_help()

@@ -11,13 +11,11 @@ from synccontrol.command.progress import Progress
 from synccontrol.errors import ConfigError, OutputError
 from synccontrol.jobs import batch
 from synccontrol.jobs.engine import AbstractEngine, LocalEngine
-from synccontrol.terminal import BAD_INPUT, DONE, INTERRUPTED
+from synccontrol.terminal import BAD_INPUT, DONE, INTERRUPTED, ITEM_FAILED
 
 if TYPE_CHECKING:
     from synccontrol.jobs.job import Job
     from synccontrol.result import Step
-
-ITEM_FAILED = 1  # the other statuses are those of `terminal`
 
 
 def make(

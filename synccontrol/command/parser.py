@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import synccontrol
+from synccontrol.command.commands import overview
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
 from synccontrol.extras import Extras
 from synccontrol.models.defaults import DEFAULT, NAMES
@@ -63,10 +65,12 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
         prog=prog,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        description="Makes one coherent wide picture that follows a guide.",
-        epilog="The defaults of sampling, windows and sync are the model's own: name another --model, and --help shows "
-        "that one's.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"Makes one coherent wide picture that follows a guide.\n\nother commands:\n{overview()}",
+        epilog="The defaults of sampling, windows and sync are the model's own: name another --model or --preset,\n"
+        "and --help shows theirs.",
     )
+    parser.add_argument("--version", action="version", version=f"synccontrol {synccontrol.__version__}")
     _add_what(parser.add_argument_group("what to draw"))
     _add_model(parser.add_argument_group("model"))
     for name, config in CONFIGS.items():
@@ -79,16 +83,16 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--guide", type=_path, help="picture, folder of pictures, quoted glob, or JSONL or CSV manifest")
+    group.add_argument("--guide", type=path, help="picture, folder of pictures, quoted glob, or JSONL or CSV manifest")
     group.add_argument("--control", action="append", help="control type; repeat it for several at once")
     group.add_argument(
         "--control-map",
-        type=_path,
+        type=path,
         action="append",
         help="ready-made control map instead of a guide, or a folder of them, one per --control; for pose also "
         "OpenPose JSON. TYPE=PATH beside a --guide: the map of that control, the others are detected",
     )
-    group.add_argument("--ip-image", type=_path, help="picture that the --ip-adapter is shown")
+    group.add_argument("--ip-image", type=path, help="picture that the --ip-adapter is shown")
     group.add_argument("--prompt", help="what to draw")
     group.add_argument("--negative-prompt", help="what to avoid")
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
@@ -100,14 +104,14 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--style-image",
-        type=_path,
+        type=path,
         help="picture that all pictures of the run follow in colours and contrast; first: the first of them",
     )
     group.add_argument("--seed", type=_seed, help="of all noise, or random (default: 0)")
     group.add_argument("--seeds", help="variations: a picture for each of these seeds, like 0-9,12")
     group.add_argument("--count", type=int, help="variations: so many pictures, with the seeds from --seed on")
     group.add_argument(
-        "--settings", type=_path, help="PNG made by this program, or JSON: what decides its picture becomes the default"
+        "--settings", type=path, help="PNG made by this program, or JSON: what decides its picture becomes the default"
     )
 
 
@@ -143,7 +147,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", type=_path, help="folder, or PNG file (default: out)")
+    group.add_argument(
+        "--output", type=path, help="PNG file, or folder, where each new try gets a number (default: out)"
+    )
     group.add_argument("--overwrite", action="store_true", help="replace outputs that exist; else they are kept")
     group.add_argument("--save-control-map", action="store_true", help="write the control maps beside the picture")
     group.add_argument(
@@ -177,14 +183,14 @@ def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Fi
 
 def _anchor(text: str) -> int | str:
     number = text.removeprefix("-")
-    return int(text) if number.isascii() and number.isdecimal() else str(_path(text))
+    return int(text) if number.isascii() and number.isdecimal() else str(path(text))
 
 
 def _seed(text: str) -> int | str:
     return text if text == "random" else int(text)
 
 
-def _path(text: str) -> Path:
+def path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty; name a file or folder")
     return Path(text)

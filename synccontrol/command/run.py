@@ -32,6 +32,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.command import making
     from synccontrol.jobs import batch, forecast, maps, plan, records
+    from synccontrol.jobs import kept as there
     from synccontrol.jobs.runtime import machine_of
     from synccontrol.models import hub, presets
 
@@ -43,14 +44,19 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     if args.report and not many:
         raise ConfigError("--report is a sheet of many pictures, and this is one; leave it out")
     planned = plan.plan(template, wanted.changer(vars(args)), seeds, args.save_control_map)
+    own_names = plan.names_itself(template) and not args.overwrite
+    if own_names:
+        planned = there.numbered(planned)
     if args.style_image == wanted.FIRST:
         planned = wanted.following_first(planned)
     if not args.dry_run:
         batch.sweep(planned)
-    jobs, kept = _to_make(planned, args, many, note)
+    jobs, kept = _to_make(planned, args, many or own_names, note)
     if many and not args.dry_run:
         records.complete(args.output, kept)
     if not jobs:
+        if not many:
+            print(kept[0].output)
         _report(planned, args, note)
         return DONE
     remarks = _check_requests(jobs)
@@ -68,12 +74,12 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
 
 
 def _to_make(
-    jobs: Sequence["Job"], args: argparse.Namespace, many: bool, note: "Note"
+    jobs: Sequence["Job"], args: argparse.Namespace, keeps: bool, note: "Note"
 ) -> tuple[list["Job"], list["Job"]]:
-    """Returns the pictures that are to be made, and those that are there and kept.
+    """Returns the pictures that are to be made, and those that are there and kept; `keeps`: some may be.
 
     Raises:
-        OutputError: an output is an input, cannot be written, or is the only one and exists.
+        OutputError: an output is an input, cannot be written, or exists where none may be kept.
     """
     from synccontrol.files import outputs
 
@@ -83,7 +89,7 @@ def _to_make(
     inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
     outputs.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
     kept = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]
-    if kept and not many:
+    if kept and not keeps:
         outputs.check_free([jobs[0].output])
     if kept:
         _say_kept(kept, note)
@@ -134,7 +140,9 @@ def _say_kept(kept: Sequence["Job"], note: "Note") -> None:
     other = {job.output: found for job in kept if (found := differences(job))}
     finished = len(kept) - len(other)
     if finished:
-        note(f"{finished} outputs exist, are finished and are kept; --overwrite makes them again")
+        one = f"{kept[0].output} is that picture already, and is kept; another --seed draws another"
+        several = f"{finished} outputs exist, are finished and are kept; --overwrite makes them again"
+        note(one if len(kept) == 1 else several)
     if other:  # said even when notes are not wanted: what was asked for is not what is there
         names = sorted({name for found in other.values() for name in found})
         print(

@@ -15,6 +15,7 @@ from synccontrol.terminal import Parser, status
 if TYPE_CHECKING:
     from synccontrol.evaluate.compare import Difference, Scored
 
+PROGRAM = "python -m synccontrol.evaluate"
 PAGE = "report.html"
 WIDTH = 100  # characters of a line of help
 DESCRIPTION = """Says how good montages (wide pictures made of many windows) are, in figures with 95 % intervals.
@@ -49,11 +50,11 @@ METRICS = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROGRAM) -> argparse.ArgumentParser:
     """Returns the parser; its defaults are those of `Settings`."""
     parser = Parser(
-        prog="python -m synccontrol.evaluate",
-        usage="python -m synccontrol.evaluate FOLDER [FOLDER ...] [flags]",
+        prog=prog,
+        usage=f"{prog} FOLDER [FOLDER ...] [flags]",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=WIDTH),
         description=textwrap.fill(" ".join(DESCRIPTION.split()), WIDTH),
@@ -218,9 +219,9 @@ def _write(output: Path, folders: Sequence["Scored"], differences: Sequence["Dif
     (output / PAGE).write_text(text, encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
     """Returns the exit status: 0 done, 2 bad usage or input."""
-    return status(lambda: run(build_parser().parse_args(argv)))
+    return status(lambda: run(build_parser(prog).parse_args(argv)))
 
 
 if __name__ == "__main__":

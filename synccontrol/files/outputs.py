@@ -2,8 +2,9 @@
 
 import filecmp
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,6 +45,32 @@ def publish(path: Path, write: Write, overwrite: bool = False, same: bool = Fals
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
     if not named:
         raise OutputError(f"{path} exists; name another --output, or allow --overwrite")
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yields a name, and that name with numbers: a.png, a-2.png, a-3.png, ..."""
+    yield path
+    yield from (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+
+
+def publish_numbered(path: Path, content: bytes, overwrite: bool = False) -> Path:
+    """Returns where a content is written: to the first of a.png, a-2.png, ... that is free or holds it already.
+
+    Args:
+        path: the name.
+        content: of the file.
+        overwrite: replace what is there under the name itself.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    for place in numbered(path):
+        if overwrite or not os.path.lexists(place):
+            publish(place, lambda file: file.write(content), overwrite)
+            return place
+        if place.is_file() and place.read_bytes() == content:
+            return place
+    raise AssertionError("there is always a next number")
 
 
 def _name(part: Path, path: Path, overwrite: bool) -> bool:

@@ -1,11 +1,14 @@
-"""Pictures that are there already: are they what would be made now?"""
+"""Pictures that are there already: are they what would be made now, and which names are left?"""
 
-from collections.abc import Mapping
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from synccontrol.errors import InputError
-from synccontrol.files import metadata, provenance
+from synccontrol.files import metadata, outputs, provenance
 from synccontrol.jobs import runtime
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.runtime import Request
@@ -32,6 +35,34 @@ def differences(job: Job) -> list[str]:
     sizes = {"width": job.width, "height": job.height}
     found += [name for name, size in sizes.items() if size not in (None, stored.get(name))]
     return found + provenance.changes(stored, _machine(job.recipe.request), ())
+
+
+def numbered(jobs: Sequence[Job]) -> list[Job]:
+    """Returns jobs under names of which nothing is lost: a.png, or the first of a-2.png, a-3.png, ... that is free.
+
+    A picture that is there and is the very one that would be made keeps its name.
+    """
+    taken: set[Path] = set()
+    found = []
+    for job in jobs:
+        for place in outputs.numbered(job.output):
+            one = _moved(job, place)
+            wanted = (one.output, *one.map_outputs)
+            if taken.isdisjoint(wanted) and (
+                not any(map(os.path.lexists, one.outputs))
+                or (all(map(os.path.lexists, wanted)) and not differences(one))
+            ):
+                taken.update(wanted)
+                found.append(one)
+                break
+    return found
+
+
+def _moved(job: Job, output: Path) -> Job:
+    """Returns a job with another output in the same folder, its maps named after it."""
+    stem = job.output.stem
+    maps = tuple(path.with_name(output.stem + path.name.removeprefix(stem)) for path in job.map_outputs)
+    return dataclasses.replace(job, output=output, map_outputs=maps)
 
 
 @cache

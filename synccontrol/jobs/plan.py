@@ -36,6 +36,11 @@ def gives_many(wanted: Job, seeds: Sequence[int]) -> bool:
     return len(seeds) > 1 or any(is_many(place) for place in (wanted.guide, *wanted.control_maps))
 
 
+def names_itself(wanted: Job) -> bool:
+    """Returns whether pictures of one guide, or of none, go to names that nobody has given: they can be numbered."""
+    return not gives_many(wanted, ()) and (not wanted.output.suffix or wanted.output.is_dir())
+
+
 def plan(wanted: Job, change: Change, seeds: Sequence[int] = (), save_maps: bool = False) -> list[Job]:
     """Returns the jobs of a picture, a folder (searched through), a glob or a manifest; ready-made maps likewise.
 

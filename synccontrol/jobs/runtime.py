@@ -94,7 +94,9 @@ def remarks(request: Request, detected: Sequence[int]) -> list[str]:
     ]
 
 
-def detector(request: Request, control: str, name: str | None, loop: bool) -> preprocess.Detector:
+def detector(
+    request: Request, control: str, name: str | None, loop: bool, **options: float | str | bool
+) -> preprocess.Detector:
     """Returns the detector of a control, loaded.
 
     Args:
@@ -102,13 +104,16 @@ def detector(request: Request, control: str, name: str | None, loop: bool) -> pr
         control: its type.
         name: the detector; None: the default.
         loop: guides are rings, and so are the control maps.
+        options: of the control type, as `preprocess.load` takes them.
 
     Raises:
-        ConfigError: a control type or detector is unknown.
+        ConfigError: a control type, detector or option is unknown.
         ModelError: a detector's weights cannot be had.
     """
     with translated():
-        detect = preprocess.load(control, name, device=device_of(request), offline=request.offline, loop=loop)
+        detect = preprocess.load(
+            control, name, device=device_of(request), offline=request.offline, loop=loop, **options
+        )
     return translated()(detect)
 
 

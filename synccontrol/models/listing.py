@@ -16,10 +16,10 @@ USABLE = 0.92  # of a card
 
 def lines() -> list[str]:
     """Returns what `--list-models` says."""
-    cached = _cached()
+    on_disk = cached()
     found = []
     for name, preset in presets.PRESETS.items():
-        found += [f"{name}: {preset.about}", *(f"  {key:9} {value}" for key, value in _facts(preset, cached).items())]
+        found += [f"{name}: {preset.about}", *(f"  {key:9} {value}" for key, value in _facts(preset, on_disk).items())]
     return [
         *found,
         "Cards are forecast at 4096x1024 px with one ControlNet, in 16 bits, without offloading; none was measured.",
@@ -37,7 +37,7 @@ def _facts(preset: Preset, cached: Mapping[str, int]) -> dict[str, str]:
         "controls": ", ".join(preset.controlnets) or "depth, canny, pose",
         "download": preset.download,
         "card": "none: two CPU cores do" if bundled else f"{card(preset.memory)} GB (forecast {preset.memory:g})",
-        "here": _here(preset, cached),
+        "here": here(preset, cached),
     }
 
 
@@ -46,7 +46,20 @@ def card(memory: float) -> int:
     return next(size for size in CARDS if memory <= size * USABLE)
 
 
-def _here(preset: Preset, cached: Mapping[str, int]) -> str:
+def fits(preset: Preset, memory: float, offload: bool) -> str:
+    """Returns how a preset, in 16 bits and 4096x1024 px, fits into so many GB, as forecast; empty: it does not.
+
+    Args:
+        preset: the model.
+        memory: GB that are free.
+        offload: they are a card's, and networks can wait beside it.
+    """
+    ways = ("fits", "fits with --offload model", "fits with --offload sequential, slowly")
+    sizes = (preset.memory, *(preset.offloaded if offload else ()))
+    return next((way for way, size in zip(ways, sizes, strict=False) if size <= memory * USABLE), "")
+
+
+def here(preset: Preset, cached: Mapping[str, int]) -> str:
     """Returns what of a preset is on this machine."""
     if Path(preset.base).is_dir():
         return "all of it"
@@ -57,7 +70,7 @@ def _here(preset: Preset, cached: Mapping[str, int]) -> str:
     return "; ".join(parts) or "nothing"
 
 
-def _cached() -> dict[str, int]:
+def cached() -> dict[str, int]:
     """Returns the bytes that the hub's cache holds, by hub id."""
     try:
         found = scan_cache_dir(constants.HF_HUB_CACHE).repos

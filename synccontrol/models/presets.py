@@ -24,6 +24,7 @@ class Preset:
     about: str  # one line for the user
     licence: str
     memory: float  # GB of a picture of 4096x1024 px on a GPU, as forecast by benchmarks/preset_forecasts.py
+    offloaded: tuple[float, float]  # GB likewise, with --offload model and with --offload sequential
     download: str  # how much, for the base model and for a ControlNet
     half: str = "float16"  # the dtype of 16 bits that the networks run in
     vae: str = ""  # hub id of an autoencoder to use in place of the base model's
@@ -61,6 +62,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="MIT",
             download="none",
             memory=0.2,
+            offloaded=(0.2, 0.2),
             defaults=made_for(
                 SamplingConfig(steps=12, guidance_scale=4.0, control_scale=1.5, scheduler="dpmpp_2m"),
                 _TINY,
@@ -85,6 +87,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="CreativeML OpenRAIL-M",
             download="2 GB in 16 bits, 4 GB in 32; 1.4 GB a ControlNet",
             memory=3.8,
+            offloaded=(3.4, 0.9),
             defaults=of_family("sd", _WINDOWS[512]),
         ),
         "sd21": Preset(
@@ -96,6 +99,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="CreativeML OpenRAIL++-M",
             download="5 GB; 1.5 GB a ControlNet",
             memory=4.2,
+            offloaded=(3.4, 0.9),
             defaults=of_family("sd", _WINDOWS[512]),
         ),
         "sd21-768": Preset(
@@ -107,6 +111,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="CreativeML OpenRAIL++-M",
             download="5 GB; 1.5 GB a ControlNet",
             memory=5.3,
+            offloaded=(4.4, 1.9),
             defaults=of_family("sd", _WINDOWS[768]),
         ),
         "sdxl": Preset(
@@ -122,6 +127,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="CreativeML OpenRAIL++-M; ControlNets Apache-2.0",
             download="7 GB in 16 bits, 14 GB in 32; 2.5 GB a ControlNet",
             memory=11.8,
+            offloaded=(10.0, 2.4),
             vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
             variant="fp16",
             defaults=of_family("sdxl", _WINDOWS[1024]),
@@ -135,6 +141,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",
             memory=30.2,
+            offloaded=(23.5, 3.0),
             half="bfloat16",
             defaults=of_family("z_image", _FLOW_WINDOWS),
         ),
@@ -149,6 +156,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",
             memory=29.6,
+            offloaded=(22.8, 2.3),
             half="bfloat16",
             defaults=made_for(SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75), _FLOW_WINDOWS, batch=1),
         ),
@@ -161,6 +169,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             licence="Apache-2.0",
             download="58 GB; 3.5 GB the ControlNet",
             memory=66.4,
+            offloaded=(49.5, 5.1),
             half="bfloat16",
             defaults=of_family("qwen_image", _FLOW_WINDOWS),
         ),

@@ -68,6 +68,8 @@ def test_memory_is_what_was_forecast_with_these_settings() -> None:
     assert list(found) == list(presets.PRESETS), "run python -m benchmarks.preset_forecasts --output"
     for name, preset in presets.PRESETS.items():
         assert preset.memory == pytest.approx(found[name]["peak_gb"], abs=0.06)
+        offloaded = [found[name][f"peak_gb_offload_{how}"] for how in ("model", "sequential")]
+        assert preset.offloaded == pytest.approx(offloaded, abs=0.06)
         assert found[name]["settings"] == preset_forecasts.settings(name), "run the forecasts again"
 
 
