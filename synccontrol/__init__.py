@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from synccontrol.extras import Extras
     from synccontrol.montage import Montage
     from synccontrol.picture import Picture
+    from synccontrol.region import Region
     from synccontrol.result import Result, Step
 
 __all__ = [
     "Extras",
     "Montage",
     "Picture",
+    "Region",
     "Result",
     "SamplingConfig",
     "Step",
@@ -33,6 +35,7 @@ _HOMES = {
     "Extras": "extras",
     "Montage": "montage",
     "Picture": "picture",
+    "Region": "region",
     "Result": "result",
     "SamplingConfig": "config",
     "Step": "result",

@@ -1,6 +1,6 @@
 """What a montage is called with: pictures, sizes, configs and encoded prompts, or a line on what is wrong with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias, TypeVar
 
@@ -9,8 +9,12 @@ from torch import Tensor
 
 from preprocess import Picture as AnyPicture
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ConfigError, InputError
+from synccontrol.families.base import AbstractFamily, Encoded
 from synccontrol.files import images
+from synccontrol.picture import Source
+from synccontrol.region import Region
+from synccontrol.settings import EMBEDDED, NO_FILE
 
 ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
@@ -58,7 +62,23 @@ def canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | No
     return int(height), int(width)
 
 
-def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | None) -> tuple[Tensor, ...]:
+def check_controls(family: AbstractFamily, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
+    """Raises `SyncControlError` unless there are maps for all ControlNets or none, and strengths for all."""
+    nets = family.controls
+    if maps and len(maps) != nets:
+        raise InputError(f"{len(maps)} control maps were given for {nets} ControlNets; give one for each, or none")
+    sampling.check_controls(nets)
+
+
+def said(family: AbstractFamily, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
+    """Returns a prompt: a text, or an encoded one that fits the model. Raises `ConfigError` as `embeddings`."""
+    encoded = embeddings(name, text, embeds, pooled)
+    if encoded:
+        family.check_encoded(encoded)
+    return encoded or text
+
+
+def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | None) -> Encoded:
     """Returns an encoded prompt; an empty one where a text is given.
 
     Raises:
@@ -74,3 +94,21 @@ def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | 
     if any(not isinstance(one, Tensor) for one in given):
         raise ConfigError(f"{name}_embeds are {type(embeds).__name__}; give a tensor (1, tokens, features)")
     return given
+
+
+def recorded(prompt: str | Encoded) -> str:
+    """Returns a prompt as settings say it."""
+    return prompt if isinstance(prompt, str) else EMBEDDED
+
+
+def sources(given: Mapping[str, object]) -> tuple[Source, ...]:
+    """Returns what a picture says of pictures that were given for some roles: they are no files."""
+    return tuple(Source(role=role, path=NO_FILE) for role, picture in given.items() if picture is not None)
+
+
+def check_regions(regions: Sequence[Region], *prompts: str | Encoded) -> None:
+    """Raises `ConfigError` unless regions are regions, and the prompts that follow theirs are texts."""
+    if isinstance(regions, str) or not all(isinstance(region, Region) for region in regions):
+        raise ConfigError("regions are a list of Region(area='0-35%', prompt='a forest')")
+    if regions and not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError("regions have prompts in words, which encoded ones cannot follow; give all in words")

@@ -175,6 +175,7 @@ class SyncConfig:
         "how far windows take on the mean and deviation of the anchor's latents, 0..1; 0 turns it off",
     )
     adain_steps: int = option(6, "denoising steps, from the first, in which they do")
+    across: float = option(0.3, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",
@@ -192,6 +193,7 @@ class SyncConfig:
         require_whole("sync shrink", self.shrink, 1)
         require_number("sync adain", self.adain, 0.0, 1.0)
         require_whole("sync adain steps", self.adain_steps, 0)
+        require_number("sync across", self.across, 0.0, 1.0)
         if not callable(self.objective):
             require_choice("objective", self.objective, OBJECTIVES)
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):

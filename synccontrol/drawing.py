@@ -10,22 +10,35 @@ from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.merge import Merger
-from synccontrol.config import SyncConfig
+from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting, images
 from synccontrol.files.provenance import made_with
 from synccontrol.picture import Picture
+from synccontrol.regional import said, window_shares
 from synccontrol.result import Result, Step
+from synccontrol.sampling.anchors import anchor_index, of_regions
 from synccontrol.sampling.batches import Batches, free, is_out_of_memory
-from synccontrol.sampling.loop import Denoised, montage_steps
+from synccontrol.sampling.loop import Denoised, Predict, montage_steps
 from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.sampling.regional import Regional
 from synccontrol.sampling.solvers import Solver
-from synccontrol.sampling.sync import Networks, Sync, anchor_index
+from synccontrol.sampling.sync import Networks, Sync
 
 SMALLEST_TILE = 16  # cells
 
 Objectives = Callable[[SyncConfig], AbstractObjective]  # loads an objective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a picture is drawn from, beside its settings."""
+
+    view: View  # what its windows have in common
+    maps: Sequence[Image.Image] = ()  # control maps on the canvas, one per ControlNet, or none
+    region_map: Image.Image | None = None  # whose levels of grey are regions
+    latents: Tensor | None = None  # unit-variance noise to start from, instead of the seed's
 
 
 class Drawing:
@@ -34,10 +47,8 @@ class Drawing:
     Args:
         family: the model.
         picture: what to draw.
-        view: what its windows have in common.
         layout: where its windows lie.
-        maps: its control maps on the canvas, one per ControlNet, or none.
-        latents: unit-variance noise to start from, instead of the seed's.
+        given: what it is drawn from.
         objective: loads the objective of sync, if there is anything to sync.
         notes: what the user should know of the model.
     """
@@ -46,20 +57,19 @@ class Drawing:
         self,
         family: AbstractFamily,
         picture: Picture,
-        view: View,
         layout: AbstractLayout,
-        maps: Sequence[Image.Image],
-        latents: Tensor | None,
+        given: Given,
         objective: Objectives,
         notes: Sequence[str] = (),
     ) -> None:
         self._family = family
         self._picture = picture
-        self._view = view
         self._layout = layout
-        self._maps = [images.to_tensor(map_) for map_ in maps]
+        self._given = given
+        self._maps = [images.to_tensor(map_) for map_ in given.maps]
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
-        self._noise = self._unit_noise(latents)
+        self._noise = self._unit_noise(given.latents)
+        self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)
         self._objective = objective
         self._notes = list(notes)
 
@@ -96,16 +106,29 @@ class Drawing:
         batches = Batches(picture.windows.batch, self._note)
         sync = self._sync(solver, batches)
         x_t = solver.start(self._noise.to(device=device, dtype=family.canvas_dtype))
-        views = [dataclasses.replace(self._view, window=window) for window in range(len(layout))]
-        crops = [partial(layout.look, map_, family.geometry.cell) for map_ in self._maps]
-        predict = family.condition(views, crops, picture.sampling, len(solver.levels), self._note)
+        predict = self._predict(len(solver.levels))
         merge = Merger(layout, picture.windows.weights, x_t)
         return montage_steps(x_t, layout, solver, predict, merge, batches, sync)
+
+    def _predict(self, steps: int) -> Predict:
+        """Returns the prediction of windows: of every region by its own prompt, where there are any."""
+        family, view = self._family, self._given.view
+        crops = [partial(self._layout.look, map_, family.geometry.cell) for map_ in self._maps]
+
+        def condition(view: View, sampling: SamplingConfig, windows: Sequence[int]) -> Predict:
+            views = [dataclasses.replace(view, window=window) for window in windows]
+            return family.condition(views, crops, sampling, steps, self._note)
+
+        if self._shares is None:
+            return condition(view, self._picture.sampling, range(len(self._layout)))
+        asked = said(self._picture, view, self._shares.shape[1])
+        return Regional(self._shares, lambda region, windows: condition(*asked[region], windows))
 
     def _sync(self, solver: Solver, batches: Batches) -> Sync | None:
         """Returns what keeps the windows together; None when there is nothing to do."""
         family, config = self._family, self._picture.sync
-        anchor: int | Tensor | None = anchor_index(config.anchor, self._layout)
+        anchors = of_regions(config.anchor, self._layout, self._shares) if self._shares is not None else None
+        anchor: int | Tensor | None = anchors.leading if anchors else anchor_index(config.anchor, self._layout)
         if not config.active or (isinstance(anchor, int) and len(self._layout) == 1):
             return None
         solver.require_moves()
@@ -123,7 +146,7 @@ class Drawing:
             offloaded=family.offloaded,
         )
         objective = self._objective(config) if config.perceptual else None
-        return Sync(config, objective, anchor, networks, batches)
+        return Sync(config, objective, anchor, networks, batches, anchors)
 
     def _anchor_picture(self, picture: Image.Image) -> Tensor:
         """Returns a picture that all windows follow, (1, 3, H, W) in -1..1; of another aspect, its middle."""

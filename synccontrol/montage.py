@@ -5,7 +5,6 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from preprocess import Picture as AnyPicture
@@ -13,18 +12,18 @@ from synccontrol import arguments, families
 from synccontrol.arguments import ControlMaps
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.drawing import Drawing
-from synccontrol.errors import ConfigError, InputError
+from synccontrol.drawing import Drawing, Given
+from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
-from synccontrol.families.base import AbstractFamily, Encoded, View
+from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
-from synccontrol.picture import IP_IMAGE, Picture, Source
+from synccontrol.picture import IP_IMAGE, REGION_MAP, Picture
+from synccontrol.region import Region
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
-from synccontrol.settings import EMBEDDED, NO_FILE
 
 
 class Montage:
@@ -150,6 +149,8 @@ class Montage:
         pooled_prompt_embeds: Tensor | None = None,
         negative_pooled_prompt_embeds: Tensor | None = None,
         ip_image: "AnyPicture | None" = None,
+        regions: Sequence[Region] = (),
+        region_map: "AnyPicture | None" = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
@@ -175,6 +176,8 @@ class Montage:
             pooled_prompt_embeds: see there.
             negative_pooled_prompt_embeds: see there.
             ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
+            regions: parts of the picture with prompts of their own, which the prompt above follows.
+            region_map: a picture whose levels of grey are regions ('grey 128').
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; what the preset says if not given.
@@ -200,41 +203,36 @@ class Montage:
         height, width = arguments.canvas_size(maps, height, width)
         view = View(
             window=0,
-            prompt=self._said("prompt", prompt, prompt_embeds, pooled_prompt_embeds),
-            negative_prompt=self._said(
-                "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
+            prompt=arguments.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
+            negative_prompt=arguments.said(
+                self.denoiser, "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
             ),
             reference=images.to_rgb(ip_image) if ip_image is not None else None,
         )
+        arguments.check_regions(regions, view.prompt, view.negative_prompt)
         layout = lay_out(height, width, self.denoiser.geometry, windows)
-        self._check_controls(maps, sampling)
+        arguments.check_controls(self.denoiser, maps, sampling)
         picture = Picture(
-            prompt=_recorded(view.prompt),
-            negative_prompt=_recorded(view.negative_prompt),
+            prompt=arguments.recorded(view.prompt),
+            negative_prompt=arguments.recorded(view.negative_prompt),
             height=height,
             width=width,
             seed=seed,
             sampling=sampling,
             windows=windows,
             sync=sync,
-            sources=(Source(role=IP_IMAGE, path=NO_FILE),) if ip_image is not None else (),
+            regions=tuple(regions),
+            sources=arguments.sources({IP_IMAGE: ip_image, REGION_MAP: region_map}),
             **self._origin,
         )
         fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
-        return Drawing(self.denoiser, picture, view, layout, fitted, latents, self._objective, self._notes).steps()
-
-    def _said(self, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
-        """Returns a prompt: a text, or an encoded one that fits the model."""
-        encoded = arguments.embeddings(name, text, embeds, pooled)
-        if encoded:
-            self.denoiser.check_encoded(encoded)
-        return encoded or text
-
-    def _check_controls(self, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
-        nets = self.denoiser.controls
-        if maps and len(maps) != nets:
-            raise InputError(f"{len(maps)} control maps were given for {nets} ControlNets; give one for each, or none")
-        sampling.check_controls(nets)
+        given = Given(
+            view=view,
+            maps=fitted,
+            region_map=images.to_rgb(region_map) if region_map is not None else None,
+            latents=latents,
+        )
+        return Drawing(self.denoiser, picture, layout, given, self._objective, self._notes).steps()
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:
         key = config.objective
@@ -243,7 +241,3 @@ class Montage:
         if key not in self._objectives:
             self._objectives[key] = objectives.load(key, offline=self._offline)
         return self._objectives[key]
-
-
-def _recorded(prompt: str | Encoded) -> str:
-    return prompt if isinstance(prompt, str) else EMBEDDED

@@ -16,9 +16,11 @@ from synccontrol.config import (
 )
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
+from synccontrol.region import Region
 from synccontrol.settings import NO_FILE, check
 
-GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE = ROLES = ("guide", "control_map", "anchor", "ip_image")
+GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP = ROLES = ("guide", "control_map", "anchor", "ip_image", "region_map")
+SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
@@ -54,7 +56,8 @@ class Picture:
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
-    sources: tuple[Source, ...] = ()  # the guide, control maps in the order of the controls, the anchor, the IP image
+    regions: tuple[Region, ...] = ()  # parts with prompts of their own
+    sources: tuple[Source, ...] = ()  # files in the order of `ROLES`, control maps in the order of the controls
     model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
     controls: tuple[str, ...] = ()  # control types
     controlnets: tuple[str, ...] = ()  # folders or hub ids, where they are not the model's own
@@ -69,12 +72,14 @@ class Picture:
                 raise ConfigError(f"the {name.replace('_', ' ')} is {getattr(self, name)!r}; it must be text")
             if not _is_text(getattr(self, name)):
                 raise ConfigError(f"the {name.replace('_', ' ')} is not UTF-8 text; write it anew")
+        if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
+            raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         roles = [source.role for source in self.sources]
-        if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in (GUIDE, ANCHOR, IP_IMAGE)):
+        if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in SINGLE):
             raise ConfigError(
-                "sources are one guide at most, then control maps, then one anchor and one IP image at most"
+                f"sources come in the order {', '.join(ROLES)}, and there is one of each at most, but for control maps"
             )
 
     def of(self, role: str) -> tuple[Source, ...]:
@@ -98,19 +103,17 @@ class Picture:
             "controlnet": list(self.controlnets),
             "detector": list(self.detectors),
             "fit": self.fit,
-            "guide": None,
+            "region": [str(region) for region in self.regions],
             "control_map": [source.path for source in self.of(CONTROL_MAP)],
-            "guide_sha256": None,
             "control_map_sha256": [source.sha256 for source in self.of(CONTROL_MAP)],
-            "anchor_sha256": None,
-            "ip_image": None,
-            "ip_image_sha256": None,
         }
         if not isinstance(self.sync.anchor, int | str):
-            settings["anchor"] = NO_FILE
-        for source in (*self.of(GUIDE), *self.of(ANCHOR), *self.of(IP_IMAGE)):
-            settings[source.role] = source.path
-            settings[f"{source.role}_sha256"] = source.sha256
+            settings[ANCHOR] = NO_FILE
+        for role in SINGLE:
+            settings.setdefault(role, None)
+            settings[f"{role}_sha256"] = None
+            for source in self.of(role):
+                settings[role], settings[f"{role}_sha256"] = source.path, source.sha256
         return settings
 
     @classmethod
@@ -137,6 +140,7 @@ class Picture:
             windows=_config(WindowConfig, values),
             sync=_config(SyncConfig, values),
             extras=_config(Extras, values),
+            regions=tuple(Region.parse(line) for line in values.get("region", ())),
             sources=sources({**values, ANCHOR: anchor}),
             **plain,
         )
@@ -164,10 +168,9 @@ def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
     if len(hashes) != len(paths):
         hashes = [""] * len(paths)  # of other control maps, or written by hand
     maps = [Source(role=CONTROL_MAP, path=path, sha256=sha256) for path, sha256 in zip(paths, hashes, strict=True)]
-    guides, anchors, shown = (
-        [Source(role=role, path=values[role], sha256=values.get(f"{role}_sha256", ""))]
+    others = [
+        Source(role=role, path=values[role], sha256=values.get(f"{role}_sha256", ""))
+        for role in SINGLE
         if isinstance(values.get(role), str) and values[role] != MIDDLE
-        else []
-        for role in (GUIDE, ANCHOR, IP_IMAGE)
-    )
-    return (*guides, *maps, *anchors, *shown)
+    ]
+    return tuple(sorted([*others, *maps], key=lambda source: ROLES.index(source.role)))

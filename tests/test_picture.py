@@ -14,6 +14,7 @@ from synccontrol import config
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig, flags
 from synccontrol.errors import ConfigError
 from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, Picture, Source
+from synccontrol.region import Region
 from synccontrol.settings import KINDS, check
 
 VALLEY = Picture(prompt="a valley", height=256, width=1024, seed=3, model="tiny")
@@ -55,6 +56,15 @@ SYNC = st.builds(
     shrink=st.integers(1, 8),
     anchor=st.just(config.MIDDLE) | st.integers(0, 99),
 )
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9)
+REGION = st.builds(
+    Region,
+    area=st.sampled_from(["0-35%", "12.5-40% x 50-100%", "90-10%", "0-512px x 7-64", "grey 128"]),
+    prompt=WORDS,
+    negative_prompt=st.just("") | WORDS,
+    control_scale=st.floats(0, 1e6),
+    soft=st.floats(0, 2),
+)
 HASH = st.sampled_from(["", "ab" * 32])
 NAMES = st.lists(TEXT, max_size=2).map(tuple)
 
@@ -78,6 +88,7 @@ def pictures(draw: st.DrawFn) -> Picture:
         sampling=draw(SAMPLING),
         windows=draw(WINDOWS),
         sync=sync,
+        regions=draw(st.lists(REGION, max_size=2).map(tuple)),
         sources=sources,
         model=draw(TEXT),
         controls=draw(NAMES),
@@ -158,7 +169,7 @@ def test_what_a_picture_cannot_be() -> None:
     with pytest.raises(ConfigError, match="unknown role"):
         Source(role="muse", path="a.png")
     guide = Source(role=GUIDE, path="a.png")
-    with pytest.raises(ConfigError, match="one guide at most"):
+    with pytest.raises(ConfigError, match="one of each at most"):
         Picture(prompt="x", height=64, width=64, sources=(guide, guide))
 
 

@@ -23,6 +23,8 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "control": (),
         "control_map": (),
         "ip_image": None,
+        "region": (),
+        "region_map": None,
         "style_image": None,
         "prompt": "",
         "negative_prompt": "",
@@ -95,6 +97,15 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--ip-image", type=path, help="picture that the --ip-adapter is shown")
     group.add_argument("--prompt", help="what to draw")
     group.add_argument("--negative-prompt", help="what to avoid")
+    group.add_argument(
+        "--region",
+        action="append",
+        metavar="AREA: PROMPT",
+        help="part of the picture with a prompt of its own, before the --prompt of all: '0-35%%: a forest', "
+        "'0-512: ...' in pixels, '0-35%% x 50-100%%: ...' across x down, 'grey 128: ...' of the --region-map; then "
+        "perhaps ' | avoid: people | control: 0.5 | soft: 0.1'. Repeat it for several",
+    )
+    group.add_argument("--region-map", type=path, help="picture in which every region is one level of grey")
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     group.add_argument("--height", type=int, help="pixels (default: the model's native height)")
     group.add_argument(

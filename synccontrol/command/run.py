@@ -83,7 +83,7 @@ def _to_make(
     """
     from synccontrol.files import outputs
 
-    shown = {path for job in jobs for path in (job.recipe.anchor, job.recipe.ip_image)}
+    shown = {path for job in jobs for path in job.recipe.shown.values()}
     if args.style_image == wanted.FIRST:
         shown -= {jobs[0].output}
     inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
@@ -130,7 +130,7 @@ def _described(recipe: "Recipe") -> list[str]:
         if kind == "sync" and recipe.anchor is not None:
             values["anchor"] = recipe.anchor
         lines.append(f"{kind:8} " + ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items()))
-    return lines
+    return [*lines, *(f"region   {region}" for region in recipe.regions)]
 
 
 def _say_kept(kept: Sequence["Job"], note: "Note") -> None:

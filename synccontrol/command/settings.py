@@ -11,7 +11,7 @@ from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, IP_IMAGE, Source
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, REGION_MAP, SINGLE, Source
 
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
 
@@ -60,7 +60,7 @@ def read(path: Path, given: Container[str]) -> Stored:
         raise InputError(f"{path}: {error}") from error
     for name in _replaced(values, given):
         values.pop(name, None)
-    for name in (GUIDE, ANCHOR, IP_IMAGE):
+    for name in SINGLE:
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = _find(values[name], path.parent)
     values |= {name: _find(values[name], path.parent) for name in ("ip_adapter", "vae") if name in values}
@@ -70,7 +70,7 @@ def read(path: Path, given: Container[str]) -> Stored:
         values[CONTROL_MAP] = [_find(name, path.parent) for name in values[CONTROL_MAP]]
     sources = picture.sources({name: value for name, value in values.items() if name not in given})
     flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
-    flags |= {name: Path(flags[name]) for name in (GUIDE, IP_IMAGE) if name in flags}
+    flags |= {name: Path(flags[name]) for name in SINGLE if name in flags and name != ANCHOR}
     flags[CONTROL_MAP] = list(flags.get(CONTROL_MAP, []))
     return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
 
@@ -95,6 +95,8 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
     if GUIDE in given:
         names.append(CONTROL_MAP)
+    if "region" in given:
+        names += [REGION_MAP, f"{REGION_MAP}_sha256"]
     if "preset" in given:
         names += list(PUBLISHED)
     if "control" in given:

@@ -11,6 +11,7 @@ from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import PER_CONTROL, extras_of
 from synccontrol.config import LARGEST_SEED, MIDDLE, check_seed, flags
 from synccontrol.errors import ConfigError
+from synccontrol.region import Region
 
 if TYPE_CHECKING:
     from synccontrol.jobs.job import Job
@@ -156,11 +157,11 @@ def _control_maps(controls: Sequence[str], given: Sequence[str | Path]) -> tuple
 def _recipe(args: Mapping[str, Any]) -> "Recipe":
     """Returns a recipe: the model's defaults, changed by flags. Raises `SyncControlError` for a wrong value."""
     from synccontrol.files.images import open_image
-    from synccontrol.jobs.recipe import Recipe, anchored, check_settings
+    from synccontrol.jobs.recipe import Recipe, check_settings
     from synccontrol.jobs.runtime import Request, own_detectors
     from synccontrol.models import hub
 
-    extras, shown = extras_of(args), args["ip_image"]
+    extras, shown, region_map = extras_of(args), args["ip_image"], args["region_map"]
     if (shown is None) == bool(extras.ip_adapter):
         raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
     request = Request(
@@ -181,15 +182,16 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         fit=args["fit"],
         anchor=anchor,
         ip_image=None if shown is None else Path(shown),
+        regions=tuple(Region.parse(line) for line in args["region"]),
+        region_map=None if region_map is None else Path(region_map),
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )
     if args["style_image"] is not None and not recipe.sync.active:
         raise ConfigError(
             "--style-image does nothing without sync; raise --sync-adain or --sync-weight, or leave it out"
         )
-    anchored(recipe)  # its file can be read
-    if recipe.ip_image is not None:
-        open_image(recipe.ip_image)
+    for path in recipe.shown.values():
+        open_image(path)
     hub.controlnet_sources(request.model, request.controls, request.controlnets, request.offline)
     check_settings(recipe, hub.geometry(request.model, request.offline))
     return recipe

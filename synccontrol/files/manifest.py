@@ -11,7 +11,7 @@ from typing import Any
 from synccontrol import settings
 from synccontrol.config import MIDDLE, check_seed
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.picture import ANCHOR, IP_IMAGE
+from synccontrol.picture import ANCHOR, IP_IMAGE, REGION_MAP
 
 JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
 IMAGE, MAP, OUTPUT = "image", "control_map", "output"
@@ -139,7 +139,7 @@ def _row(values: object, folder: Path, where: str) -> Row:
         check_seed(values.get("seed", 0))
     except ConfigError as error:
         raise InputError(f"{where}: {error}") from error
-    for name in (ANCHOR, IP_IMAGE):
+    for name in (ANCHOR, IP_IMAGE, REGION_MAP):
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = str(folder / values[name])
     for name in _MODELS & values.keys():

@@ -71,6 +71,7 @@ def rehearse(
     windows: WindowConfig,
     sync: SyncConfig | None,
     objective: AbstractObjective | None,
+    regions: Sequence[int] = (),
 ) -> Footprint:
     """Returns the footprint of a picture: what a session does, done with a few windows.
 
@@ -81,7 +82,9 @@ def rehearse(
         windows: how many are predicted in a call.
         sync: how windows are compared; None: they are not.
         objective: what compares, loaded as ever; None where it is not to be had.
+        regions: how many each window touches; none: there are no regions.
     """
+    views_in_all, most = (sum(regions), max(regions)) if regions else (len(layout), 1)
     n, (h, w) = min(windows.batch, len(layout)), family.geometry.window_px
     z = torch.zeros(max(n, 2), family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
     blank = family.blank_prompt()
@@ -101,11 +104,11 @@ def rehearse(
     return Footprint(
         weights=_held(networks),
         at_once=_at_once(family.pipe, objective),
-        embeddings=text + min(kept * len(layout), EMBEDDING_BUDGET),
+        embeddings=text + min(kept * views_in_all, most * EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
         + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
         sampling=predicting.peak - predicting.live,
-        sync=syncing,
+        sync=syncing * (most if sync is not None and sync.gradient == "full" else 1),  # a graph for each region
         decoding=decoding.peak,
     )
 

@@ -5,11 +5,11 @@ from functools import cache
 from itertools import groupby
 
 from synccontrol import families
-from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
 from synccontrol.jobs.job import Job
+from synccontrol.jobs.maps import Work
 from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import device_of, dtype_of
 from synccontrol.models import hub
@@ -35,38 +35,40 @@ def forecast(jobs: Sequence[Job]) -> list[str]:
 
 
 def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
-    describe = cache(lambda layout, recipe: _forecast_one(layout, geometry, recipe))
+    describe = cache(lambda work, recipe: _forecast_one(work, geometry, recipe))
     lines: list[str] = []
     for job in jobs:
         notes: list[str] = []
-        layout = maps.check(job, geometry, notes.append)
+        work = maps.check(job, geometry, notes.append)
         lines.append(f"{' + '.join(map(str, job.inputs)) or 'text only'} -> {job.output}")
-        lines += [*(f"  fit      {note}" for note in notes), *describe(layout, job.recipe)]
+        lines += [*(f"  fit      {note}" for note in notes), *describe(work, job.recipe)]
     return lines
 
 
-def _forecast_one(layout: AbstractLayout, geometry: Geometry, recipe: Recipe) -> list[str]:
-    n, sampling, sync = len(layout), recipe.sampling, recipe.sync
-    others = n - 1 if recipe.anchor is None else n  # an anchor that is a window follows none
+def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
+    layout, sampling, sync = work.layout, recipe.sampling, recipe.sync
+    n, others = len(layout), len(work.moving)
+    views, moving = work.count(range(n)), work.count(work.moving)
     steps = range(sampling.steps) if others else ()
     synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
     halves = [1 + sampling.guided(i, sampling.steps) for i in range(sampling.steps)]
-    evaluations = sum(half * (n + others * sync.further_looks(i)) for i, half in enumerate(halves))
-    backward = sum(half * others * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
+    evaluations = sum(half * (views + moving * sync.further_looks(i)) for i, half in enumerate(halves))
+    backward = sum(half * moving * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
-        f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call",
+        f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call"
+        + (f"; {views} views, one for every region that a window touches" if recipe.regions else ""),
         f"  steps    {sampling.steps}, {restyled} of them with the anchor's statistics, {synced} synced"
         + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",
-        _forecast_memory(layout, recipe, synced > 0),
+        _forecast_memory(work, recipe, synced > 0),
     ]
 
 
-def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> str:
+def _forecast_memory(work: Work, recipe: Recipe, synced: bool) -> str:
     request = recipe.request
     objective = _objective(recipe) if synced else None
     with footprint.fake():
@@ -78,11 +80,12 @@ def _forecast_memory(layout: AbstractLayout, recipe: Recipe, synced: bool) -> st
             return "  memory   unknown until the model's configuration files are downloaded"
         found = footprint.rehearse(
             families.wrap(pipe, request.controls),
-            layout,
+            work.layout,
             recipe.sampling,
             recipe.windows,
             recipe.sync if synced else None,
             objective,
+            work.views,
         ).offloaded(request.offload)
     lasting = (
         f"weights {found.weights / GB:.2f}, embeddings {found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}"

@@ -7,7 +7,7 @@ from synccontrol.config import MIDDLE
 from synccontrol.files import provenance
 from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import detector_names
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, IP_IMAGE, Picture, Source
+from synccontrol.picture import CONTROL_MAP, GUIDE, Picture, Source
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,7 @@ class Job:
             Source(role=CONTROL_MAP, path="") if path is None else provenance.source(CONTROL_MAP, path)
             for path in self.control_maps
         ]
-        for role, path in ((ANCHOR, recipe.anchor), (IP_IMAGE, recipe.ip_image)):
-            sources += [] if path is None else [provenance.source(role, path)]
+        sources += [provenance.source(role, path) for role, path in recipe.shown.items()]
         names = detector_names(request, self.detected)
         return Picture(
             prompt=self.prompt,
@@ -66,6 +65,7 @@ class Job:
             sampling=recipe.sampling,
             windows=recipe.windows,
             sync=recipe.sync if recipe.anchor is None else dataclasses.replace(recipe.sync, anchor=MIDDLE),
+            regions=recipe.regions,
             sources=tuple(sources),
             model=request.model,
             controls=request.controls,

@@ -1,7 +1,7 @@
 """From a job's files to its control maps on the canvas."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +16,8 @@ from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.jobs.runtime import detector_names, outside
 from synccontrol.jobs.sizes import canvas_size
-from synccontrol.sampling.sync import anchor_index
+from synccontrol.regional import window_shares
+from synccontrol.sampling.anchors import anchor_index, of_regions
 
 Note = Callable[[str], object]
 Detect = Callable[[Recipe, str, str | None], preprocess.Detector]  # by control and name
@@ -57,17 +58,37 @@ def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
     return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings)
 
 
-def check(job: Job, geometry: Geometry, note: Note = silent) -> AbstractLayout:
-    """Returns where a job's windows lie, all that can be checked without a model having been.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Work:
+    """What there is to predict of a job."""
+
+    layout: AbstractLayout
+    views: tuple[int, ...]  # of each window: how many regions it touches, or 1
+    moving: frozenset[int]  # the windows that follow others
+
+    def count(self, windows: Iterable[int]) -> int:
+        """Returns how often the networks look to predict some windows once."""
+        return sum(self.views[window] for window in windows)
+
+
+def check(job: Job, geometry: Geometry, note: Note = silent) -> Work:
+    """Returns what there is to predict of a job, all that can be checked without a model having been.
 
     Raises:
-        SyncControlError: as `lay`, and an anchor that is not there.
+        SyncControlError: as `lay`, an anchor that is not there, or regions that make no sense.
     """
     laid = lay(job, geometry, note)
-    job.picture(laid.height, laid.width)
-    layout = laid.layout
-    anchor_index(anchored(job.recipe).anchor, layout)
-    return layout
+    recipe, layout = job.recipe, laid.layout
+    anchor, n = anchored(recipe).anchor, len(layout)
+    region_map = None if recipe.region_map is None else images.open_image(recipe.region_map)
+    shares = window_shares(job.picture(laid.height, laid.width), region_map, layout, geometry.cell)
+    if shares is None:
+        still = {anchor_index(anchor, layout)}
+        return Work(layout=layout, views=(1,) * n, moving=frozenset(range(n)) - still)
+    views = (shares.amax(dim=(2, 3)) > 0).sum(dim=1).tolist()
+    return Work(
+        layout=layout, views=tuple(views), moving=frozenset(range(n)) - of_regions(anchor, layout, shares).still
+    )
 
 
 def _sources(job: Job) -> tuple[dict[int | None, Image.Image], dict[int | None, str]]:

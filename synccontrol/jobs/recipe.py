@@ -7,6 +7,8 @@ from synccontrol.config import FITS, Geometry, SamplingConfig, SyncConfig, Windo
 from synccontrol.errors import ConfigError
 from synccontrol.files.images import open_image
 from synccontrol.jobs.runtime import Request
+from synccontrol.picture import ANCHOR, IP_IMAGE, REGION_MAP
+from synccontrol.region import Region
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,10 +22,18 @@ class Recipe:
     sync: SyncConfig  # its anchor is none of files
     anchor: Path | None = None  # the file of sync's anchor, if it is one
     ip_image: Path | None = None  # the file of what the IP-Adapter is shown
+    regions: tuple[Region, ...] = ()  # parts with prompts of their own
+    region_map: Path | None = None  # the file whose levels of grey are regions
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
+
+    @property
+    def shown(self) -> dict[str, Path]:
+        """Returns the files that all its pictures see, by their role, in the order of roles."""
+        files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map}
+        return {role: path for role, path in files.items() if path is not None}
 
 
 def anchored(recipe: Recipe) -> SyncConfig:

@@ -111,6 +111,8 @@ class Worker:
                 windows=recipe.windows,
                 sync=self._sync(recipe) if recipe.anchor else recipe.sync,
                 ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
+                regions=recipe.regions,
+                region_map=self._open(recipe.region_map) if recipe.region_map else None,
                 on_step=partial(on_step, job),
             )
             task.image = result.image

@@ -12,24 +12,21 @@ is decoded, and nothing is differentiated.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.config import MIDDLE, ONCE, SyncConfig
+from synccontrol.config import ONCE, SyncConfig
 from synccontrol.errors import ConfigError, NonFiniteError
+from synccontrol.sampling.anchors import Anchors, plain
 from synccontrol.sampling.batches import Batches, WindowPredict
 from synccontrol.sampling.levels import Level, at_least_float32, x0_hat
 from synccontrol.sampling.objectives import AbstractObjective, Losses
+from synccontrol.sampling.restyle import Restyle
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-ADAIN_SLACK = 0.1  # deviations by which a restyled window may go away from the anchor's statistics again
 RMS_PER_WEIGHT = 0.003  # weight 20 is a move of RMS 0.06, about what the published weights come to at the first steps
 FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above the smallest fp16 number
 FP16_RETREAT = 64.0  # by how much the scale is lowered when that was too much
@@ -37,22 +34,6 @@ FP16_TRIES = 5
 
 Encode = Callable[[Tensor], Tensor]  # pictures (n, 3, H, W) in -1..1 -> latents (n, c, h, w)
 Decode = Callable[[Tensor], Tensor]  # latents (n, c, h, w) -> pictures (n, 3, H, W) in about -1..1, differentiable
-
-
-def anchor_index(anchor: "int | str | Image.Image", layout: AbstractLayout) -> int | None:
-    """Returns the index of the anchor window, or None for an anchor picture.
-
-    Raises:
-        ConfigError: there is no window of that index.
-    """
-    n = len(layout)
-    if anchor == MIDDLE:
-        return layout.middle
-    if not isinstance(anchor, int):
-        return None
-    if not -n <= anchor < n:
-        raise ConfigError(f"anchor is {anchor}, but there are {n} windows; use 0 to {n - 1}, middle, or a picture")
-    return anchor % n
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +56,7 @@ class Sync:
         anchor: the anchor window's index (it is not moved), or a picture (1, 3, H, W) in -1..1 that all follow.
         networks: the model.
         batches: how many windows go into one call that needs no gradient.
+        anchors: whom the windows follow where there are regions; None: all follow the anchor.
     """
 
     def __init__(
@@ -84,14 +66,15 @@ class Sync:
         anchor: int | Tensor,
         networks: Networks,
         batches: Batches,
+        anchors: Anchors | None = None,
     ) -> None:
         self._config = config
         self._objective = objective
         self._anchor = anchor
         self._networks = networks
         self._batches = batches
-        self._encoded: Tensor | None = None  # the anchor's latents, if it is a picture
-        self._apart: dict[int, float] = {}  # how near windows have been to the anchor's statistics
+        self._anchors = anchors
+        self._restyle: Restyle | None = None
 
     def due(self, level: Level) -> bool:
         """Returns whether sync acts at this level."""
@@ -105,7 +88,10 @@ class Sync:
         The objective moves them by z_j <- z_j - w_i * dL_j/dz_j, L_j = objective(x0_j, x0_anchor). `gradient='x0'`
         takes dL/dx0 in place of dL/dz (as MPGD, arXiv 2311.16424, does): no backward pass through the networks.
         `step_size='rms'` scales each window's gradient to a root mean square of `RMS_PER_WEIGHT`, so that the size of
-        the move is the same for every window, model and objective. What `adain` adds: `_restyled`.
+        the move is the same for every window, model and objective. What `adain` adds: `Restyle.lacking`.
+
+        Regions have anchors of their own: the objective compares a window with that of the region that most of it lies
+        in, so that content is never pulled across; style is, as far as `across` says.
 
         Also returns the predictions (c, h, w), by window, that stay valid: the anchor's, which does not move; with
         `predict='once'` those of all windows.
@@ -115,77 +101,56 @@ class Sync:
             ConfigError: the objective gives something else than one loss for every picture.
         """
         config, everyone = self._config, range(len(z))
-        anchors = [self._anchor] if isinstance(self._anchor, int) else []
+        anchors = self._followed(z)
         full, once, restyle = config.gradient == "full", config.predict == ONCE, config.adain_due(level.index)
         # Where the networks stay, the other windows' estimates come with the graph of their gradient, below.
-        first = anchors if full and not (once or restyle or self._networks.offloaded) else everyone
+        few = full and not (once or restyle or self._networks.offloaded)
         with torch.no_grad():
-            known = self._batches.predict(predict, z, first)
+            known = self._batches.predict(predict, z, sorted(set(anchors.windows)) if few else everyone)
             x0 = {
                 j: x0_hat(z[j : j + 1], prediction[None], level, self._networks.kind) for j, prediction in known.items()
             }
-        others = [j for j in everyone if j not in anchors]
         moved = z.clone()
         if config.due(level.index):
-            losses = self._losses(x0)
-            at_x0 = {j: self._at_x0(x0[j], losses) for j in others if j in x0}
+            losses = cache(lambda region: self._losses(x0, anchors, region))
+            others = [j for j in everyone if j not in anchors.windows]
+            at_x0 = {j: self._at_x0(x0[j], losses(anchors.region_of(j))) for j in others if j in x0}
             for j in others:
                 gradient = at_x0.get(j)
                 if full or gradient is None:
-                    gradient = self._through_networks(z[j : j + 1], j, level, predict, losses, gradient)
+                    against = losses(anchors.region_of(j))
+                    gradient = self._through_networks(z[j : j + 1], j, level, predict, against, gradient)
                 moved[j] -= config.weight_at(level.index) * self._sized(gradient)[0].to(z.dtype)
         if restyle:
-            own = torch.cat([x0[j] for j in others])
-            missing = self._restyled(own, x0) - own
-            apart = missing.square().mean(dim=(1, 2, 3)).sqrt() / own.std(dim=(1, 2, 3))
-            for j, lack, far in zip(others, missing, apart.tolist(), strict=True):
-                if self._follows(j, far):
-                    moved[j] += config.adain * level.signal * lack
-        return moved, known if once else {j: known[j] for j in anchors}
+            assert self._restyle is not None
+            for j, lack in self._restyle.lacking(x0).items():
+                moved[j] += config.adain * level.signal * lack
+        return moved, known if once else {j: known[j] for j in anchors.still}
+
+    def _followed(self, z: Float[Tensor, "n c h w"]) -> Anchors:
+        """Returns whom the windows follow."""
+        if self._anchors is None:
+            self._anchors = plain(
+                self._anchor if isinstance(self._anchor, int) else None, len(z), (z.shape[2], z.shape[3])
+            )
+        if self._restyle is None:
+            self._restyle = Restyle(self._anchors, self._config.across, cache(self._encoded))
+        return self._anchors
 
     @torch.no_grad()
-    def _losses(self, x0: dict[int, Tensor]) -> Losses:
-        """Returns the function from pictures to losses against the anchor."""
+    def _encoded(self) -> Tensor:
+        """Returns the latents of the picture that is followed."""
+        assert isinstance(self._anchor, Tensor)
+        return self._networks.encode(self._anchor)
+
+    @torch.no_grad()
+    def _losses(self, x0: dict[int, Tensor], anchors: Anchors, region: int) -> Losses:
+        """Returns the function from pictures to losses against the anchor of a region, or else the picture."""
         assert self._objective is not None
-        anchor = self._anchor
-        return self._objective.against(
-            self._look(x0[anchor]) if isinstance(anchor, int) else self._shrunk(anchor),
-        )
-
-    @torch.no_grad()
-    def _restyled(self, own: Float[Tensor, "n c h w"], x0: dict[int, Tensor]) -> Float[Tensor, "n c h w"]:
-        """Returns windows' clean estimates with the anchor's mean and deviation in every channel.
-
-        AdaIN (arXiv 1703.06868, eq. 8) on latents. What it changes is added to z times the signal: that gives
-        signal * AdaIN(x0) + noise * eps, the restyled estimate under the noise that was there. More would be too much:
-        the mean of z over a whole window has next to no noise, so that the networks take its mean / signal for true.
-        """
-        if isinstance(self._anchor, int):
-            anchor = x0[self._anchor]
-        else:
-            if self._encoded is None:
-                self._encoded = self._networks.encode(self._anchor)
-            anchor = self._encoded
-        deviation, mean = torch.std_mean(own, dim=(2, 3), keepdim=True)
-        wanted_deviation, wanted_mean = torch.std_mean(anchor.to(own.dtype), dim=(2, 3), keepdim=True)
-        least = torch.finfo(own.dtype).eps  # a flat channel stays flat
-        return (own - mean) * (wanted_deviation / deviation.clamp_min(least)) + wanted_mean
-
-    def _follows(self, window: int, apart: float) -> bool:
-        """Returns whether a window is to be restyled: no longer, once it goes away from the anchor instead.
-
-        Under guidance a window may answer with a move the other way: where the prompt says what is to be seen, the
-        prompted prediction hardly hears what was added to z, and guidance takes away a multiple of what the unprompted
-        one hears. Such windows agree by their prompt; to go on would drive them apart.
-
-        Args:
-            window: its index.
-            apart: root mean square of what it lacks, in deviations of its estimate.
-        """
-        least = self._apart.get(window, float("inf"))
-        follows = apart <= least + ADAIN_SLACK
-        self._apart[window] = min(apart, least) if follows else -ADAIN_SLACK
-        return follows
+        if anchors.windows:
+            return self._objective.against(self._look(x0[anchors.windows[region]]))
+        assert isinstance(self._anchor, Tensor)
+        return self._objective.against(self._shrunk(self._anchor))
 
     def _through_networks(
         self,

@@ -1,0 +1,30 @@
+"""Composing from the command line: what is asked for is drawn, forecast, written down, and drawn again."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from synccontrol.files import metadata
+from tests.command.pictures import Run, draw, pixels
+
+
+def test_regions_are_forecast_drawn_and_repeated(run: Run) -> None:
+    draw(Path("guide.png"))
+    levels = np.zeros((64, 160), np.uint8)
+    levels[:, 80:] = 200
+    Image.fromarray(levels).save("levels.png")
+    flags = ["--region", "grey 0: a red hill | avoid: fog", "--region", "grey 200: a blue sea"]
+    flags += ["--region-map", "levels.png", "--prompt", "dawn", "--width", "160", "--stride", "4"]
+    status, out, _ = run(*flags, "--dry-run")
+    assert status == 0 and "4 in a call; 6 views, one for every region that a window touches" in out
+    assert "region   grey 0: a red hill | avoid: fog" in out
+    assert run(*flags, "--output", "a.png")[0] == 0
+    assert run("--settings", "a.png", "--output", "b.png", model=[])[0] == 0
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+    stored = metadata.read_settings(Path("a.png"))
+    assert stored["region"] == [flags[1], flags[3]] and len(stored["region_map_sha256"]) == 64
+    status, _, err = run("--region", "0-30%: x", "--width", "160", "--output", "c.png")
+    assert status == 2 and "no region covers" in err and err.count("\n") == 1
+    status, _, err = run("--region-map", "levels.png", "--prompt", "x", "--width", "160", "--output", "c.png")
+    assert status == 2 and "the region map does nothing" in err
