@@ -5,16 +5,21 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
+
+import synccontrol
 
 ROOT = Path(__file__).parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index"]
+PACKAGES = ("synccontrol", "preprocess")
 EXAMPLES = sorted(ROOT.glob("examples/*.py"))
 
 
@@ -28,16 +33,37 @@ def run(command: list[str | Path], folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of programs of an environment in which the project is installed as `make demo` does it."""
-    home = tmp_path_factory.mktemp("environment")
+def environment(home: Path, *installed: str | Path) -> Path:
+    """Returns the folder of programs of a new environment in which something is installed, beside this one's libraries.
+
+    Only the libraries are shared: they are gigabytes.
+    """
     venv.create(home, with_pip=False)
     binaries = home / "bin"
     libraries = run([binaries / "python", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"], home)
     Path(libraries.strip(), "libraries.pth").write_text(sysconfig.get_paths()["purelib"])
-    run([*PIP, "--python", binaries / "python", "install", *OFFLINE, "-e", ROOT], home)
+    run([*PIP, "--python", binaries / "python", "install", *OFFLINE, *installed], home)
     return binaries
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of programs of an environment in which the project is installed as `make demo` does it."""
+    return environment(tmp_path_factory.mktemp("environment"), "-e", ROOT)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a wheel of the project."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    run([*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source], folder)
+    (built,) = folder.glob("synccontrol-*.whl")
+    return built
 
 
 def test_the_command_is_there(binaries: Path, tmp_path: Path) -> None:
@@ -52,24 +78,40 @@ def test_scripts_anywhere_find_the_library(binaries: Path, tmp_path: Path) -> No
     assert Path(run([binaries / "python", script], tmp_path).strip()) == ROOT / "synccontrol" / "__init__.py"
 
 
-def test_a_wheel_holds_everything(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for name in ("synccontrol", "preprocess"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    run([*PIP, "wheel", *OFFLINE, "--wheel-dir", tmp_path, source], tmp_path)
-    (wheel,) = tmp_path.glob("synccontrol-*.whl")
+def test_a_wheel_holds_everything(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entries,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "synccontrol = synccontrol.command.cli:main" in archive.read(entries).decode()
         (metadata,) = (name for name in names if name.endswith("METADATA"))
         assert "Requires-Dist: diffusers" in archive.read(metadata).decode()
-    files = [path for path in source.glob("*/**/*") if path.is_file() and "build" not in path.relative_to(source).parts]
-    wanted = {path.relative_to(source).as_posix() for path in files if ".egg-info" not in str(path)}
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
+    wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     assert "synccontrol/models/tiny/unet/diffusion_pytorch_model.safetensors" in wanted
     assert wanted <= names
+
+
+def test_the_version_is_said_everywhere_alike() -> None:
+    version = synccontrol.__version__
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version and {"message", "title", "authors", "cff-version"} <= set(citation)
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_wheel_draws_elsewhere(wheel: Path, tmp_path: Path) -> None:
+    binaries = environment(tmp_path / "environment", wheel)
+    where = run([binaries / "python", "-c", "import synccontrol; print(synccontrol.__file__)"], tmp_path)
+    assert Path(where.strip()).is_relative_to(tmp_path / "environment")
+    guide = tmp_path / "guide.png"
+    shutil.copy(ROOT / "examples" / "guides" / "valley.png", guide)
+    said = run([binaries / "synccontrol", "doctor"], tmp_path)
+    assert "the bundled model and its ControlNets are whole" in said
+    flags = ["--control", "depth", "--guide", guide, "--prompt", "a mountain valley at sunset", "--offline"]
+    assert run([binaries / "synccontrol", *flags], tmp_path).split() == ["out/guide.png"]
+    with Image.open(tmp_path / "out" / "guide.png") as image:
+        assert image.size == (1536, 256)
 
 
 @pytest.mark.slow
