@@ -25,7 +25,7 @@ from PIL import Image
 from benchmarks.frontier.material import NONE, VAGUE, Item, item, item_name
 from synccontrol import Montage
 from synccontrol.config import SyncConfig, WindowConfig
-from synccontrol.evaluate import control
+from synccontrol.evaluate import control, reading
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.files import images
 from synccontrol.models import presets
@@ -93,7 +93,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     montages = {of: Montage.from_pretrained("tiny", [] if of == NONE else [of], offline=True) for of in CONTROLS}
-    metric, read = objectives.load("stlpips-vgg"), control.reader("depth", None, Settings(offline=True))
+    metric, read = objectives.load("stlpips-vgg"), reading.reader("depth", None, Settings(offline=True))
     found = {}
     for name in args.only:
         apart: dict[str, list[float]] = {"vague": [], "specific": []}

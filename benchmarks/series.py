@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.frontier.material import item
 from synccontrol import Montage
-from synccontrol.evaluate import control
+from synccontrol.evaluate import control, reading
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.files import images
 from synccontrol.sampling import objectives
@@ -50,8 +50,8 @@ def main() -> None:
     (options.output / "series.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _figures(pictures: list[Image.Image], maps: list[control.Array]) -> dict[str, float]:
-    metric, read = objectives.load("stlpips-vgg"), control.reader("depth", None, Settings(offline=True))
+def _figures(pictures: list[Image.Image], maps: list[reading.Array]) -> dict[str, float]:
+    metric, read = objectives.load("stlpips-vgg"), reading.reader("depth", None, Settings(offline=True))
     left = (WIDTH - HEIGHT) // 2
     windows = [images.to_tensor(picture.crop((left, 0, left + HEIGHT, HEIGHT))) * 2 - 1 for picture in pictures]
     with torch.no_grad():

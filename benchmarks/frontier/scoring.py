@@ -12,6 +12,7 @@ from synccontrol.evaluate import fidelity, report, timings
 from synccontrol.evaluate.bootstrap import summary
 from synccontrol.evaluate.compare import Difference, Scored, difference, scored
 from synccontrol.evaluate.measurement import GROUPS, Measurement, Scores, Settings
+from synccontrol.evaluate.pictures import open_gallery
 
 DRAWS, SEED = 2000, 0  # of the bootstrap
 PAIRS = (  # baseline, and what is held against it
@@ -78,7 +79,7 @@ def _scored(folder: Path, method: str, wanted: Settings, known: Path, out: Path)
         stored = report.read_json(known)
         if stored["key"] == key:
             return report.from_json(stored["scored"])
-    found = scored(folder, method, wanted, lambda _: None)
+    found = scored(open_gallery(folder, wanted), method, wanted, lambda _: None)
     found = dataclasses.replace(found, folder=folder.relative_to(out))
     known.parent.mkdir(parents=True, exist_ok=True)
     report.write_json({"key": key, "scored": report.as_json(found)}, known)

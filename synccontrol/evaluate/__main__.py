@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,22 +165,22 @@ def run(args: argparse.Namespace) -> None:
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     wanted = settings(args)
-    from synccontrol.evaluate import compare, report
+    from synccontrol.evaluate import compare, page, report
 
     if len({folder.resolve() for folder in args.folders}) < len(args.folders):
         raise InputError("a folder is named twice; name each once")
     if args.output is not None:
         _check_output(args.output, args.overwrite)
-    compare.check(args.folders, wanted)
+    galleries = compare.opened(args.folders, wanted)
     progress = _progress(args.quiet)
-    labelled = zip(args.folders, compare.labels(args.folders), strict=True)
-    folders = [compare.scored(folder, label, wanted, progress) for folder, label in labelled]
+    labelled = zip(galleries, compare.labels(args.folders), strict=True)
+    folders = [compare.scored(gallery, label, wanted, progress) for gallery, label in labelled]
     progress("")
     baseline, *others = folders
     found = [one for other in others for one in compare.differences(baseline, other, wanted.draws, wanted.seed)]
     print("\n".join(report.table(folders, found)))
     if args.output is not None:
-        _write(args.output, folders, found, wanted)
+        _write(args.output, folders, found, page.pictures(folders, galleries, wanted))
         print(f"\n{args.output / PAGE}")
 
 
@@ -201,7 +201,12 @@ def _progress(quiet: bool) -> Progress:
     return lambda text: print(f"\r{text:<79.79}\r", end="", file=sys.stderr, flush=True)
 
 
-def _write(output: Path, folders: Sequence["Scored"], differences: Sequence["Difference"], wanted: Settings) -> None:
+def _write(
+    output: Path,
+    folders: Sequence["Scored"],
+    differences: Sequence["Difference"],
+    shown: Mapping[str, Mapping[str, Path]],
+) -> None:
     """Writes the report into a folder that exists: JSON, CSV, plots and the HTML page."""
     from synccontrol.evaluate import page, plots, report
 
@@ -215,7 +220,7 @@ def _write(output: Path, folders: Sequence["Scored"], differences: Sequence["Dif
     report.write_csv([row for folder in folders for row in report.montage_rows(folder)], output / report.MONTAGES_CSV)
     for plot in drawn:
         (output / plot.file).write_bytes(plot.png)
-    text = page.page(folders, differences, drawn, page.pictures(folders, wanted))
+    text = page.page(folders, differences, drawn, shown)
     (output / PAGE).write_text(text, encoding="utf-8")
 
 

@@ -5,7 +5,6 @@ takes it (SyncDiffusion, arXiv 2306.05178, section 5, and its eval_code/). Crops
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,8 +12,9 @@ import torch
 
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.bootstrap import summary
+from synccontrol.evaluate.looks import Look, Seen
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.networks import VGG19, Eyes, Look
+from synccontrol.evaluate.networks import VGG19, Eyes
 from synccontrol.evaluate.pictures import Gallery
 
 Compare = Callable[[Look, int, Look, int], float]  # crop i of one look with crop j of another
@@ -95,6 +95,7 @@ def measure(
 
     `bounds` holds each against one crop repeated, and against crops of different montages: what windows without any
     connection would give. The latter pairs a montage with the next one, at the places of the pairs inside a montage.
+    One network at a time looks at all montages, so that memory holds what one saw in two of them.
     """
     wanted, skipped = [], []
     for kind in kinds(settings):
@@ -103,22 +104,24 @@ def measure(
             wanted.append(kind)
         except ModelError as error:
             skipped.append((kind.metric, str(error)))
-    networks = sorted({kind.network for kind in wanted})
     inside: dict[str, dict[str, float]] = {kind.metric: {} for kind in wanted}
     across: dict[str, list[float]] = {kind.metric: [] for kind in wanted}
     same: dict[str, float] = {}
-    before: dict[str, Look] = {}
-    for number, montage in enumerate(gallery.montages, 1):
-        progress(f"coherence: {montage.name} ({number} of {len(gallery.montages)})")
-        crops = gallery.crops(montage)
-        looks = {network: eyes.look(network, montage, crops) for network in networks}
-        for kind in wanted:
-            look = looks[kind.network]
-            inside[kind.metric][montage.name] = over_pairs(kind, look, look, len(crops))
-            same.setdefault(kind.metric, kind.compare(look, 0, look, 0))
-            if before:
-                across[kind.metric].append(over_pairs(kind, before[kind.network], look, len(crops)))
-        before = looks
+    for network in sorted({kind.network for kind in wanted}):
+        own = [kind for kind in wanted if kind.network == network]
+        before: Seen | None = None
+        for number, montage in enumerate(gallery.montages, 1):
+            progress(f"coherence, {network}: {montage.name} ({number} of {len(gallery.montages)})")
+            seen = eyes.seen(network, montage)
+            first = seen.block(0)
+            for kind in own:
+                same.setdefault(kind.metric, kind.compare(first, 0, first, 0))
+            for metric, value in over_pairs(own, seen, seen).items():
+                inside[metric][montage.name] = value
+            if before is not None:
+                for metric, value in over_pairs(own, before, seen).items():
+                    across[metric].append(value)
+            before = seen
     measured = [
         _summary(kind, inside[kind.metric], same[kind.metric], across[kind.metric], gallery, settings)
         for kind in wanted
@@ -126,10 +129,13 @@ def measure(
     return measured, skipped
 
 
-def over_pairs(kind: Kind, one: Look, other: Look, n: int) -> float:
-    """Returns the mean (or sum) of crop i of one look against crop j of another, over all i < j < n."""
-    values = [kind.compare(one, i, other, j) for i, j in itertools.combinations(range(n), 2)]
-    return float(np.sum(values) if kind.summed else np.mean(values))
+def over_pairs(kinds: Sequence[Kind], one: Seen, other: Seen) -> dict[str, float]:
+    """Returns by metric the mean (or sum) of crop i of one against crop j of another, over all i < j."""
+    values: dict[str, list[float]] = {kind.metric: [] for kind in kinds}
+    for a, i, b, j in one.pairs(other):
+        for kind in kinds:
+            values[kind.metric].append(kind.compare(a, i, b, j))
+    return {kind.metric: float((np.sum if kind.summed else np.mean)(values[kind.metric])) for kind in kinds}
 
 
 def _summary(

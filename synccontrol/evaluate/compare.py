@@ -11,8 +11,8 @@ from synccontrol.errors import InputError
 from synccontrol.evaluate import timings
 from synccontrol.evaluate.bootstrap import interval
 from synccontrol.evaluate.measurement import Measurement, Progress, Scores, Settings
-from synccontrol.evaluate.pictures import open_gallery, picture_files
-from synccontrol.evaluate.score import score
+from synccontrol.evaluate.pictures import Gallery, open_gallery, picture_files
+from synccontrol.evaluate.score import of_gallery
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,19 @@ class Difference:
         return "better" if (self.value < 0) == (self.better == "lower") else "worse"
 
 
-def scored(folder: Path, label: str, settings: Settings, progress: Progress) -> Scored:
+def scored(gallery: Gallery, label: str, settings: Settings, progress: Progress) -> Scored:
     """Returns a folder with its figures. Raises `SyncControlError` as `score`, and for unreadable timings."""
-    seconds = {montage: taken["seconds"] for montage, taken in timings.read(folder).items()}
-    return Scored(label=label, folder=folder, scores=score(folder, settings, progress), seconds=seconds)
+    seconds = {montage: taken["seconds"] for montage, taken in timings.read(gallery.folder).items()}
+    scores = of_gallery(gallery, settings, progress)
+    return Scored(label=label, folder=gallery.folder, scores=scores, seconds=seconds)
 
 
-def check(folders: Sequence[Path], settings: Settings) -> None:
-    """Raises `InputError` for folders that cannot be scored, or not compared: their sizes or windows differ."""
+def opened(folders: Sequence[Path], settings: Settings) -> list[Gallery]:
+    """Returns the montages of folders.
+
+    Raises:
+        InputError: they cannot be scored, or not compared: their sizes or windows differ.
+    """
     for needed in (settings.reference, settings.guides):
         if needed is not None:
             picture_files(needed)
@@ -70,6 +75,7 @@ def check(folders: Sequence[Path], settings: Settings) -> None:
                 f"{folders[0]} holds montages of {sizes[0]}, {folder} of {size}; figures of several sizes cannot be "
                 "compared; say one --window, or make the montages of one size"
             )
+    return galleries
 
 
 def labels(folders: Sequence[Path]) -> list[str]:

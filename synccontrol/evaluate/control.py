@@ -1,28 +1,22 @@
 """Control: whether a montage shows what its guide asked for. The map is read off the montage again, and compared."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
-import preprocess
-from preprocess.controls import pose
-from synccontrol.errors import ModelError, translated
+from synccontrol.errors import ModelError
 from synccontrol.evaluate.bootstrap import summary
-from synccontrol.evaluate.guides import detector_of, guide_files, wanted_controls
+from synccontrol.evaluate.guides import guide_files, wanted_controls
 from synccontrol.evaluate.keypoints import PCK_SHARE, oks, pck
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.pictures import Gallery, Montage
-from synccontrol.files import fitting, images
+from synccontrol.evaluate.pictures import Gallery
+from synccontrol.evaluate.reading import Array, Pair, read_pairs
 
-Array = npt.NDArray[np.float32]  # a map (H, W) in 0..255, or people (n, 18, 3): x px, y px, confidence
 Mask = npt.NDArray[np.bool_]
-Reader = Callable[[Image.Image], Array]
 
 GREY = 128  # from which a pixel of an edge map is an edge
 SOFT_EDGES = ("softedge", "hed", "lineart")  # control types whose maps are compared by SSIM, as ControlNet++ does
@@ -112,26 +106,6 @@ def judges(control: str, settings: Settings) -> list[Judge]:
     ]
 
 
-def reader(control: str, detector: str | None, settings: Settings) -> Reader:
-    """Returns the function from a picture to its map or people.
-
-    Raises:
-        ConfigError: no such control type or detector.
-        ModelError: its weights cannot be had.
-    """
-    with translated():
-        detect = translated()(preprocess.load(control, detector, device=settings.device, offline=settings.offline))
-    if control == "pose":
-        return lambda picture: _people(detect(picture))
-    return lambda picture: np.asarray(detect(picture).convert("L"), np.float32)
-
-
-def _people(pose_map: Image.Image) -> Array:
-    found = pose.poses_of(pose_map)
-    assert found is not None  # detectors draw what they find
-    return found.people
-
-
 def check(gallery: Gallery, settings: Settings) -> None:
     """Raises `InputError` or `ConfigError` as `guide_files`, before anything is measured."""
     if settings.guides is not None:
@@ -145,15 +119,17 @@ def measure(
 
     `bounds` holds each against the guide of another montage: what a montage scores that follows nothing.
 
+    Montages without a guide, or with one of another aspect, are left out with the reason.
+
     Raises:
-        InputError: a montage has no guide, or one of another aspect.
+        InputError: no montage has a guide.
         ConfigError: as `wanted_controls` and `reader`.
     """
     if settings.guides is None:
         return [], [("control", "needs the guides: name their folder with --guides")]
-    files = guide_files(gallery, settings)
+    files, missing = guide_files(gallery, settings)
     measured: list[Measurement] = []
-    skipped: list[tuple[str, str]] = []
+    skipped = [(f"control of {name}", f"there is no guide for it in {settings.guides}") for name in missing]
     for control, montages in wanted_controls(gallery, settings).items():
         chosen = judges(control, settings)
         if not chosen:
@@ -161,12 +137,15 @@ def measure(
         elif control == "pose" and settings.ready_maps:
             skipped.append((control, "people cannot be read off a drawn map; give the guides themselves"))
         else:
+            guided = [montage for montage in montages if (control, montage.name) in files]
             try:
-                read = reader(control, detector_of(control, montages, settings), settings)
-                guides = {montage.name: files[control, montage.name] for montage in montages}
-                pairs = _pairs(control, montages, guides, read, gallery, settings, progress)
+                guides = {montage.name: files[control, montage.name] for montage in guided}
+                pairs, broken = read_pairs(control, guided, guides, gallery, settings, progress)
             except ModelError as error:
                 skipped.append((control, str(error)))
+                continue
+            skipped += broken
+            if not pairs:
                 continue
             for judge in chosen:
                 figure = _figure(judge, pairs, settings)
@@ -175,51 +154,6 @@ def measure(
                 else:
                     skipped.append((judge.metric, "no guide shows a person"))
     return measured, skipped
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pair:
-    """What was read off a montage, off its guide, and off the guide of another montage (none if there is no other)."""
-
-    found: Array
-    wanted: Array
-    other: Array | None
-
-
-def _pairs(
-    control: str,
-    montages: Sequence[Montage],
-    files: Mapping[str, Path],  # guides by montage
-    read: Reader,
-    gallery: Gallery,
-    settings: Settings,
-    progress: Progress,
-) -> dict[str, Pair]:
-    """Returns what there is to compare, by montage. Of a guide that was padded, only the part that it shows."""
-    wanted: dict[Path, tuple[fitting.Fitting, Array]] = {}
-    pairs = {}
-    for montage in montages:
-        path = files[montage.name]
-        if path not in wanted:
-            progress(f"{control}: guide {path.name}")
-            guide = images.open_image(path)
-            how = str(montage.settings.get("fit", fitting.EXACT))
-            fit = fitting.plan(guide, gallery.height, gallery.width, f"guide {path.name}", how)
-            shown = fit.show(guide)
-            wanted[path] = fit, np.asarray(shown.convert("L"), np.float32) if settings.ready_maps else read(shown)
-    distinct = list(wanted)
-    for number, montage in enumerate(montages, 1):
-        progress(f"{control}: {montage.name} ({number} of {len(montages)})")
-        own = files[montage.name]
-        following = distinct[(distinct.index(own) + 1) % len(distinct)]
-        fit, map_ = wanted[own]
-        other_fit, other_map = wanted[following]
-        pairs[montage.name] = Pair(
-            found=read(images.open_image(montage.path).crop(fit.inside)),
-            wanted=map_,
-            other=other_map if following != own and other_fit.inside == fit.inside else None,
-        )
-    return pairs
 
 
 def _figure(judge: Judge, pairs: Mapping[str, Pair], settings: Settings) -> Measurement | None:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from synccontrol.errors import InputError, ModelError
+from synccontrol.evaluate import clip
 from synccontrol.evaluate.bootstrap import percentiles, resamples, summary
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.networks import NO_MODEL_HINT, Eyes
-from synccontrol.evaluate.pictures import Gallery, cut, grid, picture_files
+from synccontrol.evaluate.networks import Eyes
+from synccontrol.evaluate.pictures import Crops, Gallery, grid, picture_files
 from synccontrol.files import images
-from synccontrol.models import fetching
 
 LEAST = 50  # windows of the montages, and of the reference, that KID needs
 KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
@@ -31,7 +31,7 @@ HALVES = "reference against itself, in halves"
 Floats = npt.NDArray[np.float64]
 Skipped = list[tuple[str, str]]
 
-_last_reference: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}  # folders that are compared share it
+_last_reference: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Skipped]] = {}  # folders that are compared share it
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
@@ -127,20 +127,29 @@ def check(gallery: Gallery, settings: Settings) -> None:
             f"{gallery.folder} has {windows} windows of {gallery.window} px, and FID and KID need {LEAST}: give "
             f"{-(-LEAST // len(gallery.boxes))} montages of this size, or leave the reference out"
         )
-    found = 0
-    files = picture_files(settings.reference)
-    for path in files:
-        width, height = images.open_image(path).size
-        if not grid(height, width, gallery.window):
-            raise InputError(
-                f"{path} is {width}x{height}, below a window of {gallery.window} px; leave it out of the reference"
-            )
-        found += len(grid(height, width, gallery.window))
+    files, left_out = _usable(settings.reference, gallery.window)
+    found = sum(files.values())
     if found < 2 * LEAST or len(files) < 2:
         raise InputError(
             f"{settings.reference} has {found} windows of {gallery.window} px in {len(files)} pictures; FID and KID "
             f"need {2 * LEAST} in two at least, to hold its halves against each other; give more pictures"
+            + (f" ({len(left_out)} cannot be used: {left_out[0][1]})" if left_out else "")
         )
+
+
+def _usable(folder: Path, window: int) -> tuple[dict[Path, int], Skipped]:
+    """Returns how many windows each picture of a reference holds, and which hold none or cannot be read, with why."""
+    usable: dict[Path, int] = {}
+    left_out = []
+    for path in picture_files(folder):
+        try:
+            width, height = images.open_image(path, kept=images.LARGEST).size
+            usable[path] = len(grid(height, width, window))
+            if not usable[path]:
+                left_out.append((f"reference {path.name}", f"{width}x{height}, below a window of {window} px"))
+        except InputError as error:
+            left_out.append((f"reference {path.name}", str(error)))
+    return {path: windows for path, windows in usable.items() if windows}, left_out
 
 
 def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress) -> tuple[list[Measurement], Skipped]:
@@ -148,7 +157,7 @@ def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress
 
     `bounds` holds each against the reference's own halves: what pictures just like the reference would give.
     """
-    measured, skipped = clip_score(gallery, settings, progress)
+    measured, skipped = clip.measure(gallery, settings, progress)
     metrics = [f"{metric} ({settings.features})" for metric in ("FID", "KID", "Mean-GIQA")]
     if settings.reference is None:
         why = "needs pictures to compare with: name their folder with --reference"
@@ -159,24 +168,35 @@ def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress
         return measured, [*((metric, str(error)) for metric in metrics), *skipped]
     progress("fidelity: the montages")
     found = {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
-    reference = _reference(picture_files(settings.reference), gallery.window, eyes, settings, progress)
+    files, left_out = _usable(settings.reference, gallery.window)
+    reference, broken = _reference(list(files), gallery.window, eyes, settings, progress)
+    skipped = [*left_out, *broken, *skipped]
+    windows = sum(map(len, reference))
+    if windows < 2 * LEAST or len(reference) < 2:
+        why = f"the reference has {windows} windows in {len(reference)} pictures that can be read; it needs {2 * LEAST}"
+        return measured, [*((metric, why) for metric in metrics), *skipped]
     progress("fidelity: FID, KID, GIQA")
     return [*distances(metrics, found, reference, settings), *measured], skipped
 
 
 def _reference(
     files: Sequence[Path], window: int, eyes: Eyes, settings: Settings, progress: Progress
-) -> tuple[Tensor, ...]:
-    """Returns the features (n, d) of the windows of each picture of the reference, from last time if it is the same."""
+) -> tuple[tuple[Tensor, ...], Skipped]:
+    """Returns the features (n, d) of the windows of each picture of the reference, from last time if it is the same,
+    and which pictures cannot be read."""
     key = (settings.features, window, *((path, path.stat().st_mtime_ns) for path in files))
     if key not in _last_reference:
-        found = []
+        found, broken = [], []
         for path in files:
             progress(f"fidelity: reference {path.name}")
-            crops = cut(images.to_tensor(images.open_image(path)), window)
-            found.append(eyes.see(settings.features, crops).pooled)
+            try:
+                picture = images.open_image(path, kept=images.LARGEST)
+            except InputError as error:
+                broken.append((f"reference {path.name}", str(error)))
+                continue
+            found.append(eyes.pool(settings.features, Crops(picture=picture, window=window)))
         _last_reference.clear()
-        _last_reference[key] = tuple(found)
+        _last_reference[key] = tuple(found), broken
     return _last_reference[key]
 
 
@@ -227,64 +247,3 @@ def distances(
             bounds={HALVES: float(giqa(one, other).mean())},
         ),
     ]
-
-
-def clip_score(gallery: Gallery, settings: Settings, progress: Progress) -> tuple[list[Measurement], Skipped]:
-    """Returns the CLIP score of the windows for the prompts that the montages carry, or why it cannot be had."""
-    metric = f"CLIP score ({settings.clip})"
-    prompts = {montage.name: str(montage.settings.get("prompt", "")) for montage in gallery.montages}
-    silent = next((name for name, prompt in prompts.items() if not prompt), None)
-    if silent:
-        return [], [
-            (metric, f"needs the prompts, and {silent} does not carry one; use PNG files as SyncControl writes")
-        ]
-    try:
-        clip = Clip(settings)
-    except ModelError as error:
-        return [], [(metric, str(error))]
-    values = {}
-    for number, montage in enumerate(gallery.montages, 1):
-        progress(f"CLIP score: {montage.name} ({number} of {len(gallery.montages)})")
-        crops = (gallery.crops(montage) * 255).round().to(settings.device, torch.uint8)
-        values[montage.name] = clip.score(crops, prompts[montage.name])
-    what = "How well the windows fit the prompt, as CLIP sees it; 0..100."
-    source = "arXiv 2104.08718, by torchmetrics; Mean-CLIP-S of arXiv 2306.05178"
-    measured = summary(metric, "fidelity", values, settings, better="higher", what=what, source=source, bounds={})
-    return [measured], []
-
-
-class Clip:
-    """A CLIP model as torchmetrics calls it; whatever transformers' own methods return, these return tensors."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Raises `ModelError` when the model cannot be had."""
-        from transformers import CLIPModel, CLIPProcessor
-
-        def load(local: bool) -> tuple[Any, Any]:
-            name = settings.clip
-            model = CLIPModel.from_pretrained(name, local_files_only=local)
-            return model, CLIPProcessor.from_pretrained(name, local_files_only=local)
-
-        model, self._processor = fetching.fetch(load, [settings.clip], settings.offline, NO_MODEL_HINT)
-        self._model = model.eval().to(settings.device)
-        self.config = model.config
-
-    def score(self, crops: Tensor, prompt: str) -> float:
-        """Returns the mean CLIP score of crops (n, 3, H, W) uint8 for a prompt."""
-        from torchmetrics.functional.multimodal import clip_score as score
-
-        with torch.inference_mode():
-            found = score(list(crops), [prompt] * len(crops), model_name_or_path=lambda: (self, self._processor))
-        return float(found)
-
-    def to(self, device: torch.device) -> "Clip":
-        return self
-
-    def get_image_features(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self._model.visual_projection(self._model.vision_model(pixels).pooler_output)
-        return features
-
-    def get_text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        pooled = self._model.text_model(input_ids=tokens, attention_mask=mask).pooler_output
-        features: Tensor = self._model.text_projection(pooled)
-        return features

@@ -29,32 +29,37 @@ def wanted_controls(gallery: Gallery, settings: Settings) -> dict[str, list[Mont
     return found
 
 
-def guide_files(gallery: Gallery, settings: Settings) -> dict[tuple[str, str], Path]:
-    """Returns the guide of each montage by control type and name of the montage.
+def guide_files(gallery: Gallery, settings: Settings) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """Returns the guide of each montage by control type and name of the montage, and the montages without one.
 
     It has the name of the montage, or of the guide that the montage's own settings name; ready maps may have the
     control type before their suffix (`valley.depth.png`).
 
     Raises:
-        InputError: a montage has no guide.
+        InputError: no montage has a guide.
         ConfigError: as `wanted_controls`.
     """
     assert settings.guides is not None
     folder = settings.guides
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in picture_files(folder)}
-    found = {}
+    found: dict[tuple[str, str], Path] = {}
+    missing: dict[str, None] = {}
     for control, montages in wanted_controls(gallery, settings).items():
         for montage in montages:
             stems = [Path(montage.name).with_suffix("").as_posix(), Path(montage.settings.get("guide") or "").stem]
             keys = [key for stem in stems for key in ([f"{stem}.{control}"] if settings.ready_maps else []) + [stem]]
             key = next((key for key in keys if key in files), None)
             if key is None:
-                raise InputError(
-                    f"there is no guide for {montage.name} in {folder}; put one there as {stems[0]}.png, or leave the "
-                    "guides out"
-                )
-            found[control, montage.name] = files[key]
-    return found
+                missing[montage.name] = None
+            else:
+                found[control, montage.name] = files[key]
+    if not found:
+        name = next(iter(missing))
+        raise InputError(
+            f"there is no guide for {name} in {folder}, nor for another montage; put one there as "
+            f"{Path(name).with_suffix('.png')}, or leave the guides out"
+        )
+    return found, list(missing)
 
 
 def detector_of(control: str, montages: Sequence[Montage], settings: Settings) -> str | None:

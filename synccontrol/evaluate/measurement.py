@@ -39,7 +39,7 @@ class Scores:
     """All figures about a folder of montages."""
 
     measurements: tuple[Measurement, ...]  # in the order of GROUPS
-    skipped: tuple[tuple[str, str], ...]  # metric, and why it is missing and what would work
+    skipped: tuple[tuple[str, str], ...]  # picture or metric, and why it is missing and what would work
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Settings:
     offline: bool = False  # never use the network
     draws: int = 2000  # bootstrap resamples
     seed: int = 0  # of everything that is drawn at random
-    window_batch: int = 8  # windows in one network call
+    window_batch: int = 8  # windows in one network call at most; fewer, where they are large
 
     def __post_init__(self) -> None:
         for name, least in (("window", 16), ("stride", 1), ("tolerance", 0), ("draws", 1), ("window_batch", 1)):

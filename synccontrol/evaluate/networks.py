@@ -1,7 +1,6 @@
 """The networks that look at crops. Each says what it saw in numbers that do not need the picture any more."""
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,19 @@ from torch import Tensor, nn
 
 from preprocess.hub import is_off
 from synccontrol.errors import ModelError
+from synccontrol.evaluate.looks import Look, Seen
 from synccontrol.evaluate.measurement import INCEPTION, Settings
-from synccontrol.evaluate.pictures import Gallery, Montage
+from synccontrol.evaluate.pictures import Crops, Gallery, Montage
 from synccontrol.models import fetching
 from synccontrol.sampling import objectives
 
+HELD = 2**30  # bytes that a block of what a network saw may take; two blocks are compared, five are held at most
+PIXELS = 2**19  # that a network is shown in one call at most, whatever the windows' size
 NO_MODEL_HINT = "name a folder that holds such a model, or leave this figure out"
 VGG19 = "vgg19"
 STYLE_LAYERS = 5  # the first five convolutions (SyncDiffusion, eval_code/eval_style_loss.py)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a network saw in n crops; a part that it does not have is empty."""
-
-    points: tuple[Tensor, ...] = ()  # one (d,) a crop: LPIPS is the squared distance between two of them
-    grams: tuple[Tensor, ...] = ()  # one (n, c, c) a layer
-    pooled: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # (n, c): mean over the crop
 
 
 class AbstractEye(abc.ABC):
@@ -136,6 +129,7 @@ class Eyes:
         self._gallery, self._settings = gallery, settings
         self._loaded: dict[str, AbstractEye] = {}
         self._pooled: dict[tuple[str, str], Tensor] = {}
+        self._block: dict[str, int] = {}  # crops whose looks are held, by network
 
     def load(self, name: str) -> AbstractEye:
         """Returns the network of a name: of an objective, "vgg19", "inception", or a vision model's id or folder.
@@ -150,23 +144,40 @@ class Eyes:
     @torch.inference_mode()
     def see(self, name: str, crops: Tensor) -> Look:
         """Returns what a network sees in crops (n, 3, H, W) in 0..1."""
-        looks = [self.load(name).look(batch) for batch in torch.split(crops, self._settings.window_batch)]
+        area = crops.shape[-2] * crops.shape[-1]
+        batch = min(self._settings.window_batch, max(1, PIXELS // area))
+        looks = [self.load(name).look(some) for some in torch.split(crops, batch)]
         return Look(
             points=tuple(point for look in looks for point in look.points),
             grams=tuple(torch.cat(layers) for layers in zip(*(look.grams for look in looks), strict=True)),
             pooled=torch.cat([look.pooled for look in looks]),
         )
 
-    def look(self, name: str, montage: Montage, crops: Tensor) -> Look:
-        """Returns what a network sees in the crops of a montage, and remembers the pooled part."""
-        look = self.see(name, crops)
-        self._pooled[name, montage.name] = look.pooled
-        return look
+    def seen(self, name: str, montage: Montage) -> Seen:
+        """Returns what a network sees in the crops of a montage, in blocks that memory is for."""
+        crops = self._gallery.crops(montage)
+        if name not in self._block:
+            self._block[name] = max(1, HELD // self.see(name, crops.take(0, 1)).bytes)
+
+        def look(start: int, stop: int) -> Look:
+            found = self.see(name, crops.take(start, stop))
+            if stop - start == len(crops):
+                self._pooled[name, montage.name] = found.pooled
+            return found
+
+        return Seen(look, len(crops), self._block[name])
+
+    def pool(self, name: str, crops: Crops) -> Tensor:
+        """Returns the pooled features (n, c) of crops; of the rest no more is held than of one batch."""
+        batch = self._settings.window_batch
+        return torch.cat(
+            [self.see(name, crops.take(start, start + batch)).pooled for start in range(0, len(crops), batch)]
+        )
 
     def pooled(self, name: str, montage: Montage) -> Tensor:
         """Returns the pooled features (n, c) of the crops of a montage."""
         if (name, montage.name) not in self._pooled:
-            self.look(name, montage, self._gallery.crops(montage))
+            self._pooled[name, montage.name] = self.pool(name, self._gallery.crops(montage))
         return self._pooled[name, montage.name]
 
 

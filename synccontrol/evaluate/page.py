@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from synccontrol.errors import InputError
 from synccontrol.evaluate.compare import Difference, Scored
 from synccontrol.evaluate.guides import guide_files
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.evaluate.pictures import Gallery
 from synccontrol.evaluate.plots import Plot
 from synccontrol.evaluate.report import (
     DASH,
@@ -43,9 +44,6 @@ def page(
         differences: of the others from the first.
         plots: shown in their order.
         shown: by montage name, the pictures below each other by what to call them, as `pictures` returns them.
-
-    Raises:
-        InputError: a picture cannot be read.
     """
     names = " and ".join(folder.label for folder in folders)
     parts = [
@@ -65,17 +63,18 @@ def page(
     return f'<!doctype html>\n<html lang="en"><head>{head}{view}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def pictures(folders: Sequence[Scored], settings: Settings) -> dict[str, dict[str, Path]]:
+def pictures(folders: Sequence[Scored], galleries: Sequence[Gallery], settings: Settings) -> dict[str, dict[str, Path]]:
     """Returns what to show: by montage name, its guides and then its file in every folder, by what to call them.
 
-    Raises:
-        SyncControlError: a folder cannot be read, or a guide is missing.
+    Args:
+        folders: the folders.
+        galleries: their montages.
+        settings: how they were scored.
     """
     shown: dict[str, dict[str, Path]] = {}
-    for folder in folders:
-        gallery = open_gallery(folder.folder, settings)
+    for folder, gallery in zip(folders, galleries, strict=True):
         if settings.guides is not None and "control" in settings.groups:
-            for (control, name), path in guide_files(gallery, settings).items():
+            for (control, name), path in guide_files(gallery, settings)[0].items():
                 shown.setdefault(name, {})[f"guide ({control})"] = path
         for montage in gallery.montages:
             shown.setdefault(montage.name, {})[folder.label] = montage.path
@@ -133,9 +132,11 @@ def _pictures(montage: str, files: Mapping[str, Path], folders: Sequence[Scored]
     for label, path in files.items():
         said = [label, *(_said(by_label[label], montage) if label in by_label else ())]
         caption = escape(" · ".join(said))
-        figures.append(
-            f"<figure>{_inline(_jpeg(path), 'jpeg', f'{montage}, {label}')}<figcaption>{caption}</figcaption></figure>"
-        )
+        try:
+            shown = _inline(_jpeg(path), "jpeg", f"{montage}, {label}")
+        except InputError as error:  # a guide; montages have been read
+            shown = f"<p>{escape(str(error))}</p>"
+        figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
     return f"<h3>{escape(montage)}</h3>{''.join(figures)}"
 
 

@@ -1,21 +1,27 @@
 """The montages of a folder, what their own settings say, and their native-size crops."""
 
 import dataclasses
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from synccontrol.config import Geometry
+import preprocess
+from synccontrol.config import EQUIRECTANGULAR, Geometry
 from synccontrol.errors import InputError, ModelError
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.files import images, metadata
 from synccontrol.models import hub
 
 DEFAULT_WINDOW = 256  # px, where nothing says otherwise
+NAMED = 5  # pictures that are left out for the same reason and are named
+NUMBER = r"-\d+$"  # of a map that was made again
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +32,37 @@ class Montage:
     path: Path
     settings: Mapping[str, Any]  # that it was made with, as `metadata.read_settings`; empty where it does not say
 
-    def read(self) -> Tensor:
-        """Returns the picture (1, 3, H, W) in 0..1."""
-        return images.to_tensor(images.open_image(self.path))
+    def read(self) -> Image.Image:
+        """Returns the picture as RGB, in all its pixels. Raises `InputError` if it cannot be read."""
+        return images.open_image(self.path, kept=images.LARGEST)
+
+    def is_ring(self, settings: Settings) -> bool:
+        """Returns whether its right edge continues at its left."""
+        own = self.settings
+        return settings.loop or bool(own.get("loop")) or own.get("projection") == EQUIRECTANGULAR
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Crops:
+    """The windows of `grid` out of a picture, made for those that are asked for."""
+
+    picture: Image.Image  # RGB
+    window: int  # px
+
+    def __len__(self) -> int:
+        return len(self._boxes)
+
+    def take(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Returns some of them (n, 3, window, window) in 0..1, all by default, row by row."""
+        cut = [
+            self.picture.crop((left, top, left + self.window, top + self.window))
+            for top, left in self._boxes[start:stop]
+        ]
+        return torch.cat([images.to_tensor(one) for one in cut])
+
+    @cached_property
+    def _boxes(self) -> list[tuple[int, int]]:
+        return grid(self.picture.height, self.picture.width, self.window)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,15 +74,16 @@ class Gallery:
     height: int  # px
     width: int
     window: int  # px, side of a crop
+    left_out: tuple[tuple[str, str], ...] = ()  # pictures of the folder that are not among them, and why
 
     @property
     def boxes(self) -> list[tuple[int, int]]:
         """Returns the (top, left) pixel of every crop, as the published evaluation lays them (`get_views_crop`)."""
         return grid(self.height, self.width, self.window)
 
-    def crops(self, montage: Montage) -> Tensor:
-        """Returns the non-overlapping crops (n, 3, window, window) of a montage in 0..1, row by row."""
-        return cut(montage.read(), self.window)
+    def crops(self, montage: Montage) -> Crops:
+        """Returns the non-overlapping crops of a montage."""
+        return Crops(picture=montage.read(), window=self.window)
 
     @cached_property
     def optimised(self) -> frozenset[str]:
@@ -68,39 +103,64 @@ def grid(height: int, width: int, window: int) -> list[tuple[int, int]]:
     ]
 
 
-def cut(picture: Tensor, window: int) -> Tensor:
-    """Returns the windows of `grid` out of a picture (1, 3, H, W), as (n, 3, window, window)."""
-    boxes = grid(picture.shape[-2], picture.shape[-1], window)
-    return torch.cat([picture[..., top : top + window, left : left + window] for top, left in boxes])
-
-
 def open_gallery(folder: Path, settings: Settings) -> Gallery:
     """Returns the montages of a folder and of the folders in it, in the order of their names.
 
-    Control maps that lie beside the montage they belong to (`a.depth.png` beside `a.png`) are left out.
+    Left out, with the reason, are control maps that lie beside the montage they belong to (`a.depth.png` beside
+    `a.png`), pictures that cannot be read, and those of another size than most.
 
     Raises:
-        InputError: there is no such folder, it holds no pictures, or pictures of several sizes or windows; or a
-            picture is too narrow for two windows and coherence is wanted.
+        InputError: there is no such folder, it holds no pictures that can be read, or pictures of several windows; or
+            they are too narrow for two windows and coherence is wanted.
     """
-    montages = tuple(_montage(path, folder) for path in _montage_files(folder))
-    sizes = {montage.name: images.open_image(montage.path).size for montage in montages}
-    first, (width, height) = next(iter(sizes.items()))
-    for name, (w, h) in sizes.items():
-        if (w, h) != (width, height):
-            raise InputError(
-                f"{first} is {width}x{height} and {name} {w}x{h}; figures of several sizes cannot be compared, so "
-                "score one folder for each size"
-            )
+    found, left_out = _without_maps([_montage(path, folder) for path in picture_files(folder)])
+    sizes: dict[str, tuple[int, int]] = {}
+    for montage in found:
+        try:
+            sizes[montage.name] = montage.read().size
+        except InputError as error:
+            left_out.append((montage.name, str(error)))
+    if not sizes:
+        raise InputError(f"{folder} holds no picture that can be read: {left_out[-1][1]}")
+    ((width, height), _), *others = Counter(sizes.values()).most_common()
+    for (w, h), count in others:
+        names = _told([name for name, size in sizes.items() if size == (w, h)])
+        why = f"{w}x{h} px, most are {width}x{height}: score each size in a folder of its own"
+        left_out.append((f"{count} of another size", f"{why} ({names})"))
+    montages = tuple(montage for montage in found if sizes.get(montage.name) == (width, height))
     window = settings.window or _native_window(montages)
-    gallery = Gallery(folder=folder, montages=montages, height=height, width=width, window=window)
+    gallery = Gallery(
+        folder=folder, montages=montages, height=height, width=width, window=window, left_out=tuple(left_out)
+    )
     least = 2 if "coherence" in settings.groups else 1
     if len(gallery.boxes) < least:
         raise InputError(
-            f"{first} is {width}x{height}, which holds {len(gallery.boxes)} of the {least} windows of {window} px that "
-            "are needed; give wider montages or a smaller window"
+            f"{montages[0].name} is {width}x{height}, which holds {len(gallery.boxes)} of the {least} windows of "
+            f"{window} px that are needed; give wider montages or a smaller window"
         )
     return gallery
+
+
+def _without_maps(montages: Sequence[Montage]) -> tuple[list[Montage], list[tuple[str, str]]]:
+    """Returns the pictures that are no control maps of others, and what to say of those that are."""
+    by_stem = {montage.path.with_suffix(""): montage for montage in montages}
+    kept: list[Montage] = []
+    maps: list[Montage] = []
+    for montage in montages:
+        stem, _, kind = montage.path.stem.rpartition(".")
+        base = by_stem.get(montage.path.with_name(stem)) if stem else None
+        kind = re.sub(NUMBER, "", kind)
+        is_map = base is not None and kind in {*preprocess.names(), *base.settings.get("control", ())}
+        (maps if is_map else kept).append(montage)
+    names = _told([montage.name for montage in maps])
+    told = [(f"{len(maps)} control maps", f"they lie beside the pictures that follow them ({names})")] if maps else []
+    return kept, told
+
+
+def _told(names: Sequence[str]) -> str:
+    """Returns names in words, of many only the first."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -111,12 +171,6 @@ def picture_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder} holds no pictures ({', '.join(images.SUFFIXES)})")
     return files
-
-
-def _montage_files(folder: Path) -> list[Path]:
-    files = picture_files(folder)
-    bases = {path.with_suffix("") for path in files}
-    return [path for path in files if path.with_suffix("").with_suffix("") not in bases or "." not in path.stem]
 
 
 def _montage(path: Path, folder: Path) -> Montage:

@@ -136,15 +136,26 @@ def montage_rows(folder: Scored) -> list[dict[str, Any]]:
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Writes rows of the same columns; nan is an empty cell. Raises `OutputError` if the file cannot be written."""
+    """Writes rows of the same columns; nan is an empty cell, and a text that a spreadsheet would run has a ' before it.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     known = list(rows)
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(known[0]) if known else [], lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: "" if value != value else value for name, value in row.items()} for row in known)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in known)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _cell(value: Any) -> Any:
+    """Returns a value as a cell. Text that begins with = + - @ is a formula to spreadsheets (OWASP, CSV injection)."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return "" if value != value else value
 
 
 def as_json(folder: Scored) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from synccontrol.config import EQUIRECTANGULAR
 from synccontrol.errors import ConfigError
@@ -18,6 +19,7 @@ SCHARR = 16.0  # the weights on one side of OpenCV's kernel; divided by it, an e
 CALM = 0.1  # grey 0..1: the constant c of the score, which keeps flat regions finite
 STRIP = 4  # px on either side of a border whose mean colours are compared
 REACH = 4  # px from a border that belong to it; the columns further away are what it is held against
+BAND = 2**22  # px that are looked at together
 BORDERS, RING = "window borders", "loop seam"
 DS, STEP = "Discontinuity Score", "colour step"
 WHAT = {
@@ -31,7 +33,7 @@ SOURCE = {
 }
 
 
-def discontinuity(picture: Floats, loop: bool) -> Floats:
+def discontinuity(picture: Floats, loop: bool, rows: slice = slice(None)) -> Floats:
     """Returns the Discontinuity Score of every place between two columns of a picture, (W,).
 
     The response of a horizontal Scharr filter at the two columns that touch, each over the response at its other
@@ -41,10 +43,11 @@ def discontinuity(picture: Floats, loop: bool) -> Floats:
     Args:
         picture: (H, W, 3) in 0..255.
         loop: whether the right edge continues at the left; if not, places within two columns of an edge are nan.
+        rows: those that count; the others are there because the filter looks at them.
     """
     grey = cv2.cvtColor((picture / 255).astype(np.float32), cv2.COLOR_RGB2GRAY)
     ring = cv2.copyMakeBorder(grey, 0, 0, 1, 1, cv2.BORDER_WRAP)
-    edges = np.abs(cv2.Scharr(ring, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_REPLICATE))[:, 1:-1] / SCHARR
+    edges = np.abs(cv2.Scharr(ring, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_REPLICATE))[rows, 1:-1] / SCHARR
     left = np.roll(edges, 1, axis=1) / (np.roll(edges, 2, axis=1) + CALM)
     right = edges / (np.roll(edges, -1, axis=1) + CALM)
     scores: Floats = (left + right).mean(axis=0) / 2
@@ -63,6 +66,20 @@ def colour_step(picture: Floats, loop: bool) -> Floats:
     width = picture.shape[1]
     jumps: Floats = np.abs(strips[:, STRIP : STRIP + width] - strips[:, :width]).mean(axis=(0, 2))
     return jumps if loop else _without_edges(jumps, STRIP)
+
+
+def over_rows(picture: Image.Image, loop: bool) -> dict[str, Floats]:
+    """Returns both scores of every place of a picture, taken in bands of rows: memory does not grow with its height."""
+    rows = max(1, BAND // picture.width)
+    sums: dict[str, Floats] = {DS: np.zeros(picture.width), STEP: np.zeros(picture.width)}
+    for top in range(0, picture.height, rows):
+        bottom = min(top + rows, picture.height)
+        above = max(top - 1, 0)  # the filter looks at one row more on both sides
+        band = np.asarray(picture.crop((0, above, picture.width, min(bottom + 1, picture.height))), np.float64)
+        own = slice(top - above, bottom - above)
+        sums[DS] += discontinuity(band, loop, own) * (bottom - top)
+        sums[STEP] += colour_step(band[own], loop) * (bottom - top)
+    return {score: found / picture.height for score, found in sums.items()}
 
 
 def _without_edges(scores: Floats, reach: int) -> Floats:
@@ -100,12 +117,6 @@ def other_places(width: int, borders: Sequence[int], loop: bool, cell: int = 1) 
     return np.asarray(places[next((choice for choice in choices if choice.any()), choices[-1])])
 
 
-def is_ring(montage: Montage, settings: Settings) -> bool:
-    """Returns whether the right edge of a montage continues at its left."""
-    own = montage.settings
-    return settings.loop or bool(own.get("loop")) or own.get("projection") == EQUIRECTANGULAR
-
-
 def _cell(montage: Montage) -> int:
     """Returns the px of a latent cell of the model that drew a montage; 1 where that is not known."""
     known = geometry(montage.settings["model"]) if montage.settings.get("model") else None
@@ -128,7 +139,7 @@ def window_borders(montage: Montage, gallery: Gallery, settings: Settings) -> li
     if stride > gallery.window:
         raise ConfigError(f"stride {stride} px leaves gaps between windows of {gallery.window} px; lower it")
     canvas = -(-gallery.width // cell) * cell  # of whole cells; the picture is cropped out of it
-    borders = borders_of(canvas, gallery.window, stride, is_ring(montage, settings))
+    borders = borders_of(canvas, gallery.window, stride, montage.is_ring(settings))
     return [place for place in borders if place < gallery.width]
 
 
@@ -139,11 +150,10 @@ def measure(
     found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for number, montage in enumerate(gallery.montages, 1):
         progress(f"seams: {montage.name} ({number} of {len(gallery.montages)})")
-        borders, loop = window_borders(montage, gallery, settings), is_ring(montage, settings)
-        picture = montage.read()[0].permute(1, 2, 0).double().numpy() * 255
+        borders, loop = window_borders(montage, gallery, settings), montage.is_ring(settings)
+        picture = montage.read()
         others = other_places(gallery.width, borders, loop, _cell(montage))
-        for score, function in ((DS, discontinuity), (STEP, colour_step)):
-            scores = function(picture, loop)
+        for score, scores in over_rows(picture, loop).items():
             beside = float(np.nanmean(scores[others]))
             for where, places in ((BORDERS, borders), (RING, [0] if loop else [])):
                 if not np.isnan(scores[places]).all():

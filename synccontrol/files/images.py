@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
@@ -13,18 +12,19 @@ from torch.nn.functional import pad
 import preprocess
 from preprocess import Picture
 from synccontrol.errors import InputError, translated
+from synccontrol.files.opening import opened
 
 LARGEST = 300_000_000  # px; a file of more is not decoded
 KEPT = 2**25  # px; what is larger is scaled down while it is read
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
-_opening = Lock()  # around changes of `Image.MAX_IMAGE_PIXELS`
 
-
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, kept: int = KEPT) -> Image.Image:
     """Returns the picture of a file as RGB, as `preprocess.to_rgb`: upright, 16 bit scaled to 8, nothing transparent.
 
-    A picture of more than `KEPT` pixels is scaled down by a whole factor while it is read, to bound the memory.
+    Args:
+        path: the file.
+        kept: pixels; a larger picture is scaled down by a whole factor while it is read, to bound the memory.
 
     Raises:
         InputError: there is no such file, it is no picture, is cut short, or is too large to be decoded.
@@ -33,14 +33,14 @@ def open_image(path: Path) -> Image.Image:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give a picture ({', '.join(SUFFIXES)})")
     try:
-        with _open(path) as image:
+        with opened(path) as image:
             if image.width * image.height > LARGEST:
                 raise Image.DecompressionBombError
-            factor = _factor(image)
+            factor = _factor(image, kept)
             if factor > 1:  # JPEG is decoded at an eighth, a quarter or half of its size
                 image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
             image.load()
-            return preprocess.to_rgb(image, _factor(image))
+            return preprocess.to_rgb(image, _factor(image, kept))
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large (over {LARGEST / 1e6:.0f} megapixels); scale it down") from error
     except UnidentifiedImageError as error:
@@ -49,19 +49,9 @@ def open_image(path: Path) -> Image.Image:
         raise InputError(f"{path} is damaged or cut short ({error}); save it again") from error
 
 
-def _open(path: Path) -> Image.Image:
-    """Returns a picture file opened, not decoded, whatever its size: Pillow's own limit is the whole process's."""
-    with _opening:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _factor(image: Image.Image) -> int:
+def _factor(image: Image.Image, kept: int) -> int:
     """Returns by how many times a picture is scaled down when it is read."""
-    return max(1, math.ceil(math.sqrt(image.width * image.height / KEPT)))
+    return max(1, math.ceil(math.sqrt(image.width * image.height / kept)))
 
 
 def to_rgb(picture: Picture) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from synccontrol.config import EQUIRECTANGULAR, SCHEDULERS
 from synccontrol.errors import InputError
 from synccontrol.files import outputs
+from synccontrol.files.opening import opened
 
 PARAMETERS = "parameters"
 SETTINGS = "synccontrol"
@@ -91,10 +92,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         if path.suffix.lower() == ".json":
             text = path.read_text(encoding="utf-8-sig")
         else:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 text = image.info[SETTINGS]
         settings = json.loads(text)
-    except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, KeyError, ValueError, SyntaxError) as error:
         raise InputError(f"{path} holds no settings; give a PNG made by SyncControl, or a JSON file") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings, which are a JSON object")

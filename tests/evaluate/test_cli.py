@@ -138,11 +138,10 @@ def test_a_report_is_replaced_only_when_told_so(run: Run) -> None:
 BAD = {
     "no folder": (["none"], "none is no folder"),
     "empty folder": (["empty"], "empty holds no pictures"),
-    "mixed sizes": (["sizes"], "figures of several sizes cannot be compared"),
     "two folders of two sizes": (["alike", "wider"], "alike holds montages of 192x64"),
     "a folder twice": (["alike", "./alike"], "named twice"),
     "too narrow": (["narrow"], "2 windows"),
-    "missing guide": (["alike", "--guides", "wider", "--control", "canny"], "no guide for 1.png"),
+    "no guides": (["alike", "--guides", "narrow", "--control", "canny"], "no guide for 0.png"),
     "unknown control": (["alike", "--guides", "alike", "--control", "smell"], "smell"),
     "guides of unknown control": (["alike", "--guides", "alike"], "--control"),
     "too few for KID": (["alike", "--reference", "alike"], "6 windows of 64 px"),
@@ -169,6 +168,17 @@ def test_bad_input_gets_one_line_and_status_2(case: str, run: Run) -> None:
     assert message in err
     assert (err[:7], err.count("\n")) == ("error: ", 1)
     assert sorted(Path().rglob("*")) == before
+
+
+def test_what_is_left_out_is_said_in_table_and_page(run: Run) -> None:
+    folders()
+    save(Path("alike/wide.png"), [window(i) for i in range(5)])
+    Path("alike/broken.png").write_text("no picture")
+    status, out, err = run("alike", "--group", "seams", "--stride", "32", "--output", "report")
+    assert (status, err) == (0, "")
+    page = Path("report/report.html").read_text(encoding="utf-8")
+    for text in ("broken.png is not a picture", "1 of another size", "wide.png"):
+        assert text in out[out.index("not measured") :] and text in page
 
 
 def test_help_explains_every_metric(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.evaluate import coherence, networks
+from synccontrol.evaluate.looks import Look, Seen
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.networks import Eyes, Look, PerceptualEye, StyleEye, gram_matrix
+from synccontrol.evaluate.networks import Eyes, PerceptualEye, StyleEye, gram_matrix
 from synccontrol.evaluate.pictures import open_gallery
 from synccontrol.sampling import objectives
 from tests.sampling.test_objectives import untrained_lpips
@@ -28,6 +29,33 @@ def pictures(n: int, seed: int, side: int = SIDE) -> Tensor:
 
 def by_name(name: str) -> coherence.Kind:
     return next(kind for kind in coherence.kinds(Settings()) if kind.metric == name)
+
+
+def mean_of(kind: coherence.Kind, look: Look) -> float:
+    """Returns a figure over the pairs of one look."""
+    seen = Seen(lambda start, stop: look, len(look), len(look))
+    return coherence.over_pairs([kind], seen, seen)[kind.metric]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("block", [1, 2, 3, 7])
+def test_blocks_pair_what_all_at_once_pairs_and_few_are_held(block: int, alone: bool) -> None:
+    points = torch.arange(5)[:, None].float()
+    alive: list[int] = []
+
+    class Counted(Look):
+        def __del__(self) -> None:
+            alive.pop()
+
+    def look(start: int, stop: int) -> Look:
+        alive.append(start)
+        assert len(alive) <= 5  # two that are compared, two that were, and the next
+        return Counted(points=tuple(points[start:stop]))
+
+    one = Seen(look, 5, block)
+    other = one if alone else Seen(look, 5, block)
+    found = [(a.points[i].item(), b.points[j].item()) for a, i, b, j in one.pairs(other)]
+    assert sorted(found) == list(itertools.combinations(range(5), 2))
 
 
 @pytest.fixture
@@ -48,7 +76,7 @@ def test_pairs_agree_with_a_literal_double_loop(make: Callable[[], nn.Module]) -
     with torch.no_grad():
         pairs = [network(crops[i : i + 1] * 2 - 1, crops[j : j + 1] * 2 - 1).item() for i in range(4) for j in range(i)]
         look = PerceptualEye(objectives.FeatureDistance(network), "cpu").look(crops)
-    ours = coherence.over_pairs(by_name("Intra-LPIPS"), look, look, 4)
+    ours = mean_of(by_name("Intra-LPIPS"), look)
     assert ours == pytest.approx(np.mean(pairs), rel=1e-4)
     assert ours > 0.01
 
@@ -93,8 +121,8 @@ def test_style_loss_agrees_with_the_published_program_written_out() -> None:
             for a, b in zip(grams(one[None]), grams(other[None]), strict=True):
                 expected += nn.functional.mse_loss(a, b).item()
         look = StyleEye(network, "cpu").look(crops)
-    assert coherence.over_pairs(by_name("Intra-Style-L (sum)"), look, look, 3) == pytest.approx(expected, rel=1e-5)
-    assert coherence.over_pairs(by_name("Intra-Style-L"), look, look, 3) == pytest.approx(expected / 3, rel=1e-5)
+    assert mean_of(by_name("Intra-Style-L (sum)"), look) == pytest.approx(expected, rel=1e-5)
+    assert mean_of(by_name("Intra-Style-L"), look) == pytest.approx(expected / 3, rel=1e-5)
 
 
 def test_the_style_of_a_perceptual_network_is_seen_before_the_relu() -> None:
@@ -113,6 +141,16 @@ def test_similarity_is_the_cosine_and_forgets_place() -> None:
     look = Look(pooled=torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, -2.0]]))
     assert coherence.similarity(look, 0, look, 1) == pytest.approx(0.5**0.5)
     assert coherence.similarity(look, 1, look, 2) == pytest.approx(-(0.5**0.5))
+
+
+def test_memory_for_fewer_crops_gives_the_same_figures(montages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = open_gallery(montages, OFFLINE)
+    whole, _ = coherence.measure(gallery, Eyes(gallery, OFFLINE), OFFLINE, lambda line: None)
+    monkeypatch.setattr(networks, "HELD", 1)
+    one_by_one, _ = coherence.measure(gallery, Eyes(gallery, OFFLINE), OFFLINE, lambda line: None)
+    for a, b in zip(whole, one_by_one, strict=True):
+        assert a.metric == b.metric and a.value == pytest.approx(b.value, rel=1e-3)
+        assert a.bounds == pytest.approx(b.bounds, rel=1e-3, abs=1e-6)
 
 
 def test_a_folder_is_measured_and_a_repeated_crop_is_perfectly_coherent(montages: Path) -> None:

@@ -151,6 +151,31 @@ def test_the_montages_say_their_control(folders: Settings) -> None:
     assert list(figures) == ["canny F1 (2 px)"] and list(figures["canny F1 (2 px)"].values) == ["b-7.png"]
 
 
+def test_a_bad_guide_leaves_its_montage_out(folders: Settings) -> None:
+    assert folders.guides is not None
+    (folders.guides / "a.png").write_text("no picture")
+    figures, skipped = measured(dataclasses.replace(folders, controls=("canny",)))
+    assert list(figures["canny F1 (2 px)"].values) == ["b-7.png"]
+    assert skipped[0][0] == "control of a.png" and "not a picture" in skipped[0][1]
+    save(folders.guides / "b.png", scene(1).crop((0, 0, SIDE, SIDE)))
+    figures, skipped = measured(dataclasses.replace(folders, controls=("canny",)))
+    assert not figures and "another aspect" in dict(skipped)["control of b-7.png"]
+
+
+def test_rings_and_their_guides_are_read_as_rings(folders: Settings) -> None:
+    """A turned ring is the same ring: it is only where it closes that a map read as a strip differs."""
+    assert folders.guides is not None
+    figures = []
+    for turn in (0, SIDE // 2):
+        for name, own in (("a", {"loop": True}), ("b-7", {"loop": True, "guide": "b.png"})):
+            picture = Image.fromarray(np.roll(np.asarray(scene(0 if name == "a" else 1)), turn, axis=1))
+            save(folders.guides / f"{name[0]}.png", picture)
+            save(folders.guides.parent / "montages" / f"{name}.png", picture.point(lambda v: v // 2), **own)
+        found, _ = measured(dataclasses.replace(folders, controls=("canny",)))
+        figures.append(found["canny F1 (2 px)"].values)
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+
+
 def test_people_that_nobody_asked_for_are_no_figure(folders: Settings) -> None:
     figures, skipped = measured(dataclasses.replace(folders, controls=("pose",)))
     assert not figures and {why for _, why in skipped} == {"no guide shows a person"}
@@ -163,7 +188,10 @@ def test_what_is_missing_is_named(folders: Settings) -> None:
     with pytest.raises(ConfigError, match="no detector 'nothing'"):
         measured(dataclasses.replace(folders, controls=("canny",), detectors=("nothing",)))
     (folders.guides / "b.png").unlink()
-    with pytest.raises(InputError, match=r"there is no guide for b-7\.png"):
+    figures, skipped = measured(folders)
+    assert figures["depth RMSE"].n == 1 and skipped[0][0] == "control of b-7.png"
+    (folders.guides / "a.png").rename(folders.guides / "c.png")
+    with pytest.raises(InputError, match=r"there is no guide for a\.png"):
         measured(folders)
     gallery = open_gallery(folders.guides.parent / "montages", SETTINGS)
     assert control.measure(gallery, SETTINGS, lambda line: None) == (

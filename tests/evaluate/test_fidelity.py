@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPVisionConfig
 
 from synccontrol.errors import InputError
-from synccontrol.evaluate import fidelity
+from synccontrol.evaluate import clip, fidelity
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import open_gallery
@@ -146,11 +146,26 @@ def test_too_few_windows_are_refused_with_the_number_that_is_needed(folders: Pat
         fidelity.check(gallery, settings)
 
 
+def test_bad_pictures_of_the_reference_are_left_out(folders: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+    (folders / "reference" / "text.png").write_text("no picture")
+    Image.new("RGB", (SIDE, SIDE - 1)).save(folders / "reference" / "low.png")
+    whole = (folders / "reference" / "0.png").read_bytes()
+    (folders / "reference" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    gallery = open_gallery(folders / "montages", settings)
+    fidelity.check(gallery, settings)
+    measured, skipped = fidelity.measure(gallery, Eyes(gallery, settings), settings, lambda line: None)
+    assert len(measured) == 3
+    told = dict(skipped)
+    assert {"reference text.png", "reference low.png", "reference cut.png"} <= set(told)
+    assert "below a window of 32 px" in told["reference low.png"] and "cut short" in told["reference cut.png"]
+
+
 def test_without_reference_the_distances_say_what_they_need(folders: Path) -> None:
     gallery = open_gallery(folders / "montages", SETTINGS)
     measured, skipped = fidelity.measure(gallery, Eyes(gallery, SETTINGS), SETTINGS, lambda line: None)
     assert not measured and len(skipped) == 4
-    assert sum("--reference" in why for _, why in skipped) == 3 and "0.png does not carry one" in skipped[3][1]
+    assert sum("--reference" in why for _, why in skipped) == 3 and "no montage carries one" in skipped[3][1]
 
 
 def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
@@ -170,8 +185,10 @@ def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
     save(tmp_path / "montages" / "a.png", 2 * SIDE, 0, "a sea")
     settings = dataclasses.replace(SETTINGS, clip=str(tmp_path / "clip"), embedding=str(tmp_path / "clip"))
     gallery = open_gallery(tmp_path / "montages", settings)
-    measured, _ = fidelity.clip_score(gallery, settings, lambda line: None)
-    crops = gallery.crops(gallery.montages[0])
+    save(tmp_path / "montages" / "silent.png", 2 * SIDE, 1)
+    measured, skipped = clip.measure(open_gallery(tmp_path / "montages", settings), settings, lambda line: None)
+    assert skipped == [("CLIP score of silent.png", "it carries no prompt")]
+    crops = gallery.crops(gallery.montages[0]).take()
     with torch.no_grad():
         inputs = processor(text=["a sea"], images=list((crops * 255).to(torch.uint8)), return_tensors="pt")
         expected = (

@@ -12,7 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.pictures import cut, grid, open_gallery
+from synccontrol.evaluate.pictures import Crops, grid, open_gallery
+from synccontrol.files import images
 
 
 def save(path: Path, width: int = 64, height: int = 32, **own: Any) -> None:
@@ -27,15 +28,59 @@ def test_crops_lie_as_in_the_published_program() -> None:
     # get_views_crop: (height - window) // stride + 1 rows, likewise columns, row by row
     assert grid(512, 3017, 512) == [(0, 512 * i) for i in range(5)]
     assert grid(70, 100, 32) == [(0, 0), (0, 32), (0, 64), (32, 0), (32, 32), (32, 64)]
-    picture = torch.rand(1, 3, 70, 100)
-    assert torch.equal(cut(picture, 32)[4], picture[0, :, 32:64, 32:64])
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 100, 3), np.uint8)
+    crops = Crops(picture=Image.fromarray(pixels), window=32)
+    assert len(crops) == 6
+    fourth = torch.from_numpy(pixels[32:64, 32:64]).permute(2, 0, 1) / 255
+    assert torch.equal(crops.take()[4], fourth) and torch.equal(crops.take(4, 5)[0], fourth)
 
 
 def test_control_maps_beside_a_montage_are_no_montages(tmp_path: Path) -> None:
-    for name in ("a.png", "a.depth.png", "b.v2.png", "inner/c.png"):
+    for name in ("a.depth.png", "a.canny-2.png", "b.v2.png", "inner/c.png"):
         save(tmp_path / name)
+    save(tmp_path / "a.png", control=["smell"])
+    save(tmp_path / "a.smell.png")
     gallery = open_gallery(tmp_path, Settings(window=32))
     assert [montage.name for montage in gallery.montages] == ["a.png", "b.v2.png", "inner/c.png"]
+    ((what, why),) = gallery.left_out
+    assert what == "3 control maps" and "a.canny-2.png, a.depth.png, a.smell.png" in why
+
+
+def test_a_name_with_a_dot_is_no_control_map(tmp_path: Path) -> None:
+    save(tmp_path / "valley.png")
+    save(tmp_path / "valley.night.png")
+    gallery = open_gallery(tmp_path, Settings(window=32))
+    assert [montage.name for montage in gallery.montages] == ["valley.night.png", "valley.png"]
+    assert not gallery.left_out
+
+
+def test_bad_files_are_left_out_with_the_reason_and_the_rest_is_scored(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "cut.png"):
+        save(tmp_path / name)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:3000])
+    (tmp_path / "text.png").write_text("no picture")
+    save(tmp_path / "wide.png", 96)
+    gallery = open_gallery(tmp_path, Settings(window=32))
+    assert [montage.name for montage in gallery.montages] == ["a.png", "b.png"]
+    told = dict(gallery.left_out)
+    assert "damaged or cut short" in told["cut.png"] and "not a picture" in told["text.png"]
+    assert told["1 of another size"].startswith("96x32 px, most are 64x32") and "wide.png" in told["1 of another size"]
+
+
+def test_pictures_are_measured_in_all_their_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guides of so many pixels are scaled down as they are read."""
+    monkeypatch.setattr(images, "KEPT", 1000)
+    save(tmp_path / "a.png")
+    assert images.open_image(tmp_path / "a.png", kept=images.KEPT).size == (32, 16)
+    gallery = open_gallery(tmp_path, Settings(window=32))
+    assert (gallery.width, gallery.height) == (64, 32) == gallery.montages[0].read().size
+
+
+def test_settings_of_huge_pictures_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    save(tmp_path / "a.png", 512, 256, model="tiny")
+    assert open_gallery(tmp_path, Settings()).montages[0].settings == {"model": "tiny"}
 
 
 def test_the_window_is_said_by_the_settings_the_pictures_or_nobody(tmp_path: Path) -> None:
@@ -62,8 +107,8 @@ def test_bad_folders_get_one_clear_line(tmp_path: Path) -> None:
         open_gallery(tmp_path, Settings(window=32))
     assert "\n" not in str(caught.value)
     assert len(open_gallery(tmp_path, Settings(window=32, groups=("seams",))).montages) == 1
-    save(tmp_path / "b.png", 96, 32)
-    with pytest.raises(InputError, match=r"a\.png is 63x32 and b\.png 96x32"):
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(InputError, match="holds no picture that can be read"):
         open_gallery(tmp_path, Settings(window=32))
 
 

@@ -154,6 +154,12 @@ def test_csv_gives_the_same_numbers_back(tmp_path: Path) -> None:
     ]
 
 
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    rows = [{"montage": "=1+2.png", "value": -0.5}, {"montage": "a.png", "value": float("nan")}]
+    report.write_csv(rows, tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().splitlines() == ["montage,value", "'=1+2.png,-0.5", "a.png,"]
+
+
 @pytest.mark.parametrize("text", ["", "[1", "no"])
 def test_broken_json_is_an_input_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)

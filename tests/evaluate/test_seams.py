@@ -124,6 +124,15 @@ def test_a_folder_is_measured_against_its_own_other_columns(tmp_path: Path) -> N
     assert len(rings) == 8 and not missing
 
 
+def test_bands_of_rows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8))
+    whole = seams.over_rows(picture, loop=False)
+    assert np.allclose(whole[seams.DS], seams.discontinuity(np.asarray(picture, float), False), equal_nan=True)
+    monkeypatch.setattr(seams, "BAND", 7 * 40)
+    for score, found in seams.over_rows(picture, loop=False).items():
+        assert np.allclose(found, whole[score], equal_nan=True)
+
+
 def test_unknown_windows_are_said(tmp_path: Path) -> None:
     save(tmp_path, "a.png", np.zeros((16, 64, 3)))
     settings = Settings(window=16)
