@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from dataclasses import Field, fields
 from functools import cache
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "detectors",
     "load",
     "names",
+    "option_fields",
     "options",
     "outside",
     "remarks",
@@ -58,6 +60,15 @@ def options(name: str) -> dict[str, Option]:
         OptionError: No such control type.
     """
     return {**vars(_control(name).options())}
+
+
+def option_fields(name: str) -> tuple[Field[Any], ...]:
+    """Returns the options of the control type `name` as dataclass fields, with help and choices in their metadata.
+
+    Raises:
+        OptionError: No such control type.
+    """
+    return fields(_control(name).options)
 
 
 def load(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
@@ -29,6 +29,11 @@ class Runtime:
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """The options of a control type that has none."""
+
+
+def option(default: Option, text: str, choices: Collection[str] = ()) -> Any:
+    """Returns a field of a control type's options, with what is said of it, and what it can be if that is listed."""
+    return field(default=default, metadata={"help": text, "choices": tuple(choices)})
 
 
 Options = TypeVar("Options")

@@ -26,7 +26,8 @@ LAYERS = (
     {"arguments", "drawing"},
     {"montage"},
     {"jobs", "evaluate"},
-    {"app", "command"},
+    {"command"},
+    {"app"},
     {"__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

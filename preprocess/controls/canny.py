@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime
+from preprocess.control import ControlType, Detector, Runtime, option
 from preprocess.errors import OptionError
 from preprocess.expected import Expected
 
@@ -17,8 +17,8 @@ from preprocess.expected import Expected
 class CannyOptions:
     """How strong an edge must be; the strength is the sum of the two Sobel slopes of a channel, 0..2040."""
 
-    low: float = 100.0  # an edge goes on where it is at least so strong
-    high: float = 200.0  # an edge starts where it is at least so strong
+    low: float = option(100.0, "an edge goes on where it is at least so strong, 0..2040")
+    high: float = option(200.0, "an edge starts where it is at least so strong, 0..2040")
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime
+from preprocess.control import ControlType, Detector, Runtime, option
 from preprocess.errors import OptionError
 from preprocess.expected import Expected
 from preprocess.wide.ring import closed_estimate
@@ -37,7 +37,7 @@ HUB_IDS = {
 class DepthOptions:
     """How the numbers of a transformers depth model are to be read."""
 
-    output: str = "auto"  # "nearness" (larger is nearer), "distance" (larger is farther), "auto": as its kind is known
+    output: str = option("auto", "nearness: larger is nearer; distance: larger is farther; auto: as is known", OUTPUTS)
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:

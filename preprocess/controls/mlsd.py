@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime
+from preprocess.control import ControlType, Detector, Runtime, option
 from preprocess.errors import OptionError
 from preprocess.estimators.checkpoints import Source, named_by
 from preprocess.expected import Expected
@@ -28,7 +28,7 @@ HINT = "the detector 'lsd' needs no download"
 class MlsdOptions:
     """Which lines are drawn."""
 
-    length: float = 20.0  # px; shorter lines are left out
+    length: float = option(20.0, "shorter lines are left out, px")
 
     def __post_init__(self) -> None:
         if not self.length >= 0:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime
+from preprocess.control import ControlType, Detector, Runtime, option
 from preprocess.errors import OptionError
 
 NEUTRAL = 127.5
@@ -18,7 +18,7 @@ NEUTRAL = 127.5
 class QrOptions:
     """How strong the pattern is."""
 
-    contrast: float = 1.0  # 0..1: 0 is grey 0.5 all over, 1 the guide's own light and dark
+    contrast: float = option(1.0, "0..1: 0 is grey 0.5 all over, 1 the guide's own light and dark")
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast <= 1:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime
+from preprocess.control import ControlType, Detector, Runtime, option
 from preprocess.estimators.checkpoints import Source, named_by
 from preprocess.expected import Expected
 
@@ -30,7 +30,7 @@ FULL_STEP = 64.0  # of 255: a step of so much is an edge of full strength
 class SoftEdgeOptions:
     """How the strength of edges becomes grey."""
 
-    safe: bool = False  # three greys only, which hide no faint copy of the guide: more robust, less exact
+    safe: bool = option(False, "three greys only, which hide no faint copy of the guide: more robust, less exact")
 
 
 def slopes(picture: Bytes) -> Floats:

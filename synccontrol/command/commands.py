@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "map": Command("synccontrol.command.map", "shows the control map of a guide, and draws nothing"),
         "evaluate": Command("synccontrol.evaluate.__main__", "scores folders of montages"),
         "doctor": Command("synccontrol.command.doctor", "says what is installed, and which models would fit here"),
+        "app": Command("synccontrol.app.__main__", "serves the page on which wide pictures are composed"),
         "completion": Command("synccontrol.command.completion", "prints what completes flags and names in a shell"),
     }
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
 from synccontrol.families.sources import place, source
-from synccontrol.models import presets
+from synccontrol.models import hub, presets
 from synccontrol.models.presets import Preset
 
 GB = 1e9
@@ -26,6 +26,13 @@ def lines() -> list[str]:
         "Any diffusers folder, hub id (owner/name, owner/name@revision) or .safetensors file of Stable Diffusion "
         "serves as --model too.",
     ]
+
+
+def controls(model: str) -> list[str]:
+    """Returns the control types that a model has a ControlNet for, sorted. Raises `ModelError` for an unknown model."""
+    own = Path(hub.base_of(model)).glob("controlnet-*")
+    known = presets.PRESETS[hub.preset_of(model)].controlnets if hub.preset_of(model) else {}
+    return sorted({*known, *(folder.name.removeprefix("controlnet-") for folder in own)})
 
 
 def _facts(preset: Preset, cached: Mapping[str, int]) -> dict[str, str]:

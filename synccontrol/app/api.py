@@ -1,0 +1,111 @@
+"""The page's interface for programs: one call, from words and a guide to a picture."""
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from synccontrol import settings as kinds
+from synccontrol.app import showing, uploads, wish
+from synccontrol.app.asking import asked
+from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, shape_of
+from synccontrol.app.guard import key_of
+from synccontrol.app.handlers import POLL_SECONDS, Handlers
+from synccontrol.app.line import OVER
+from synccontrol.app.visitor import Entry, Visitor
+from synccontrol.errors import ConfigError
+
+SETTABLE = ("negative_prompt", "model", "fit", "width", "height", "seed", *wish.SETTINGS)
+Picture = Callable[..., Awaitable[dict[str, Any]]]
+
+
+def picture_of(handlers: Handlers) -> Picture:
+    """Returns the call `picture`."""
+
+    async def picture(
+        request: gr.Request,
+        prompt: str,
+        guide: str = "",
+        control: str = "",
+        preset: str = "default",
+        settings: dict[str, Any] = {},  # noqa: B006, RUF100 (what Gradio shows as the default)
+    ) -> dict[str, Any]:
+        """Draws a picture.
+
+        Args:
+            prompt: what to draw.
+            guide: what to follow, a picture as data:image/png;base64,...; or an empty text.
+            control: how the guide is followed: depth, canny, pose, ...; or an empty text.
+            preset: default, fast, best or paper.
+            settings: others by their flag, underscores for dashes: {"width": 1024, "seed": 3, "steps": 20}.
+
+        Returns:
+            {"picture": a PNG as data:image/png;base64,..., "settings": {...}, "notes": [...], "command": "..."}
+        """
+        session = secrets.token_urlsafe()
+        host = request.client.host if request.client else ""
+        owner = key_of(request.headers.get("cookie", "")) or f"program at {host}"
+        try:
+            visitor = handlers.visitors.of(session, session)
+            values = _values(settings, prompt=prompt, control=control, preset=preset, models=handlers.models)
+            return await _drawn(handlers, visitor, owner, guide, values)
+        except Exception as error:
+            raise gr.Error(showing.describe(error), print_exception=False) from error
+        finally:
+            handlers.visitors.leave(session)
+
+    return picture
+
+
+def _values(
+    settings: Mapping[str, Any], *, prompt: str, control: str, preset: str, models: tuple[str, ...]
+) -> dict[str, Any]:
+    """Returns a call as values of the page. Raises `ConfigError` for a setting that there is not, or is wrong."""
+    unknown = sorted(set(settings) - set(SETTABLE))
+    if unknown:
+        raise ConfigError(f"settings {', '.join(unknown)} cannot be set here; those that can: {', '.join(SETTABLE)}")
+    checked = kinds.check(settings)
+    return {
+        **dict.fromkeys(wish.NAMES),
+        "model": models[0],
+        **checked,
+        "seed": checked.get("seed", 0),
+        "prompt": prompt,
+        "preset": preset,
+        "shape": shape_of(checked),
+        "count": 1,
+        "control0": control or NONE,
+        "control1": NONE,
+        "detector0": DEFAULT_DETECTOR,
+        "detector1": DEFAULT_DETECTOR,
+    }
+
+
+async def _drawn(
+    handlers: Handlers, visitor: Visitor, owner: str, guide: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    if guide:
+        data = uploads.content(guide, handlers.limits)
+        visitor.guide = uploads.save(data, "guide", visitor.place(), handlers.limits)
+    found = asked(values, visitor, handlers.models, handlers.offline)
+    job = found.job(handlers.studio.machine, visitor.place() / "picture.png")
+    await asyncio.to_thread(handlers.studio.look, job, {})
+    ticket = handlers.studio.enlist(job, owner, handlers.adder(visitor, wish.command(found.given)))
+    try:
+        while ticket.state != OVER:
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        ticket.stop()  # where the caller has gone
+    if ticket.error is not None:
+        raise ticket.error
+    entry: Entry = ticket.result
+    data = entry.path.read_bytes()
+    return {
+        "picture": f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}",
+        "settings": dict(entry.settings),
+        "notes": [*found.notes, *entry.notes],
+        "command": entry.command,
+    }

@@ -1,0 +1,128 @@
+"""From the fields of the page, and what a visitor has handed over, to what is asked for."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import preprocess
+from preprocess.control import Option
+from synccontrol.app import wish
+from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPES, SLOTS
+from synccontrol.app.visitor import Visitor
+from synccontrol.config import LARGEST_SEED
+from synccontrol.errors import ConfigError
+from synccontrol.files import poses
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.runtime import own_detectors
+from synccontrol.models import hub
+from synccontrol.models.defaults import NAMES as PRESETS
+
+Options = dict[str, dict[str, Option]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked for."""
+
+    given: dict[str, Any]  # flags of the command line
+    options: Options  # of detectors, where they are not the default, by control
+    notes: list[str]
+
+    def with_maps(self, maps: Mapping[str, Path]) -> "Asked":
+        """Returns the same with ready-made maps in place of detecting, by control."""
+        own = list(self.given.get("control_map", ()))
+        given = {**self.given, "control_map": own + [f"{control}={path}" for control, path in maps.items()]}
+        if len(given["control_map"]) == len(given["control"]):
+            given = {name: value for name, value in given.items() if name not in ("guide", "detector")}
+        elif "detector" in given:
+            kept = _detected(self.given)
+            pairs = zip(kept, given["detector"], strict=True)
+            given["detector"] = [name for control, name in pairs if control not in maps]
+        return dataclasses.replace(self, given=given, options={})
+
+    def job(self, machine: Mapping[str, Any], output: Path) -> Job:
+        """Returns its job. Raises `SyncControlError` for what makes no sense."""
+        return wish.job(self.given, machine, output)
+
+
+def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], offline: bool) -> Asked:
+    """Returns what is asked for.
+
+    Args:
+        values: of the fields, by name.
+        visitor: who asks.
+        models: those on offer.
+        offline: the network is never used.
+
+    Raises:
+        SyncControlError: a value cannot be one.
+    """
+    model, preset = _one_of("model", values["model"], models), _one_of("preset", values["preset"], PRESETS)
+    chosen = [(slot, str(values[f"control{slot}"])) for slot in range(SLOTS) if values[f"control{slot}"] != NONE]
+    controls = [control for _, control in chosen]
+    if len(set(controls)) < len(controls):
+        raise ConfigError(f"{controls[0]} is chosen twice; choose another second control, or none")
+    for control in controls:
+        _one_of("control", control, preprocess.names())
+    defaults = wish.preset_values(hub.defaults(model, preset, offline))
+    shape = {"loop": False, "projection": "flat", **SHAPES[_one_of("shape", values["shape"], tuple(SHAPES))]}
+    given = wish.flags_of({**values, **shape, "control": controls}, defaults)
+    notes = []
+    maps = {control: visitor.ready[slot] for slot, control in chosen if slot in visitor.ready}
+    if controls and visitor.guide is not None and len(maps) < len(controls):
+        given["guide"] = visitor.guide
+    elif visitor.guide is not None and not controls:
+        notes.append("no control is chosen, so the guide is not followed")
+    if maps:
+        given["control_map"] = [f"{control}={path}" for control, path in maps.items()]
+    for control, path in maps.items():
+        if path.suffix == poses.SUFFIX and control != "pose":
+            raise ConfigError(f"{path.name} is OpenPose JSON, which only the control pose reads, not {control}")
+    detectors = _detectors(values, [one for one in chosen if one[1] not in maps], model)
+    if detectors:
+        given["detector"] = detectors
+    return Asked(given=given, options=_options(values, _detected(given)), notes=notes)
+
+
+def seeds(values: Mapping[str, Any], most: int) -> list[int]:
+    """Returns the seeds of the variations that are asked for. Raises `ConfigError` for too many, or none."""
+    first, count = wish.setting_number("seed", values["seed"]) or 0, wish.setting_number("count", values["count"]) or 1
+    if not 1 <= count <= most:
+        raise ConfigError(f"{count} variations; between 1 and {most} can be drawn at once")
+    return [min(first + number, LARGEST_SEED) for number in range(count)] if first <= LARGEST_SEED else [first]
+
+
+def _detected(given: Mapping[str, Any]) -> list[str]:
+    """Returns the controls that are read off the guide."""
+    ready = {str(one).partition("=")[0] for one in given.get("control_map", ())}
+    return [control for control in given.get("control", ()) if control not in ready and "guide" in given]
+
+
+def _detectors(values: Mapping[str, Any], detected: list[tuple[int, str]], model: str) -> list[str]:
+    """Returns the detector of each control that is read off the guide; none where all are the model's own."""
+    asked_for = [str(values[f"detector{slot}"] or DEFAULT_DETECTOR) for slot, _ in detected]
+    if all(name == DEFAULT_DETECTOR for name in asked_for):
+        return []
+    found = []
+    for (_, control), name in zip(detected, asked_for, strict=True):
+        known = preprocess.detectors(control)
+        own = own_detectors(model, [control]) or (known[0],)
+        found.append(own[0] if name == DEFAULT_DETECTOR else _one_of(f"{control} detector", name, known))
+    return found
+
+
+def _options(values: Mapping[str, Any], controls: list[str]) -> Options:
+    found: Options = {}
+    for control in controls:
+        for option in preprocess.option_fields(control):
+            value = values.get(f"{control}:{option.name}")
+            if value is not None and value != option.default:
+                found.setdefault(control, {})[option.name] = type(option.default)(value)
+    return found
+
+
+def _one_of(name: str, value: object, known: "tuple[str, ...] | list[str]") -> str:
+    if value not in known:
+        raise ConfigError(f"{name} {value!r} is not on offer; choose one of {', '.join(known)}")
+    return str(value)

@@ -1,0 +1,141 @@
+"""What visitors fill in: components of the page by name; settings are made from the config classes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+import preprocess
+from synccontrol.app.wish import SETTINGS
+from synccontrol.command.parser import CONFIGS
+from synccontrol.config import FITS, MIDDLE, flags
+from synccontrol.models.defaults import DEFAULT
+from synccontrol.models.defaults import NAMES as PRESETS
+
+NONE = "none"
+SLOTS = 2  # controls at once
+DEFAULT_DETECTOR = "default"
+SHAPES = {"flat": {}, "ring": {"loop": True}, "sphere": {"projection": "equirectangular"}}
+SHAPED = ("loop", "projection")  # settings that the shape stands for
+Fields = dict[str, gr.Component]
+
+
+def prompts(prompt: str) -> Fields:
+    """Returns what is drawn, in words."""
+    return {
+        "prompt": gr.Textbox(prompt, label="Prompt", lines=3, max_lines=8, scale=4, elem_id="prompt", min_width=240),
+        "negative_prompt": gr.Textbox(label="Avoid", lines=3, max_lines=8, scale=2, min_width=160),
+    }
+
+
+def model(models: Sequence[str]) -> Fields:
+    """Returns which model draws, and by which preset."""
+    return {
+        "model": gr.Dropdown(
+            list(models), value=models[0], label="Model", visible=len(models) > 1, filterable=False, min_width=140
+        ),
+        "preset": gr.Radio(
+            list(PRESETS), value=DEFAULT, label="Preset", info="paper: SyncDiffusion as published", min_width=300
+        ),
+    }
+
+
+def control(slot: int, controls: Sequence[str], chosen: str) -> Fields:
+    """Returns one control: its type, and what reads it off the guide."""
+    which = "Control" if slot == 0 else "Second control"
+    return {
+        f"control{slot}": gr.Dropdown(
+            [NONE, *controls], value=chosen, label=which, info="what follows the guide", filterable=False, min_width=140
+        ),
+        f"detector{slot}": gr.Dropdown(
+            detectors(chosen),
+            value=DEFAULT_DETECTOR,
+            label=f"{which}: detector",
+            info="what reads it off the guide",
+            filterable=False,
+            min_width=140,
+        ),
+    }
+
+
+def detectors(control: str) -> list[str]:
+    """Returns the detectors of a control type that visitors may choose."""
+    return [DEFAULT_DETECTOR] if control == NONE else [DEFAULT_DETECTOR, *preprocess.detectors(control)]
+
+
+def detector_options(controls: Sequence[str], chosen: Sequence[str]) -> Fields:
+    """Returns what detectors can be told, by control:option; those of controls that are not chosen are not seen."""
+    fields: Fields = {}
+    for name in controls:
+        for option in preprocess.option_fields(name):
+            fields[f"{name}:{option.name}"] = _field(
+                f"{name}: {option.name}",
+                option.metadata["help"],
+                option.default,
+                option.metadata["choices"],
+                visible=name in chosen,
+            )
+    return fields
+
+
+def canvas() -> Fields:
+    """Returns size and shape of the picture."""
+    fields: Fields = {}
+    for name, text in (("width", "px; 0: by the guide"), ("height", "px; 0: the model's")):
+        fields[name] = gr.Number(0, label=name.capitalize(), info=text, precision=0, minimum=0, min_width=100)
+    fields["shape"] = gr.Radio(list(SHAPES), value="flat", label="Shape", info="ring and sphere: 360°", min_width=200)
+    text = "how a guide of another aspect comes onto the picture"
+    fields["fit"] = gr.Dropdown(list(FITS), value=FITS[0], label="Fit", info=text, filterable=False, min_width=120)
+    return fields
+
+
+def settings(values: Mapping[str, Any]) -> Fields:
+    """Returns all other settings, folded away by config, with their help and unit.
+
+    Args:
+        values: those of the preset, as `config.record`.
+    """
+    fields: Fields = {}
+    for title, config in CONFIGS.items():
+        with gr.Accordion(title.capitalize(), open=False), gr.Row():
+            for flag, field in flags(config).items():
+                name = flag.replace("-", "_")
+                if name not in SHAPED:
+                    fields[name] = _setting(flag, field, values[name])
+    return fields
+
+
+def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:
+    help_ = str(field.metadata["help"])
+    if field.name.startswith("control_"):
+        return gr.Textbox(shown(flag.replace("-", "_"), value), label=flag.replace("-", " "), info=help_, min_width=220)
+    if field.default == MIDDLE:
+        text = f"{help_.partition(':')[0]}: middle, or an index from the top left"
+        return gr.Textbox(str(value), label=flag, info=text, min_width=220)
+    return _field(flag.replace("-", " "), help_, value, field.metadata["choices"])
+
+
+def _field(label: str, text: str, value: Any, choices: Sequence[str], visible: bool = True) -> gr.Component:
+    common: dict[str, Any] = {"label": label, "info": text, "visible": visible, "min_width": 220}
+    if choices:
+        return gr.Dropdown(list(choices), value=value, filterable=False, **common)
+    if isinstance(value, bool):
+        return gr.Checkbox(value, **common)
+    if isinstance(value, int | float):
+        return gr.Number(value, precision=0 if isinstance(value, int) else None, **common)
+    return gr.Textbox(value, **common)
+
+
+def shown(name: str, value: Any) -> Any:
+    """Returns a setting as its field shows it."""
+    if SETTINGS[name].name.startswith("control_"):
+        return " ".join(f"{number:g}" for number in (value if isinstance(value, list | tuple) else [value]))
+    return str(value) if SETTINGS[name].default == MIDDLE else value
+
+
+def shape_of(values: Mapping[str, Any]) -> str:
+    """Returns the shape of settings."""
+    if values.get("loop"):
+        return "ring"
+    return "sphere" if values.get("projection") == "equirectangular" else "flat"

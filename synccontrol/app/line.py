@@ -1,0 +1,143 @@
+"""`Line`: pictures that wait for their turn; each knows its place, and can be stopped at any time."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from synccontrol.app.limits import BusyError, Limits
+
+WAITING, DRAWING, OVER = "waiting", "drawing", "over"
+
+
+class Stopped(Exception):
+    """Somebody wants an end of a picture that is being drawn."""
+
+
+class Ticket:
+    """A picture in line, whom it belongs to, and what has become of it. Others read it at any time.
+
+    Args:
+        owner: whose it is.
+        work: draws it; it is given the ticket, calls `check` between two steps, and returns what comes out.
+
+    Attributes:
+        state: WAITING, DRAWING or OVER.
+        result: what the work returned.
+        error: what it raised; `Stopped` for a picture that was stopped.
+        step: how many steps are done.
+        steps: of how many.
+        shown: the newest preview.
+        ended: when it was over, monotonic seconds.
+    """
+
+    def __init__(self, owner: str, work: Callable[["Ticket"], Any]) -> None:
+        self.owner, self._work = owner, work
+        self.state = WAITING
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.step = self.steps = 0
+        self.shown: Any = None
+        self._stop = threading.Event()
+        self._began = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        """Returns whether somebody wants an end."""
+        return self._stop.is_set()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Returns about how long the rest of the steps takes; None before the first one is done."""
+        if self.state != DRAWING or not self.step:
+            return None
+        return (time.monotonic() - self._began) / self.step * (self.steps - self.step)
+
+    def stop(self) -> None:
+        """Has it end: at once while it waits, after the current step while it is drawn."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Raises `Stopped` if somebody wants an end."""
+        if self.stopped:
+            raise Stopped
+
+    def begin(self, steps: int) -> None:
+        """Notes that the first of so many steps begins."""
+        self.steps, self._began = steps, time.monotonic()
+
+    def forget(self) -> None:
+        """Lets go of previews and results: whoever waited has seen them."""
+        self.shown = self.result = None
+
+    def run(self) -> None:
+        """Does the work; whatever it raises is kept."""
+        self.state = DRAWING
+        try:
+            self.check()
+            self.result = self._work(self)
+        except Exception as error:
+            self.error = error
+        finally:
+            self.state = OVER
+
+
+class Line:
+    """Pictures that wait for their turn, first come, first served; `hands` are drawn at a time.
+
+    Args:
+        limits: how many may wait, of all and of one visitor.
+        hands: how many are drawn at a time.
+    """
+
+    def __init__(self, limits: Limits, hands: int = 1) -> None:
+        self._limits = limits
+        self._waiting: deque[Ticket] = deque()
+        self._drawn: list[Ticket] = []
+        self._change = threading.Condition()
+        for _ in range(hands):
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def join(self, ticket: Ticket) -> None:
+        """Puts a picture at the end. Raises `BusyError` if too many wait, of all visitors or of this one."""
+        with self._change:
+            everybody = [*self._waiting, *self._drawn]
+            own = [one for one in everybody if one.owner == ticket.owner]
+            if len(own) >= self._limits.each:
+                raise BusyError(f"{len(own)} pictures of yours are waiting or being drawn; wait for one, or stop one")
+            if len(everybody) >= self._limits.queue:
+                raise BusyError(f"{len(everybody)} pictures are waiting already; try again in a while")
+            self._waiting.append(ticket)
+            self._change.notify()
+
+    def ahead(self, ticket: Ticket) -> int:
+        """Returns how many pictures come before one that waits; 0 for any other."""
+        with self._change:
+            if ticket not in self._waiting:
+                return 0
+            return len(self._drawn) + self._waiting.index(ticket)
+
+    def stop(self, owner: str) -> int:
+        """Stops all pictures of an owner, and returns how many; those that wait leave the line."""
+        with self._change:
+            leaving = [one for one in self._waiting if one.owner == owner]
+            own = [*leaving, *(one for one in self._drawn if one.owner == owner)]
+            for ticket in own:
+                ticket.stop()
+            for ticket in leaving:
+                self._waiting.remove(ticket)
+        for ticket in leaving:
+            ticket.run()  # which ends at once, and says so
+        return len(own)
+
+    def _serve(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting:
+                    self._change.wait()
+                ticket = self._waiting.popleft()
+                self._drawn.append(ticket)
+            ticket.run()
+            with self._change:
+                self._drawn.remove(ticket)

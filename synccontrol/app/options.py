@@ -1,0 +1,91 @@
+"""What whoever runs the page decides: flags of `synccontrol app`."""
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synccontrol.app.limits import Limits
+from synccontrol.app.wish import MACHINE
+from synccontrol.command.parser import DEFAULTS
+from synccontrol.errors import ConfigError
+from synccontrol.options import flags
+from synccontrol.terminal import Parser
+
+HERE = ("127.0.0.1", "localhost", "::1")
+PORT = 7860
+MODEL = "tiny"
+PASSWORD = "SYNCCONTROL_PASSWORD"  # the variable that holds it, so that it stands in no list of processes
+USER = "synccontrol"
+SHORTEST = 8  # characters of a password
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the page is served."""
+
+    host: str = HERE[0]
+    port: int = PORT
+    share: bool = False
+    password: str = ""  # empty: none is asked for
+    root_path: str = ""  # where a proxy serves it, like /synccontrol
+    open: bool = False  # a browser
+    models: tuple[str, ...] = (MODEL,)
+    machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: DEFAULTS[name] for name in MACHINE})
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        public = self.share or self.host not in HERE
+        if public and len(self.password) < SHORTEST:
+            what = "--share" if self.share else f"--host {self.host}"
+            raise ConfigError(
+                f"{what} lets others in, so a password is asked for: set {PASSWORD} to {SHORTEST} characters or more"
+            )
+        if self.root_path and not (self.root_path.startswith(("/", "http://", "https://"))):
+            raise ConfigError(f"--root-path is {self.root_path!r}; it starts with /, or is a whole address")
+        if not 0 < self.port < 65536:
+            raise ConfigError(f"--port is {self.port}; it must be between 1 and 65535")
+
+
+def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = Parser(prog=prog, allow_abbrev=False, description="Serves the page on which wide pictures are composed.")
+    parser.add_argument(
+        "--host", default=HERE[0], help="address to listen at; others than this machine's ask a password"
+    )
+    parser.add_argument("--port", type=int, default=PORT, help=f"port to listen at (default: {PORT})")
+    parser.add_argument("--open", action="store_true", help="open a browser")
+    parser.add_argument(
+        "--share", action="store_true", help="a public address by Gradio's servers, for who knows the password"
+    )
+    parser.add_argument("--root-path", default="", help="path below which a proxy serves the page, like /synccontrol")
+    parser.add_argument(
+        "--model", action="append", help=f"model on offer: preset, folder, hub id; repeat it (default: {MODEL})"
+    )
+    parser.add_argument(
+        "--device", default=DEFAULTS["device"], help="cpu, cuda, cuda:1, mps (default: the best there is)"
+    )
+    parser.add_argument("--dtype", default=DEFAULTS["dtype"], help="float32, float16, bfloat16")
+    parser.add_argument("--offload", default=DEFAULTS["offload"], help="what waits in memory: none, model, sequential")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
+    group = parser.add_argument_group("limits")
+    for flag, field in flags(Limits).items():
+        group.add_argument(
+            f"--{flag}", type=int, default=field.default, help=f"{field.metadata['help']} (default: {field.default})"
+        )
+    return parser
+
+
+def parsed(argv: Sequence[str], prog: str) -> Options:
+    """Returns the options of a command line. Raises `ConfigError` for a wrong one."""
+    given = vars(build_parser(prog).parse_args(argv))
+    limits = {field.name: given.pop(flag.replace("-", "_")) for flag, field in flags(Limits).items()}
+    machine = {name: given.pop(name) for name in MACHINE}
+    return Options(
+        models=tuple(given.pop("model") or (MODEL,)),
+        machine=machine,
+        limits=Limits(**limits),
+        password=os.environ.get(PASSWORD, ""),
+        **given,
+    )

@@ -1,0 +1,123 @@
+"""The page: what stands where, and which handler answers what."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from synccontrol.app import fields, parts
+from synccontrol.app.api import picture_of
+from synccontrol.app.fields import NONE, SLOTS, Fields
+from synccontrol.app.handlers import FIRST_PROMPT, Handlers
+from synccontrol.app.wish import preset_values
+from synccontrol.models import hub, listing
+
+TITLE = "SyncControl: wide pictures"
+GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sphere"
+LOOKS = ("shape", "fit", "width", "height")  # fields that the control map depends on
+FIRST_CONTROL = "depth"
+
+
+def build(handlers: Handlers) -> gr.Blocks:
+    """Returns the page."""
+    models = handlers.models
+    controls = sorted({name for model in models for name in listing.controls(model)})
+    chosen = FIRST_CONTROL if FIRST_CONTROL in controls else NONE
+    first = preset_values(hub.defaults(models[0], offline=handlers.offline))
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        gr.HTML("<h1>SyncControl</h1><p>One coherent wide picture that follows a guide.</p>", elem_id="title")
+        with gr.Tabs(selected=GUIDE, elem_id="views") as tabs:
+            with gr.Tab("Guide", id=GUIDE):
+                easel = parts.part("easel", {}, "guide", "forget")
+            with gr.Tab("Map", id=MAP, render_children=True):
+                look = parts.part("map", {})
+            with gr.Tab("Picture", id=PICTURE, render_children=True):
+                picture = parts.part("picture", {})
+            with gr.Tab("Compare", id=COMPARE, render_children=True):
+                parts.part("compare", {})
+            with gr.Tab("360°", id=SPHERE, render_children=True):
+                parts.part("sphere", {})
+        with gr.Row(equal_height=True):
+            own: Fields = fields.prompts(FIRST_PROMPT)
+            with gr.Column(scale=1, min_width=140):
+                draw = gr.Button("Draw", variant="primary", elem_id="draw")
+                stop = gr.Button("Stop", variant="stop", elem_id="stop")
+        status = parts.part("status", {})
+        with gr.Row(equal_height=True):
+            own |= fields.model(models)
+            own["seed"] = gr.Number(0, label="Seed", info="of all noise", precision=0, minimum=0, min_width=120)
+            dice = gr.Button("Roll the dice", min_width=110, scale=0, elem_id="dice")
+            own["count"] = gr.Number(
+                1,
+                label="Variations",
+                info="with the next seeds",
+                precision=0,
+                minimum=1,
+                maximum=handlers.limits.variations,
+                min_width=120,
+            )
+        with gr.Row(equal_height=True):
+            for slot in range(SLOTS):
+                own |= fields.control(slot, controls, chosen if slot == 0 else NONE)
+        with gr.Row(equal_height=True):
+            own |= fields.detector_options(controls, [chosen])
+        with gr.Row(equal_height=True):
+            own |= fields.canvas()
+        history = parts.part("history", {}, "restore", "again")
+        own |= fields.settings(first)
+        _connect(
+            handlers,
+            page,
+            own,
+            {
+                "tabs": tabs,
+                "easel": easel,
+                "map": look,
+                "picture": picture,
+                "status": status,
+                "history": history,
+                "draw": draw,
+                "stop": stop,
+                "dice": dice,
+            },
+        )
+        gr.api(picture_of(handlers), api_name="picture", concurrency_limit=None)
+    return page
+
+
+def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, Any]) -> None:
+    """Connects fields and buttons to the handlers, which know all of them by name."""
+    handlers.fields, handlers.shown = own, shown
+    values = list(own.values())
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+    look = {"inputs": values, "outputs": [shown["map"], shown["status"]], "trigger_mode": "always_last", **quiet}
+
+    page.load(handlers.open, values, [shown["easel"], shown["map"], shown["status"]], **quiet)
+    page.unload(handlers.leave)
+    shown["easel"].guide(handlers.take, values, [shown["map"], shown["status"], shown["tabs"]], **quiet)
+    shown["easel"].forget(handlers.forget, **look)
+    for name in (*LOOKS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
+        _on_input(own[name], handlers.look, look)
+    for slot in range(SLOTS):
+        seen = [own[f"detector{slot}"], *(own[name] for name in own if ":" in name)]
+        chosen = [own[f"control{number}"] for number in range(SLOTS)]
+        own[f"control{slot}"].input(handlers.controls(slot), chosen, seen, **quiet).then(handlers.look, **look)
+    for name in ("model", "preset"):
+        settings = [own[one] for one in handlers.settings]
+        own[name].input(handlers.preset, [own["model"], own["preset"]], settings, **quiet).then(handlers.look, **look)
+    shown["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
+    live = [shown[name] for name in ("picture", "status", "history", "tabs")]
+    drawn = {"inputs": values, "outputs": live, **quiet}
+    shown["draw"].click(handlers.draw, trigger_mode="multiple", **drawn)
+    shown["stop"].click(handlers.stop, None, shown["status"], queue=False, **quiet)
+    restored = [*values, shown["status"]]
+    shown["history"].restore(handlers.restore, None, restored, **quiet).then(handlers.look, **look)
+    shown["history"].again(handlers.again, None, restored, **quiet).then(handlers.look, **look)
+
+
+def _on_input(field: gr.Component, handler: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Answers what a visitor enters: numbers and texts when they are done, choices at once."""
+    event = "submit" if isinstance(field, gr.Number | gr.Textbox) else "input"
+    getattr(field, event)(handler, **options)
+    if event == "submit":
+        field.blur(handler, **options)
