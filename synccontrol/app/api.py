@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from synccontrol import settings as kinds
-from synccontrol.app import showing, uploads, wish
+from synccontrol.app import uploads, wish
 from synccontrol.app.asking import asked
 from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, shape_of
 from synccontrol.app.guard import key_of
@@ -17,6 +17,7 @@ from synccontrol.app.handlers import POLL_SECONDS, Handlers
 from synccontrol.app.line import OVER
 from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.errors import ConfigError
+from synccontrol.terminal import describe
 
 SETTABLE = ("negative_prompt", "model", "fit", "width", "height", "seed", *wish.SETTINGS)
 Picture = Callable[..., Awaitable[dict[str, Any]]]
@@ -53,7 +54,7 @@ def picture_of(handlers: Handlers) -> Picture:
             values = _values(settings, prompt=prompt, control=control, preset=preset, models=handlers.models)
             return await _drawn(handlers, visitor, owner, guide, values)
         except Exception as error:
-            raise gr.Error(showing.describe(error), print_exception=False) from error
+            raise gr.Error(describe(error), print_exception=False) from error
         finally:
             handlers.visitors.leave(session)
 

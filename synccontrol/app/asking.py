@@ -66,7 +66,11 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
     for control in controls:
         _one_of("control", control, preprocess.names())
     defaults = wish.preset_values(hub.defaults(model, preset, offline))
-    shape = {"loop": False, "projection": "flat", **SHAPES[_one_of("shape", values["shape"], tuple(SHAPES))]}
+    shape: dict[str, object] = {
+        "loop": False,
+        "projection": "flat",
+        **SHAPES[_one_of("shape", values["shape"], tuple(SHAPES))],
+    }
     given = wish.flags_of({**values, **shape, "control": controls}, defaults)
     notes = []
     maps = {control: visitor.ready[slot] for slot, control in chosen if slot in visitor.ready}
@@ -117,8 +121,8 @@ def _options(values: Mapping[str, Any], controls: list[str]) -> Options:
     for control in controls:
         for option in preprocess.option_fields(control):
             value = values.get(f"{control}:{option.name}")
-            if value is not None and value != option.default:
-                found.setdefault(control, {})[option.name] = type(option.default)(value)
+            if value not in (None, "", option.default):
+                found.setdefault(control, {})[option.name] = value
     return found
 
 

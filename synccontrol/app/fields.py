@@ -16,7 +16,7 @@ from synccontrol.models.defaults import NAMES as PRESETS
 NONE = "none"
 SLOTS = 2  # controls at once
 DEFAULT_DETECTOR = "default"
-SHAPES = {"flat": {}, "ring": {"loop": True}, "sphere": {"projection": "equirectangular"}}
+SHAPES: dict[str, dict[str, object]] = {"flat": {}, "ring": {"loop": True}, "sphere": {"projection": "equirectangular"}}
 SHAPED = ("loop", "projection")  # settings that the shape stands for
 Fields = dict[str, gr.Component]
 

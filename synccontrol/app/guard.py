@@ -99,7 +99,8 @@ class Guard:
                     content_disposition_type="inline",
                     headers={"cache-control": "private"},
                 )
-        return None if OPEN.fullmatch(path) else PlainTextResponse(CLOSED, status_code=404)
+        open_ = OPEN.fullmatch(path) and ".." not in path
+        return None if open_ else PlainTextResponse(CLOSED, status_code=404)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = f"this is more than the {self._most / ENVELOPE / MEGA:.0f} MB that are taken; make it smaller"

@@ -1,17 +1,18 @@
 """What the page does when a visitor does something."""
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 import preprocess
-from synccontrol.app import showing, uploads, wish
+from synccontrol.app import filling, showing, uploads, wish
 from synccontrol.app.asking import Asked, asked, seeds
-from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPED, SLOTS, Fields, detectors, shape_of, shown
+from synccontrol.app.fields import SLOTS, Fields
 from synccontrol.app.guard import key_of
 from synccontrol.app.line import OVER, Stopped, Ticket
 from synccontrol.app.restore import restored
@@ -21,7 +22,7 @@ from synccontrol.errors import InputError, SyncControlError
 from synccontrol.files import poses
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
-from synccontrol.models import hub
+from synccontrol.terminal import describe
 
 FIRST_GUIDE = Path(__file__).parent / "assets" / "valley.webp"
 FIRST_PROMPT = "a mountain valley at sunset"
@@ -48,10 +49,11 @@ class Handlers:
         self.fields: Fields = {}
         self.shown: dict[str, Any] = {}
 
-    @property
-    def settings(self) -> list[str]:
-        """Returns the fields that a preset sets."""
-        return [name for name in wish.SETTINGS if name not in SHAPED]
+    def warm(self) -> None:
+        """Begins to load the model with which most begin."""
+        given = {"model": self.models[0], "control": ["depth"], "guide": FIRST_GUIDE}
+        with contextlib.suppress(SyncControlError):  # whoever asks for it is told
+            self.studio.warm(wish.job(given, self.studio.machine, FIRST_GUIDE.with_suffix(".png")))
 
     def visitor(self, request: gr.Request) -> Visitor:
         """Returns who asks. Raises `BusyError` if too many are there."""
@@ -166,21 +168,23 @@ class Handlers:
     def _enlisted(self, visitor: Visitor, values: Mapping[str, Any], owner: str) -> tuple[Look, list[Ticket]]:
         """Returns the pictures that are asked for, in line. Raises `SyncControlError` for what makes no sense."""
         found, look = self._looked(visitor, values)
-        if found.options:  # no flag says them, so the map that is seen is the one that is followed
+        first = ""
+        if found.options:  # no flag of drawing says them, so the map that is seen is the one that is followed
+            first = wish.map_command(found.given, found.options)
             found = found.with_maps(self._saved_maps(found, look, visitor))
         tickets = []
         for seed in seeds(values, self.limits.variations):
             one = Asked(given={**found.given, "seed": seed}, options={}, notes=found.notes)
             stem = visitor.guide.stem if "guide" in one.given and visitor.guide else "picture"
             job = one.job(self.studio.machine, visitor.place() / f"{stem}-{seed}.png")
-            tickets.append(self.studio.enlist(job, owner, self.adder(visitor, wish.command(one.given))))
+            tickets.append(self.studio.enlist(job, owner, self.adder(visitor, first + wish.command(one.given))))
         return look, tickets
 
     def _saved_maps(self, found: Asked, look: Look, visitor: Visitor) -> dict[str, Path]:
         maps = {}
         for control, image in zip(found.given["control"], look.maps, strict=True):
             if control in found.options:
-                maps[control] = visitor.place() / f"{control}-map.png"
+                maps[control] = visitor.place() / f"{wish.MAP}.{control}.png"
                 image.save(maps[control])
         return maps
 
@@ -211,23 +215,6 @@ class Handlers:
         count = self.studio.line.stop(str(request.session_hash))
         return showing.status("Stopping after this step." if count else "Nothing is being drawn.")
 
-    def controls(self, slot: int) -> Callable[..., list[Any]]:
-        """Returns what answers another control: its detectors are offered, and their settings shown."""
-
-        def answer(*chosen: str) -> list[Any]:
-            named = [name for name in self.fields if ":" in name]
-            offered = gr.Dropdown(choices=detectors(chosen[slot]), value=DEFAULT_DETECTOR)
-            return [offered, *(gr.update(visible=name.partition(":")[0] in chosen) for name in named)]
-
-        return answer
-
-    def preset(self, model: str, preset: str) -> list[Any]:
-        """Returns the settings of a preset, for their fields."""
-        if model not in self.models:
-            return [gr.skip() for _ in self.settings]
-        values = wish.preset_values(hub.defaults(model, preset, self.offline))
-        return [shown(name, values[name]) for name in self.settings]
-
     def restore(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Returns the settings of a picture of ours that is handed over, for the fields; files it names stay closed."""
         visitor = self.visitor(request)
@@ -238,7 +225,7 @@ class Handlers:
             values, notes = restored(path, self.models, known)
         except SyncControlError as error:
             return [*(gr.skip() for _ in self.fields), self._failed(error, visitor)]
-        return [*self._filled(values), showing.status(" ".join(["Settings restored.", *notes]))]
+        return [*filling.filled(self.fields, values), showing.status(" ".join(["Settings restored.", *notes]))]
 
     def again(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Returns the settings of a picture in the history, for the fields."""
@@ -247,24 +234,7 @@ class Handlers:
             return [*(gr.skip() for _ in self.fields), showing.failure(InputError("that picture is gone"))]
         known = {name for control in preprocess.names() for name in preprocess.detectors(control)}
         values, _ = restored(entry.path, self.models, known)
-        return [*self._filled(values), showing.status("Settings restored; the guide stays as it is.")]
-
-    def _filled(self, values: Mapping[str, Any]) -> Iterator[Any]:
-        """Yields what each field becomes: a value of a picture, or as it is."""
-        controls = [*values.get("control", ()), *([NONE] * SLOTS)]
-        names = [*values.get("detector", ()), *([DEFAULT_DETECTOR] * SLOTS)]
-        for name in self.fields:
-            slot = int(name[-1]) if name[-1:].isdecimal() else 0
-            if name.startswith("control") and name[7:].isdecimal():
-                yield controls[slot]
-            elif name.startswith("detector"):
-                yield gr.Dropdown(choices=detectors(controls[slot]), value=names[slot])
-            elif name == "shape":
-                yield shape_of(values)
-            elif name in wish.SETTINGS and name in values:
-                yield shown(name, values[name])
-            else:
-                yield values.get(name, gr.skip())
+        return [*filling.filled(self.fields, values), showing.status("Settings restored; the guide stays as it is.")]
 
     def _named(self, values: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self.fields, values, strict=True))
@@ -273,4 +243,4 @@ class Handlers:
         return showing.status(self._said(error, visitor), error=True)
 
     def _said(self, error: Exception, visitor: Visitor) -> str:
-        return said(showing.describe(error), visitor.folder)
+        return said(describe(error), visitor.folder)

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from synccontrol.app import fields, parts
+from synccontrol.app import fields, filling, parts
 from synccontrol.app.api import picture_of
 from synccontrol.app.fields import NONE, SLOTS, Fields
 from synccontrol.app.handlers import FIRST_PROMPT, Handlers
@@ -101,10 +101,12 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     for slot in range(SLOTS):
         seen = [own[f"detector{slot}"], *(own[name] for name in own if ":" in name)]
         chosen = [own[f"control{number}"] for number in range(SLOTS)]
-        own[f"control{slot}"].input(handlers.controls(slot), chosen, seen, **quiet).then(handlers.look, **look)
+        own[f"control{slot}"].input(filling.controls(own, slot), chosen, seen, **quiet).then(handlers.look, **look)
     for name in ("model", "preset"):
-        settings = [own[one] for one in handlers.settings]
-        own[name].input(handlers.preset, [own["model"], own["preset"]], settings, **quiet).then(handlers.look, **look)
+        settings = [own[one] for one in filling.SETTINGS]
+        own[name].input(
+            filling.preset(handlers.models, handlers.offline), [own["model"], own["preset"]], settings, **quiet
+        ).then(handlers.look, **look)
     shown["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
     live = [shown[name] for name in ("picture", "status", "history", "tabs")]
     drawn = {"inputs": values, "outputs": live, **quiet}

@@ -9,10 +9,17 @@ import gradio as gr
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("core.js", "easel.js", "figures.js", "compare.js", "pannellum.js", "sphere.js", "history.js")
-HEAD = "".join(
-    ['<link rel="stylesheet" href="synccontrol/assets/pannellum.css">']
-    + [f'<script src="synccontrol/assets/{name}"></script>' for name in SCRIPTS]
-)
+HEAD = '<link rel="stylesheet" href="synccontrol/assets/pannellum.css">'
+LOADED = """
+window.synccontrolLoaded ??= (async () => {
+  for (const name of SCRIPTS)
+    await new Promise((loaded, failed) => {
+      const script = document.createElement("script");
+      [script.src, script.onload, script.onerror] = [`synccontrol/assets/${name}`, loaded, failed];
+      document.head.append(script);
+    });
+})();
+""".replace("SCRIPTS", str(list(SCRIPTS)))  # one after the other, and before any part is mounted
 
 
 def part(name: str, value: Mapping[str, Any], *events: str, **options: Any) -> gr.HTML:
@@ -25,10 +32,11 @@ def part(name: str, value: Mapping[str, Any], *events: str, **options: Any) -> g
         options: of `gr.HTML`.
     """
     listed = ", ".join(f"'{event}'" for event in events)
+    mount = f"synccontrolLoaded.then(() => synccontrol.mount('{name}', element, props, trigger, watch, [{listed}]));"
     return gr.HTML(
         value=dict(value),
         html_template=(ASSETS / f"{name}.html").read_text(encoding="utf-8"),
-        js_on_load=f"synccontrol.mount('{name}', element, props, trigger, watch, [{listed}]);",
+        js_on_load=LOADED + mount,
         elem_id=name,
         apply_default_css=False,
         **options,

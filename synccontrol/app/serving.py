@@ -4,12 +4,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from synccontrol.app.guard import Guard
 from synccontrol.app.options import USER, Options
 from synccontrol.app.studio import Studio
 from synccontrol.app.visitor import Visitors
 from synccontrol.errors import OutputError
+from synccontrol.jobs import runtime
+from synccontrol.jobs.runtime import Request
 from synccontrol.models import hub
 
 ASSETS = Path(__file__).parent / "assets"
@@ -23,15 +26,16 @@ def served(options: Options) -> Iterator[str]:
 
     Raises:
         OutputError: the port is taken.
-        ModelError: a model on offer is not to be had.
+        ModelError: a model on offer, or the device, is not to be had.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is told to anybody
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for model in options.models:
-        hub.geometry(model, bool(options.machine["offline"]))
+        request = Request(model=model, controls=(), controlnets=(), detectors=(), **options.machine)
+        runtime.machine_of(request)
+        hub.geometry(model, request.offline)
     visitors = Visitors(options.limits)
     os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(visitors.root) / "gradio"))
-    import gradio as gr
     from starlette.middleware import Middleware
 
     from synccontrol.app import page
@@ -66,6 +70,7 @@ def served(options: Options) -> Iterator[str]:
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=HEAD,
         )
+        handlers.warm()
         yield shared or local
     except OSError as error:
         raise OutputError(f"port {options.port} is taken; name another with --port ({error})") from error

@@ -21,7 +21,6 @@ from synccontrol.app.limits import Limits
 from synccontrol.app.line import Line, Ticket
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import Layout
-from synccontrol.errors import translated
 from synccontrol.jobs import maps, runtime
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome

@@ -17,6 +17,7 @@ TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
 LISTS = ("control", "detector")
 NUMBERS = ("width", "height", "seed")
 SETTINGS = {flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()}
+MAP = "map"  # what a map is called that is made before its picture
 NAMES = (*TEXTS, *LISTS, *NUMBERS, *SETTINGS)
 
 
@@ -120,6 +121,19 @@ def command(given: Mapping[str, Any]) -> str:
         else:
             words += [word for one in (value if isinstance(value, list) else [value]) for word in _flag(flag, one)]
     return shlex.join(words)
+
+
+def map_command(given: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the command, and a line break, that makes the maps of detectors with options of their own.
+
+    Args:
+        given: flags of the picture.
+        options: by control.
+    """
+    own: dict[str, Any] = {name: given[name] for name in ("model", "width", "height", "fit", "loop") if name in given}
+    told = [f"{control}.{name}={value}" for control, values in options.items() for name, value in values.items()]
+    flags_ = {**own, "guide": given["guide"], "control": list(options), "option": told, "output": f"{MAP}.png"}
+    return command(flags_).replace("synccontrol", "synccontrol map", 1) + "\n"
 
 
 def _flag(flag: str, value: object) -> Sequence[str]:

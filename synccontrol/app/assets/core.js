@@ -6,8 +6,9 @@ window.synccontrol = {
   chosen: null, // the token of the one that is looked at
   bus: new EventTarget(), // "entries": there are others; "chosen": another one is looked at
 
-  mount(name, element, props, trigger, watch) {
-    const show = this.parts[name](element, trigger);
+  mount(name, element, props, trigger, watch, events) {
+    const told = (event, data) => events.includes(event) && trigger(event, data);
+    const show = this.parts[name](element, told);
     const update = () => show(props.value || {});
     watch("value", update);
     update();

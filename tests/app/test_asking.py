@@ -1,0 +1,105 @@
+"""What is asked for, of fields and files: flags, detectors and their options, maps, seeds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from synccontrol.app.asking import asked, seeds
+from synccontrol.app.visitor import Visitor
+from synccontrol.errors import ConfigError
+
+Values = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def guided(visitor: Visitor) -> Visitor:
+    visitor.guide = visitor.place() / "hill.png"
+    Image.new("RGB", (128, 64)).save(visitor.guide)
+    return visitor
+
+
+def given(values: dict[str, Any], visitor: Visitor) -> dict[str, Any]:
+    found = asked(values, visitor, (str(values["model"]),), offline=True).given
+    return {
+        name: found[name]
+        for name in ("guide", "control", "detector", "control_map", "loop", "projection")
+        if name in found
+    }
+
+
+def test_a_guide_is_followed_by_its_controls(values: Values, guided: Visitor) -> None:
+    assert given(values(control0="depth"), guided) == {"guide": guided.guide, "control": ["depth"]}
+    both = given(values(control0="depth", control1="canny", detector1="opencv"), guided)
+    assert both == {"guide": guided.guide, "control": ["depth", "canny"], "detector": ["tiny", "opencv"]}
+
+
+def test_a_guide_that_nothing_follows_is_said(values: Values, guided: Visitor) -> None:
+    found = asked(values(), guided, (values()["model"],), offline=True)
+    assert "guide" not in found.given
+    assert found.notes == ["no control is chosen, so the guide is not followed"]
+
+
+def test_ready_made_maps_stand_for_their_control(values: Values, guided: Visitor) -> None:
+    guided.ready[1] = guided.folder / "edges.png"
+    found = given(values(control0="depth", control1="canny", detector0="tiny", detector1="opencv"), guided)
+    assert found["control_map"] == [f"canny={guided.ready[1]}"]
+    assert (found["guide"], found["detector"]) == (guided.guide, ["tiny"])
+    assert "guide" not in given(values(control1="canny"), guided)
+
+
+def test_shapes(values: Values, visitor: Visitor) -> None:
+    assert given(values(shape="flat"), visitor) == {}
+    assert given(values(shape="ring"), visitor) == {"loop": True}
+    assert given(values(shape="sphere"), visitor) == {"projection": "equirectangular"}
+
+
+def test_options_of_detectors_become_maps(values: Values, guided: Visitor) -> None:
+    entered = {"canny:low": 50, "canny:high": 200.0, "depth:output": "distance"}
+    found = asked(values(control0="canny", **entered), guided, (values()["model"],), offline=True)
+    assert found.options == {"canny": {"low": 50}}
+    drawn = found.with_maps({"canny": Path("/x/map.canny.png")})
+    assert drawn.given["control_map"] == ["canny=/x/map.canny.png"] and not drawn.options
+    assert "guide" not in drawn.given
+    both = asked(
+        values(control0="depth", control1="canny", detector0="tiny", **{"canny:low": 50}),
+        guided,
+        (values()["model"],),
+        True,
+    )
+    kept = both.with_maps({"canny": Path("/x/map.canny.png")}).given
+    assert (kept["guide"], kept["detector"]) == (guided.guide, ["tiny"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": "/etc"}, "model '/etc' is not on offer"),
+        ({"preset": "x"}, "preset 'x' is not on offer"),
+        ({"shape": "cube"}, "shape 'cube' is not on offer"),
+        ({"control0": "x"}, "control 'x' is not on offer"),
+        ({"control0": "depth", "detector0": "/srv/weights"}, "depth detector '/srv/weights' is not on offer"),
+        ({"control0": "depth", "control1": "depth"}, "depth is chosen twice"),
+        ({"steps": "x"}, "steps is 'x'"),
+    ],
+)
+def test_what_is_not_on_offer_gives_its_line(
+    changes: dict[str, Any], said: str, values: Values, guided: Visitor
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        asked(values(**changes), guided, (values()["model"],), offline=True)
+
+
+def test_json_is_for_poses(values: Values, visitor: Visitor) -> None:
+    visitor.ready[0] = visitor.folder / "people.json"
+    with pytest.raises(ConfigError, match="only the control pose reads"):
+        given(values(control0="canny"), visitor)
+
+
+def test_seeds_of_variations(values: Values) -> None:
+    assert seeds(values(seed=5, count=3), 4) == [5, 6, 7]
+    assert seeds(values(seed=None, count=None), 4) == [0]
+    with pytest.raises(ConfigError, match="between 1 and 4"):
+        seeds(values(count=5), 4)
