@@ -109,7 +109,7 @@ class Line:
             if len(everybody) >= self._limits.queue:
                 raise BusyError(f"{len(everybody)} pictures are waiting already; try again in a while")
             self._waiting.append(ticket)
-            self._change.notify()
+            self._change.notify_all()
 
     def ahead(self, ticket: Ticket) -> int:
         """Returns how many pictures come before one that waits; 0 for any other."""
@@ -131,6 +131,16 @@ class Line:
             ticket.run()  # which ends at once, and says so
         return len(own)
 
+    def close(self) -> None:
+        """Stops all pictures, and waits for the steps that are under way."""
+        with self._change:
+            owners = {one.owner for one in (*self._waiting, *self._drawn)}
+        for owner in owners:
+            self.stop(owner)
+        with self._change:
+            while self._drawn:
+                self._change.wait()
+
     def _serve(self) -> None:
         while True:
             with self._change:
@@ -141,3 +151,4 @@ class Line:
             ticket.run()
             with self._change:
                 self._drawn.remove(ticket)
+                self._change.notify_all()

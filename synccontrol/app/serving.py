@@ -76,6 +76,7 @@ def served(options: Options) -> Iterator[str]:
         raise OutputError(f"port {options.port} is taken; name another with --port ({error})") from error
     finally:
         demo.close(verbose=False)
+        handlers.studio.close()
         visitors.close()
 
 

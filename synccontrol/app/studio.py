@@ -68,6 +68,7 @@ class Studio:
         self._workers: OrderedDict[Request, Worker] = OrderedDict()
         self._detectors: OrderedDict[str, preprocess.Detector] = OrderedDict()
         self._detecting, self._loading = threading.Lock(), threading.Lock()
+        self._warming: threading.Thread | None = None
 
     def look(self, job: Job, options: Mapping[str, Mapping[str, Option]]) -> Look:
         """Returns a job's control maps and windows, without loading its model.
@@ -120,7 +121,14 @@ class Studio:
 
     def warm(self, job: Job) -> None:
         """Begins to load the model of a job, so that the first picture waits less."""
-        threading.Thread(target=lambda: self._worker(job.recipe.request), daemon=True).start()
+        self._warming = threading.Thread(target=lambda: self._worker(job.recipe.request), daemon=True)
+        self._warming.start()
+
+    def close(self) -> None:
+        """Ends what is under way, after its step."""
+        self.line.close()
+        if self._warming is not None:
+            self._warming.join()
 
     def _worker(self, request: Request) -> Worker:
         with self._loading:

@@ -100,3 +100,13 @@ def test_the_time_that_is_left_is_that_of_the_steps_so_far() -> None:
     ticket.begin(6)
     ticket._began -= 3.0
     assert ticket.seconds_left == pytest.approx(6.0, abs=0.5)
+
+
+def test_closing_stops_all_and_waits_for_the_step(work: Held) -> None:
+    line = Line(LIMITS)
+    tickets = [Ticket(owner, work) for owner in "ab"]
+    for ticket in tickets:
+        line.join(ticket)
+    until(lambda: tickets[0].step > 0)
+    line.close()
+    assert all(ticket.state == OVER and isinstance(ticket.error, Stopped) for ticket in tickets)

@@ -1,0 +1,260 @@
+"""The page as its visitors have it, in headless Chromium with the bundled model; no console may complain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from synccontrol.files import metadata
+from tests.app.conftest import ROOT, serving
+
+pytest.importorskip("playwright")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from tests.app.browser import ARGUMENTS, CHROMIUM, Seen, drop, seen
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium: apt-get install chromium"),
+]
+GUIDES = ROOT / "examples" / "guides"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving("--max-upload", "1", "--max-pixels", "2", "--max-steps", "200") as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Seen]:
+    with seen(browser, address) as visit:
+        yield visit.open()
+        assert not visit.wrong
+
+
+@pytest.fixture
+def small(visit: Seen) -> Seen:
+    """Returns a page that draws quickly: two windows, three steps."""
+    visit.unfold("Sampling")
+    visit.enter("steps", "3")
+    visit.enter("Width", "384")
+    visit.choose("Fit", "crop")
+    expect(visit.news).to_contain_text("384x256 px, 2 windows")
+    return visit
+
+
+def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_path: Path) -> None:
+    page = visit.page
+    page.locator("#easel .file").set_input_files(GUIDES / "desert.png")
+    visit.choose("Control", "canny")
+    visit.tab("Map")
+    expect(page.locator("#map figcaption")).to_have_text("canny map")
+    before = page.locator("#map img").get_attribute("src")
+    visit.enter("canny: high", "900")
+    expect(page.locator("#map img")).not_to_have_attribute("src", str(before))
+    page.get_by_role("radio", name="fast").check()
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
+    assert page.locator("#picture svg .anchor").count() == 1
+    assert page.locator("#picture svg .box").count() > 5
+    expect(visit.news).to_contain_text(re.compile(r"step \d+ of 6, about \d+ s left"))
+    expect(visit.news).to_have_text(re.compile(r"^Done\."))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    with Image.open(path) as image:
+        assert image.size == (1536, 256)
+    settings = metadata.read_settings(path)
+    assert (settings["prompt"], settings["control"], settings["steps"]) == ("a mountain valley at sunset", ["canny"], 6)
+    first, second = page.locator("#history .command").inner_text().splitlines()
+    assert first == "synccontrol map --guide desert.png --control canny --option canny.high=900 --output map.png"
+    assert "--control-map canny=map.canny.png" in second
+
+
+def test_stop_ends_within_a_step_and_keeps_the_preview(visit: Seen) -> None:
+    page = visit.page
+    visit.unfold("Sampling")
+    visit.enter("steps", "200")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
+    at = int(re.findall(r"step (\d+) of 200", visit.news.inner_text())[0])
+    page.keyboard.press("Escape")
+    expect(visit.news).to_contain_text("Stopped after step")
+    ended = int(re.findall(r"after step (\d+)", visit.news.inner_text())[0])
+    assert at <= ended <= at + 2  # the one that ended while the key was pressed, and the one after it
+    expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
+    assert not visit.entries()
+
+
+def test_variations_lie_below_each_other_and_two_under_a_slider(small: Seen) -> None:
+    page = small.page
+    small.enter("Variations", "2")
+    small.draw()
+    expect(page.locator("#picture figure")).to_have_count(2)
+    assert [entry["settings"]["seed"] for entry in small.entries()] == [1, 0]
+    small.tab("Compare")
+    border = page.locator("#compare .border")
+    assert page.locator("#compare .cut").evaluate("(one) => one.style.clipPath") == "inset(0px 50% 0px 0px)"
+    border.focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    assert page.locator("#compare .cut").evaluate("(one) => one.style.clipPath") == "inset(0px 40% 0px 0px)"
+    box = page.locator("#compare .pair").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 5)
+    page.mouse.up()
+    assert 20 < float(border.input_value()) < 30
+    assert page.locator("#compare .differences tbody tr").all_inner_texts() == ["seed\t0\t1"]
+
+
+def test_a_ring_is_looked_at_from_its_inside(small: Seen) -> None:
+    page = small.page
+    page.locator("#easel .file").set_input_files(GUIDES / "ring.png")
+    small.enter("Width", "0")
+    page.get_by_role("radio", name="ring").check()
+    expect(small.news).to_contain_text("windows")
+    small.draw()
+    small.tab("360°")
+    expect(page.locator("#sphere canvas")).to_be_visible()
+    page.wait_for_function("synccontrol.viewer && synccontrol.viewer.isLoaded()")
+    before = page.evaluate("synccontrol.viewer.getYaw()")
+    page.locator("#sphere .viewer").scroll_into_view_if_needed()
+    box = page.locator("#sphere .viewer").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"Math.abs(synccontrol.viewer.getYaw() - {before}) > 10")
+
+
+def test_a_picture_that_is_dropped_restores_its_settings(small: Seen, tmp_path: Path) -> None:
+    page = small.page
+    small.enter("Prompt", "a desert, noon")
+    small.enter("Seed", "77")
+    page.get_by_label("guess mode").check()
+    small.draw()
+    entry = small.entries()[0]
+    path = tmp_path / "mine.png"
+    path.write_bytes(page.context.request.get(small.address + entry["src"]).body())
+    page.reload()
+    expect(small.news).to_contain_text("windows")
+    drop(page, "#history .drop", path, "image/png")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a desert, noon")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("77")
+    expect(page.get_by_label("Width", exact=True)).to_have_value("384")
+    small.unfold("Sampling")
+    expect(page.get_by_label("steps", exact=True)).to_have_value("3")
+    expect(page.get_by_label("guess mode")).to_be_checked()
+    small.draw()
+    again = small.entries()[0]
+    assert {**again["settings"], "guide": ""} == {**entry["settings"], "guide": ""}
+
+
+def test_settings_that_name_files_open_none(visit: Seen, tmp_path: Path) -> None:
+    path = tmp_path / "evil.json"
+    path.write_text(
+        json.dumps({"prompt": "x", "guide": "/etc/passwd", "model": "/etc", "lora": ["/etc/x"], "steps": 5})
+    )
+    drop(visit.page, "#history .drop", path, "application/json")
+    expect(visit.page.get_by_label("Prompt", exact=True)).to_have_value("x")
+
+
+def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
+    path = tmp_path / "bad.png"
+    path.write_bytes(b"no picture at all")
+    visit.page.locator("#easel .file").set_input_files(path)
+    expect(visit.news).to_have_text("this is no picture that can be read; use PNG, JPEG or WebP")
+    expect(visit.page.locator("#status .error")).to_be_visible()
+    Image.new("RGB", (2000, 1500)).save(path)
+    visit.page.locator("#easel .file").set_input_files(path)
+    expect(visit.news).to_contain_text("2000x1500 pixels, and 2 megapixels are the most")
+    drop(visit.page, "#history .drop", path, "image/png")
+    path.write_text("{}")
+    drop(visit.page, "#easel", path.rename(path.with_name("people.json")), "application/json")
+    expect(visit.news).to_contain_text("only the control pose reads; choose pose first")
+
+
+def test_a_guide_is_sketched(visit: Seen) -> None:
+    page = visit.page
+    page.get_by_role("button", name="Blank").click()
+    paper = page.locator("#easel .paper")
+    box = paper.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 120, steps=8)
+    page.mouse.up()
+    visit.choose("Control", "canny")
+    visit.tab("Map")
+    expect(page.locator("#map .notes li")).to_have_count(0)
+    visit.tab("Guide")
+    page.get_by_role("button", name="Undo").click()
+    visit.tab("Map")
+    expect(page.locator("#map .notes")).to_contain_text("it holds no edges")
+
+
+def test_two_visitors_at_once(browser: Browser, address: str) -> None:
+    with seen(browser, address) as first, seen(browser, address) as second:
+        first.open()
+        second.open()
+        for one in (first, second):
+            one.page.get_by_role("radio", name="fast").check()
+            one.page.get_by_role("button", name="Draw", exact=True).click()
+        expect(second.news).to_contain_text("1 picture comes before yours")
+        for one in (first, second):
+            expect(one.news).to_have_text(re.compile(r"^Done\."))
+            assert len(one.entries()) == 1
+        picture = address + first.entries()[0]["src"]
+        assert first.page.context.request.get(picture).status == 200
+        assert second.page.context.request.get(picture).status == 404
+        assert not first.wrong and not second.wrong
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_input_is_labelled_and_can_be_read(scheme: str, browser: Browser, address: str) -> None:
+    with seen(browser, address, color_scheme=scheme) as visit:
+        visit.open()
+        for kind in ("Sampling", "Windows", "Sync"):
+            visit.unfold(kind)
+        for name in ("Guide", "Map", "Picture", "Compare", "360°"):
+            visit.tab(name)
+            visit.page.wait_for_timeout(300)
+            found = Axe().run(visit.page).response
+            assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], name
+            assert len(found["passes"]) > 20
+
+
+def test_it_fits_a_phone_and_needs_no_mouse(browser: Browser, address: str) -> None:
+    with seen(browser, address) as visit:
+        visit.page.set_viewport_size({"width": 390, "height": 844})
+        visit.open()
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+        visit.page.get_by_role("tab", name="Guide").focus()
+        names = set()
+        for _ in range(60):
+            visit.page.keyboard.press("Tab")
+            names.add(
+                visit.page.evaluate("(document.activeElement.innerText || document.activeElement.id || '').trim()")
+            )
+        assert {"Draw", "Stop", "Blank", "Roll the dice"} <= names
+        assert not visit.wrong
