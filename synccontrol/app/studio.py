@@ -28,8 +28,9 @@ from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.jobs.runtime import Request
 from synccontrol.jobs.worker import Worker
 from synccontrol.models import hub
+from synccontrol.picture import SINGLE
 from synccontrol.result import Step
-from synccontrol.sampling.sync import anchor_index
+from synccontrol.sampling.anchors import anchor_index
 
 WORKERS = 2  # models that stay loaded, so that going back and forth between two controls loads nothing
 DETECTORS = 8  # with their settings, likewise
@@ -180,8 +181,7 @@ def jpeg(image: Image.Image) -> str:
 
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings in which files stand by their name alone: visitors know no folders of this machine."""
-    names = ("guide", "ip_image", "anchor")
-    found = {**settings, **{name: Path(settings[name]).name for name in names if isinstance(settings[name], str)}}
+    found = {**settings, **{name: Path(settings[name]).name for name in SINGLE if isinstance(settings.get(name), str)}}
     return {**found, "control_map": [Path(path).name for path in settings["control_map"]]}
 
 
