@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synccontrol.compose import ComposeConfig
     from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
     from synccontrol.errors import SyncControlError
     from synccontrol.extras import Extras
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from synccontrol.result import Result, Step
 
 __all__ = [
+    "ComposeConfig",
     "Extras",
     "Montage",
     "Picture",
@@ -32,6 +34,7 @@ if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
+    "ComposeConfig": "compose",
     "Extras": "extras",
     "Montage": "montage",
     "Picture": "picture",

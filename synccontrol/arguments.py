@@ -1,5 +1,6 @@
 """What a montage is called with: pictures, sizes, configs and encoded prompts, or a line on what is wrong with them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TypeAlias, TypeVar
@@ -8,16 +9,18 @@ from PIL import Image
 from torch import Tensor
 
 from preprocess import Picture as AnyPicture
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.drawing import Given
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.families.base import AbstractFamily, Encoded
-from synccontrol.files import images
-from synccontrol.picture import Source
+from synccontrol.families.base import AbstractFamily, Encoded, View
+from synccontrol.files import fitting, images
+from synccontrol.picture import INIT_IMAGE, REGION_MAP, SINGLE, Picture, Source
 from synccontrol.region import Region
 from synccontrol.settings import EMBEDDED, NO_FILE
 
 ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig)
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, ComposeConfig)
 UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
 DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
     "generator": "seed=0",
@@ -43,23 +46,56 @@ def config(given: Config | None, default: Config) -> Config:
     return default if given is None else given
 
 
-def control_maps(control_map: ControlMaps) -> list[Image.Image]:
-    if control_map is None:
-        return []
-    if isinstance(control_map, Sequence):
-        return [images.to_rgb(map_) for map_ in control_map]
-    return [images.to_rgb(control_map)]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures that a montage is called with, RGB."""
 
+    maps: Sequence[Image.Image]
+    others: Mapping[str, Image.Image]  # by their role in `Picture`: one of `IP_IMAGE`, `REGION_MAP`, `INIT_IMAGE`
 
-def canvas_size(maps: Sequence[Image.Image], height: int | None, width: int | None) -> tuple[int, int]:
-    height = maps[0].height if maps and height is None else height
-    width = maps[0].width if maps and width is None else width
-    if height is None or width is None:
-        raise ConfigError("a picture from text only needs a height and a width in pixels")
-    for name, value in (("height", height), ("width", width)):
-        if not isinstance(value, Integral):
-            raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
-    return int(height), int(width)
+    @classmethod
+    def given(cls, control_map: ControlMaps, **others: "AnyPicture | None") -> "Pictures":
+        """Returns what a user holds, as RGB. Raises `InputError` for what is no picture."""
+        maps = [] if control_map is None else control_map
+        return cls(
+            maps=[images.to_rgb(map_) for map_ in (maps if isinstance(maps, Sequence) else [maps])],
+            others={role: images.to_rgb(picture) for role, picture in others.items() if picture is not None},
+        )
+
+    def size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Returns height and width, px: as asked, or those of what is started from, or else of the control map.
+
+        Raises:
+            ConfigError: there is none of them, or one is no whole number.
+        """
+        shown = [self.others[INIT_IMAGE]] if INIT_IMAGE in self.others else [*self.maps[:1]]
+        height = shown[0].height if shown and height is None else height
+        width = shown[0].width if shown and width is None else width
+        if height is None or width is None:
+            raise ConfigError("a picture from text only needs a height and a width in pixels")
+        for name, value in (("height", height), ("width", width)):
+            if not isinstance(value, Integral):
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
+        return int(height), int(width)
+
+    def sources(self) -> tuple[Source, ...]:
+        """Returns what a `Picture` says of them: they are no files."""
+        return tuple(Source(role=role, path=NO_FILE) for role in SINGLE if role in self.others)
+
+    def on_canvas(self, view: View, picture: Picture, latents: Tensor | None) -> Given:
+        """Returns what a picture is drawn from. Raises `InputError` where an aspect is another than the canvas's."""
+
+        def fit(shown: Image.Image, what: str) -> Image.Image:
+            return fitting.fit(shown, picture.height, picture.width, what, picture.windows.closed)
+
+        start = self.others.get(INIT_IMAGE)
+        return Given(
+            view=view,
+            maps=[fit(map_, "control map") for map_ in self.maps],
+            region_map=self.others.get(REGION_MAP),
+            init_image=None if start is None else fit(start, "init image"),
+            latents=latents,
+        )
 
 
 def check_controls(family: AbstractFamily, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
@@ -99,11 +135,6 @@ def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | 
 def recorded(prompt: str | Encoded) -> str:
     """Returns a prompt as settings say it."""
     return prompt if isinstance(prompt, str) else EMBEDDED
-
-
-def sources(given: Mapping[str, object]) -> tuple[Source, ...]:
-    """Returns what a picture says of pictures that were given for some roles: they are no files."""
-    return tuple(Source(role=role, path=NO_FILE) for role, picture in given.items() if picture is not None)
 
 
 def check_regions(regions: Sequence[Region], *prompts: str | Encoded) -> None:

@@ -214,6 +214,11 @@ class SyncConfig:
         """Returns whether the objective has anything to do."""
         return self.weight > 0 and self.steps > 0
 
+    def later(self, skipped: int) -> "SyncConfig":
+        """Returns what is left of it when so many denoising steps, from the first, are left out."""
+        steps, adain_steps = (max(own - skipped, 0) for own in (self.steps, self.adain_steps))
+        return dataclasses.replace(self, steps=steps, adain_steps=adain_steps, weight=self.weight_at(skipped))
+
     def check_side(self, side: int) -> None:
         """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
         least = LEAST_SIDE[self.objective] if isinstance(self.objective, str) else 1

@@ -38,6 +38,7 @@ class Given:
     view: View  # what its windows have in common
     maps: Sequence[Image.Image] = ()  # control maps on the canvas, one per ControlNet, or none
     region_map: Image.Image | None = None  # whose levels of grey are regions
+    init_image: Image.Image | None = None  # on the canvas, what is started from
     latents: Tensor | None = None  # unit-variance noise to start from, instead of the seed's
 
 
@@ -92,7 +93,8 @@ class Drawing:
     def _loop(self) -> Iterator[Denoised]:
         """Returns the sampling loop, with all that does not change between steps made ready."""
         family, picture, layout = self._family, self._picture, self._layout
-        device = family.device
+        device, start = family.device, self._given.init_image
+        skipped = picture.compose.skipped(picture.sampling.steps) if start is not None else 0
         solver = Solver(
             family.pipe.scheduler,
             picture.sampling.scheduler,
@@ -100,12 +102,14 @@ class Drawing:
             device=device,
             generator=self._generator,
             mu=family.shift(),
+            skipped=skipped,
         )
         if solver.note:
             self._note(solver.note)
         batches = Batches(picture.windows.batch, self._note)
-        sync = self._sync(solver, batches)
-        x_t = solver.start(self._noise.to(device=device, dtype=family.canvas_dtype))
+        sync = self._sync(picture.sync.later(skipped), solver, batches)
+        noise = self._noise.to(device=device, dtype=family.canvas_dtype)
+        x_t = solver.start(noise, None if start is None else self._encoded(start))
         predict = self._predict(len(solver.levels))
         merge = Merger(layout, picture.windows.weights, x_t)
         return montage_steps(x_t, layout, solver, predict, merge, batches, sync)
@@ -124,9 +128,18 @@ class Drawing:
         asked = said(self._picture, view, self._shares.shape[1])
         return Regional(self._shares, lambda region, windows: condition(*asked[region], windows))
 
-    def _sync(self, solver: Solver, batches: Batches) -> Sync | None:
+    @torch.no_grad()
+    def _encoded(self, picture: Image.Image) -> Tensor:
+        """Returns the clean canvas of a picture: encoded window by window, so that memory does not grow with it."""
+        family, layout = self._family, self._layout
+        pixels = images.to_tensor(picture).to(family.canvas_dtype) * 2 - 1
+        seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
+        windows = torch.cat([family.encode(window.to(family.device)) for window in seen])
+        return Merger(layout, "ramp", windows)(windows)
+
+    def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:
         """Returns what keeps the windows together; None when there is nothing to do."""
-        family, config = self._family, self._picture.sync
+        family = self._family
         anchors = of_regions(config.anchor, self._layout, self._shares) if self._shares is not None else None
         anchor: int | Tensor | None = anchors.leading if anchors else anchor_index(config.anchor, self._layout)
         if not config.active or (isinstance(anchor, int) and len(self._layout) == 1):

@@ -9,17 +9,17 @@ from torch import Tensor
 
 from preprocess import Picture as AnyPicture
 from synccontrol import arguments, families
-from synccontrol.arguments import ControlMaps
+from synccontrol.arguments import ControlMaps, Pictures
 from synccontrol.canvas.windows import lay_out
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.drawing import Drawing, Given
+from synccontrol.drawing import Drawing
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.files import fitting, images
 from synccontrol.models import hub, presets
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
-from synccontrol.picture import IP_IMAGE, REGION_MAP, Picture
+from synccontrol.picture import IP_IMAGE, Picture
 from synccontrol.region import Region
 from synccontrol.result import Result, Step
 from synccontrol.sampling import objectives
@@ -151,6 +151,8 @@ class Montage:
         ip_image: "AnyPicture | None" = None,
         regions: Sequence[Region] = (),
         region_map: "AnyPicture | None" = None,
+        init_image: "AnyPicture | None" = None,
+        compose: ComposeConfig | None = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
@@ -167,7 +169,7 @@ class Montage:
             prompt: what to draw.
             control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet; None
                 draws from text only.
-            height: px, at least one window; the control map's if not given.
+            height: px, at least one window; the init image's if not given, or else the control map's.
             width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
             prompt_embeds: Rarely needed: the encoded prompt (1, tokens, features) in place of a text, likewise the
@@ -178,6 +180,8 @@ class Montage:
             ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
             regions: parts of the picture with prompts of their own, which the prompt above follows.
             region_map: a picture whose levels of grey are regions ('grey 128').
+            init_image: what is started from.
+            compose: how, e.g. how far it is drawn anew.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; what the preset says if not given.
@@ -199,19 +203,19 @@ class Montage:
         sampling = arguments.config(sampling, settings.sampling)
         windows = arguments.config(windows, settings.windows)
         sync = arguments.config(sync, settings.sync)
-        maps = arguments.control_maps(control_map)
-        height, width = arguments.canvas_size(maps, height, width)
+        shown = Pictures.given(control_map, ip_image=ip_image, region_map=region_map, init_image=init_image)
+        height, width = shown.size(height, width)
         view = View(
             window=0,
             prompt=arguments.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
             negative_prompt=arguments.said(
                 self.denoiser, "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
             ),
-            reference=images.to_rgb(ip_image) if ip_image is not None else None,
+            reference=shown.others.get(IP_IMAGE),
         )
         arguments.check_regions(regions, view.prompt, view.negative_prompt)
         layout = lay_out(height, width, self.denoiser.geometry, windows)
-        arguments.check_controls(self.denoiser, maps, sampling)
+        arguments.check_controls(self.denoiser, shown.maps, sampling)
         picture = Picture(
             prompt=arguments.recorded(view.prompt),
             negative_prompt=arguments.recorded(view.negative_prompt),
@@ -222,16 +226,11 @@ class Montage:
             windows=windows,
             sync=sync,
             regions=tuple(regions),
-            sources=arguments.sources({IP_IMAGE: ip_image, REGION_MAP: region_map}),
+            compose=arguments.config(compose, ComposeConfig()),
+            sources=shown.sources(),
             **self._origin,
         )
-        fitted = [fitting.fit(map_, height, width, "control map", windows.closed) for map_ in maps]
-        given = Given(
-            view=view,
-            maps=fitted,
-            region_map=images.to_rgb(region_map) if region_map is not None else None,
-            latents=latents,
-        )
+        given = shown.on_canvas(view, picture, latents)
         return Drawing(self.denoiser, picture, layout, given, self._objective, self._notes).steps()
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:

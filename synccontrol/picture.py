@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import (
     FITS,
     MIDDLE,
@@ -19,12 +20,19 @@ from synccontrol.extras import Extras
 from synccontrol.region import Region
 from synccontrol.settings import NO_FILE, check
 
-GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP = ROLES = ("guide", "control_map", "anchor", "ip_image", "region_map")
+GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE = ROLES = (
+    "guide",
+    "control_map",
+    "anchor",
+    "ip_image",
+    "region_map",
+    "init_image",
+)
 SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras)
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras, ComposeConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,7 @@ class Picture:
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
+    compose: ComposeConfig = ComposeConfig()  # how it starts from its init image
     regions: tuple[Region, ...] = ()  # parts with prompts of their own
     sources: tuple[Source, ...] = ()  # files in the order of `ROLES`, control maps in the order of the controls
     model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
@@ -107,6 +116,7 @@ class Picture:
             "control_map": [source.path for source in self.of(CONTROL_MAP)],
             "control_map_sha256": [source.sha256 for source in self.of(CONTROL_MAP)],
         }
+        settings |= record(self.compose) if self.of(INIT_IMAGE) else dict.fromkeys(record(self.compose))
         if not isinstance(self.sync.anchor, int | str):
             settings[ANCHOR] = NO_FILE
         for role in SINGLE:
@@ -140,6 +150,7 @@ class Picture:
             windows=_config(WindowConfig, values),
             sync=_config(SyncConfig, values),
             extras=_config(Extras, values),
+            compose=_config(ComposeConfig, values),
             regions=tuple(Region.parse(line) for line in values.get("region", ())),
             sources=sources({**values, ANCHOR: anchor}),
             **plain,

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import OBJECTIVES, SamplingConfig, SyncConfig, WindowConfig, flags
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
@@ -49,11 +50,12 @@ def _kind(field: dataclasses.Field[Any]) -> Kind:
 KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
     **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
     **dict.fromkeys(("ip_image", "ip_image_sha256", "region_map", "region_map_sha256"), _TEXT),
+    **dict.fromkeys(("init_image", "init_image_sha256"), _TEXT),
     **dict.fromkeys(("width", "height", "seed"), _WHOLE),
     **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256", "region"), _TEXTS),
     **{
         flag.replace("-", "_"): _kind(field)
-        for config in (Extras, SamplingConfig, WindowConfig, SyncConfig)
+        for config in (Extras, ComposeConfig, SamplingConfig, WindowConfig, SyncConfig)
         for flag, field in flags(config).items()
     },
 }
@@ -76,7 +78,7 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
             f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
         )
-    for name in ("anchor", "ip_image", "region_map"):
+    for name in ("anchor", "ip_image", "region_map", "init_image"):
         if values.get(name) == NO_FILE:
             raise ConfigError(
                 f"the {name.replace('_', ' ')} was a picture in another program's memory, which cannot be made from "

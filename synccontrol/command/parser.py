@@ -9,6 +9,7 @@ from typing import Any
 
 import synccontrol
 from synccontrol.command.commands import overview
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
 from synccontrol.extras import Extras
 from synccontrol.models.defaults import DEFAULT, NAMES
@@ -25,6 +26,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "ip_image": None,
         "region": (),
         "region_map": None,
+        "init_image": None,
         "style_image": None,
         "prompt": "",
         "negative_prompt": "",
@@ -106,6 +108,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         "perhaps ' | avoid: people | control: 0.5 | soft: 0.1'. Repeat it for several",
     )
     group.add_argument("--region-map", type=path, help="picture in which every region is one level of grey")
+    group.add_argument("--init-image", type=path, help="picture that is started from, in place of noise alone")
+    for flag, field in flags(ComposeConfig).items():
+        _add_option(group, flag, field, field.default)
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     group.add_argument("--height", type=int, help="pixels (default: the model's native height)")
     group.add_argument(

@@ -130,6 +130,9 @@ def _described(recipe: "Recipe") -> list[str]:
         if kind == "sync" and recipe.anchor is not None:
             values["anchor"] = recipe.anchor
         lines.append(f"{kind:8} " + ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items()))
+    if recipe.init_image is not None:
+        values = record(recipe.compose)
+        lines.append(f"start    init-image {recipe.init_image}, " + ", ".join(f"{k} {v}" for k, v in values.items()))
     return [*lines, *(f"region   {region}" for region in recipe.regions)]
 
 

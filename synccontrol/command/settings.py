@@ -7,11 +7,12 @@ from typing import Any
 
 from synccontrol import config, picture, settings
 from synccontrol.command.parser import DEFAULTS, PUBLISHED
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, REGION_MAP, SINGLE, Source
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, REGION_MAP, SINGLE, Source
 
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
 
@@ -88,6 +89,20 @@ def extras_of(given: Mapping[str, Any]) -> Extras:
     """Returns what is loaded beside a model's own parts, of flags as given or stored."""
     values = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(Extras).items()}
     return Extras(**{name: value for name, value in values.items() if value is not None})
+
+
+def compose_of(given: Mapping[str, Any]) -> ComposeConfig:
+    """Returns how a picture starts from another one, of flags as given or stored.
+
+    Raises:
+        ConfigError: a value is outside its range, or there is nothing to start from.
+    """
+    named = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(ComposeConfig).items()}
+    values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if values and given[INIT_IMAGE] is None:
+        name = next(iter(values))
+        raise ConfigError(f"--{name.replace('_', '-')} does nothing without an --init-image; name one, or leave it out")
+    return ComposeConfig(**values)
 
 
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synccontrol.command.parser import CONFIGS
-from synccontrol.command.settings import PER_CONTROL, extras_of
+from synccontrol.command.settings import PER_CONTROL, compose_of, extras_of
 from synccontrol.config import LARGEST_SEED, MIDDLE, check_seed, flags
 from synccontrol.errors import ConfigError
 from synccontrol.region import Region
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RANDOM = "random"  # a seed that is drawn
 FIRST = Path("first")  # the style image that is the run's first picture
+FILES = ("ip_image", "region_map", "init_image")  # that all windows see
 DRAWN_SEEDS = 2**32  # a seed that is drawn lies below; short enough to be typed again
 MOST_SEEDS = 100_000
 _OF_A_JOB = ("prompt", "negative_prompt", "seed", "width", "height")
@@ -161,7 +162,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
     from synccontrol.jobs.runtime import Request, own_detectors
     from synccontrol.models import hub
 
-    extras, shown, region_map = extras_of(args), args["ip_image"], args["region_map"]
+    extras, shown = extras_of(args), args["ip_image"]
     if (shown is None) == bool(extras.ip_adapter):
         raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
     request = Request(
@@ -177,13 +178,14 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
     )
     defaults = hub.defaults(request.model, args["preset"], request.offline)
     anchor = _anchor(args)
+    files: dict[str, Any] = {name: Path(args[name]) for name in FILES if args[name] is not None}
     recipe = Recipe(
         request=request,
         fit=args["fit"],
         anchor=anchor,
-        ip_image=None if shown is None else Path(shown),
         regions=tuple(Region.parse(line) for line in args["region"]),
-        region_map=None if region_map is None else Path(region_map),
+        compose=compose_of(args),
+        **files,
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )
     if args["style_image"] is not None and not recipe.sync.active:

@@ -11,7 +11,7 @@ from typing import Any
 from synccontrol import settings
 from synccontrol.config import MIDDLE, check_seed
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.picture import ANCHOR, IP_IMAGE, REGION_MAP
+from synccontrol.picture import GUIDE, SINGLE
 
 JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
 IMAGE, MAP, OUTPUT = "image", "control_map", "output"
@@ -33,7 +33,7 @@ def _are_paths(value: object) -> bool:
 
 
 _MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae"}
-_SEPARATE = ("guide", *(name for name in settings.KINDS if name.endswith("_sha256")))  # image is the guide
+_SEPARATE = (GUIDE, *(name for name in settings.KINDS if name.endswith("_sha256")))  # image is the guide
 KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     IMAGE: ("the path of a guide", _is_name),
     MAP: ("the path of a control map, or a list of one per control (null: detected from the image)", _are_paths),
@@ -139,7 +139,7 @@ def _row(values: object, folder: Path, where: str) -> Row:
         check_seed(values.get("seed", 0))
     except ConfigError as error:
         raise InputError(f"{where}: {error}") from error
-    for name in (ANCHOR, IP_IMAGE, REGION_MAP):
+    for name in SINGLE:
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = str(folder / values[name])
     for name in _MODELS & values.keys():

@@ -46,12 +46,14 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
 
 
 def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
-    layout, sampling, sync = work.layout, recipe.sampling, recipe.sync
+    layout, sampling = work.layout, recipe.sampling
+    skipped = recipe.compose.skipped(sampling.steps) if recipe.init_image is not None else 0
+    count, sync = sampling.steps - skipped, recipe.sync.later(skipped)
     n, others = len(layout), len(work.moving)
     views, moving = work.count(range(n)), work.count(work.moving)
-    steps = range(sampling.steps) if others else ()
+    steps = range(count) if others else ()
     synced, restyled = sum(sync.due(i) for i in steps), sum(sync.adain_due(i) for i in steps)
-    halves = [1 + sampling.guided(i, sampling.steps) for i in range(sampling.steps)]
+    halves = [1 + sampling.guided(i, count) for i in range(count)]
     evaluations = sum(half * (views + moving * sync.further_looks(i)) for i, half in enumerate(halves))
     backward = sum(half * moving * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
@@ -60,7 +62,7 @@ def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call"
         + (f"; {views} views, one for every region that a window touches" if recipe.regions else ""),
-        f"  steps    {sampling.steps}, {restyled} of them with the anchor's statistics, {synced} synced"
+        f"  steps    {count}, {restyled} of them with the anchor's statistics, {synced} synced"
         + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",

@@ -65,6 +65,7 @@ class Job:
             sampling=recipe.sampling,
             windows=recipe.windows,
             sync=recipe.sync if recipe.anchor is None else dataclasses.replace(recipe.sync, anchor=MIDDLE),
+            compose=recipe.compose,
             regions=recipe.regions,
             sources=tuple(sources),
             model=request.model,

@@ -15,7 +15,7 @@ from synccontrol.files import fitting, images, poses
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.jobs.runtime import detector_names, outside
-from synccontrol.jobs.sizes import canvas_size
+from synccontrol.jobs.sizes import canvas_size, size_of
 from synccontrol.regional import window_shares
 from synccontrol.sampling.anchors import anchor_index, of_regions
 
@@ -36,6 +36,7 @@ class Laid:
     layout: AbstractLayout
     sources: Mapping[int | None, Image.Image]  # ready-made control maps by their control's place; None: the guide
     fittings: Mapping[int | None, fitting.Fitting]  # of each source
+    start: Image.Image | None = None  # on the canvas: what is started from
 
 
 def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
@@ -45,17 +46,27 @@ def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
         SyncControlError: a file cannot be read, or a size or stride cannot be drawn.
     """
     sources, names = _sources(job)
-    height, width = canvas_size(next(iter(sources.values()), None), job, geometry)
     recipe = job.recipe
+    start = None if recipe.init_image is None else images.open_image(recipe.init_image)
+    if start is None:
+        height, width = canvas_size(next(iter(sources.values()), None), job, geometry)
+    else:
+        height, width = size_of(start, job)
     layout = lay_out(height, width, geometry, recipe.windows)
     fittings = {
         place: fitting.plan(image, height, width, names[place], recipe.fit, recipe.windows.closed)
         for place, image in sources.items()
     }
-    for fit in fittings.values():
-        if fit.note:
-            note(fit.note)
-    return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings)
+    notes = [fit.note for fit in fittings.values()]
+    if start is not None:
+        recipe.compose.skipped(recipe.sampling.steps)  # leaves some
+        fit = fitting.plan(start, height, width, "init image", recipe.fit, recipe.windows.closed)
+        notes.append(fit.note)
+        start = fit.pad(fit.show(start), None)
+    for text in notes:
+        if text:
+            note(text)
+    return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings, start=start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, Geometry, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError
 from synccontrol.files.images import open_image
 from synccontrol.jobs.runtime import Request
-from synccontrol.picture import ANCHOR, IP_IMAGE, REGION_MAP
+from synccontrol.picture import ANCHOR, INIT_IMAGE, IP_IMAGE, REGION_MAP
 from synccontrol.region import Region
 
 
@@ -24,6 +25,8 @@ class Recipe:
     ip_image: Path | None = None  # the file of what the IP-Adapter is shown
     regions: tuple[Region, ...] = ()  # parts with prompts of their own
     region_map: Path | None = None  # the file whose levels of grey are regions
+    init_image: Path | None = None  # the file that is started from
+    compose: ComposeConfig = ComposeConfig()  # how
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -32,7 +35,7 @@ class Recipe:
     @property
     def shown(self) -> dict[str, Path]:
         """Returns the files that all its pictures see, by their role, in the order of roles."""
-        files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map}
+        files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map, INIT_IMAGE: self.init_image}
         return {role: path for role, path in files.items() if path is not None}
 
 

@@ -42,3 +42,13 @@ def canvas_size(guide: Image.Image | None, job: Job, geometry: Geometry) -> tupl
             f"{LARGEST_ENLARGEMENT} times; its shorter side needs at least {needed} pixels"
         )
     return height, width
+
+
+def size_of(start: Image.Image, job: Job) -> tuple[int, int]:
+    """Returns height and width, px, of a picture that starts from another: as asked, else the other's."""
+    if job.height is None and job.width is None:
+        return start.height, start.width
+    aspect = start.width / start.height
+    height = round(job.width / aspect) if job.height is None and job.width is not None else job.height
+    assert height is not None
+    return height, round(height * aspect) if job.width is None else job.width

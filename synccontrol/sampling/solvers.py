@@ -98,6 +98,7 @@ class Solver:
         device: where the latents live.
         generator: CPU generator that every stochastic step draws from, in float32.
         mu: Rarely needed: the shift of a flow schedule that depends on the window's tokens.
+        skipped: how many of the steps are left out, from the first; levels count from the one that is left.
 
     Raises:
         ConfigError: no such solver for this model, or it cannot do that many steps.
@@ -112,6 +113,7 @@ class Solver:
         device: torch.device,
         generator: torch.Generator,
         mu: float | None = None,
+        skipped: int = 0,
     ) -> None:
         self._scheduler, self.note = _fresh(scheduler, name)
         self._facts = FACTS[type(self._scheduler).__name__]
@@ -127,9 +129,13 @@ class Solver:
         if not noises.isfinite().all():
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps for this model; use more")
         t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
-        rows = zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True)
+        rows = list(zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True))
+        self._first = skipped * self._scheduler.order
+        if self._first and hasattr(self._scheduler, "set_begin_index"):  # others know where they are by the timestep
+            self._scheduler.set_begin_index(self._first)
         self.levels = tuple(
-            Level(index=index, signal=signal, noise=noise, t=float(t)) for index, (signal, noise, t) in enumerate(rows)
+            Level(index=index, signal=signal, noise=noise, t=float(t))
+            for index, (signal, noise, t) in enumerate(rows[self._first :])
         )
 
     def require_moves(self) -> None:
@@ -141,23 +147,34 @@ class Solver:
                 f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0 and sync adain 0)"
             )
 
-    def start(self, noise: Float[Tensor, "1 c y x"]) -> Float[Tensor, "1 c y x"]:
-        """Returns the first x_t, for unit-variance noise of the same shape."""
+    def start(
+        self, noise: Float[Tensor, "1 c y x"], x0: Float[Tensor, "1 c y x"] | None = None
+    ) -> Float[Tensor, "1 c y x"]:
+        """Returns the first x_t, for unit-variance noise of the same shape; over clean latents x0 if there are any."""
+        if x0 is not None:
+            return self._x_t(self.levels[0].signal * x0 + self.levels[0].noise * noise, self.levels[0])
         return noise * float(self._scheduler.init_noise_sigma) if self._facts.scaled else noise
 
     def z(self, x_t: Float[Tensor, "*canvas"], level: Level) -> Float[Tensor, "*canvas"]:
         """Returns x_t as the networks see it."""
         if not self._facts.scaled:
             return x_t
-        z: Tensor = self._scheduler.scale_model_input(x_t, self._scheduler.timesteps[level.index])
+        z: Tensor = self._scheduler.scale_model_input(x_t, self._timestep(level))
         return z
+
+    def _x_t(self, z: Float[Tensor, "1 c y x"], level: Level) -> Float[Tensor, "1 c y x"]:
+        return z / self.z(z.new_ones(1), level)
+
+    def _timestep(self, level: Level) -> Tensor:
+        t: Tensor = self._scheduler.timesteps[self._first + level.index]
+        return t
 
     def moved(self, z: Float[Tensor, "1 c y x"], level: Level) -> Float[Tensor, "1 c y x"]:
         """Returns x_t for a z that something else than the solver has made: its history is forgotten where it must."""
         self.require_moves()
         for name, value in self._facts.forget or ():
             setattr(self._scheduler, name, value)
-        return z / self.z(z.new_ones(1), level)
+        return self._x_t(z, level)
 
     def step(
         self, prediction: Float[Tensor, "1 c y x"], level: Level, x_t: Float[Tensor, "1 c y x"]
@@ -166,8 +183,8 @@ class Solver:
         drawn = self._facts.draws is Draws.ALWAYS
         dtype = torch.float32 if drawn else x_t.dtype  # the same noise whatever the dtype of the canvas
         noise = {} if self._facts.draws is Draws.NONE else {"generator": self._generator}
-        t = self._scheduler.timesteps[level.index]
-        stepped: Tensor = self._scheduler.step(prediction.to(dtype), t, x_t.to(dtype), return_dict=False, **noise)[0]
+        t, x_t_now = self._timestep(level), x_t.to(dtype)
+        stepped: Tensor = self._scheduler.step(prediction.to(dtype), t, x_t_now, return_dict=False, **noise)[0]
         return stepped.to(x_t.dtype)
 
 

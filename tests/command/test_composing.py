@@ -28,3 +28,20 @@ def test_regions_are_forecast_drawn_and_repeated(run: Run) -> None:
     assert status == 2 and "no region covers" in err and err.count("\n") == 1
     status, _, err = run("--region-map", "levels.png", "--prompt", "x", "--width", "160", "--output", "c.png")
     assert status == 2 and "the region map does nothing" in err
+
+
+def test_a_picture_starts_from_another_is_forecast_and_repeated(run: Run) -> None:
+    draw(Path("start.png"), 128, 64)
+    flags = ["--init-image", "start.png", "--strength", "0.5", "--prompt", "x", "--stride", "4", "--guidance-end", "1"]
+    status, out, _ = run(*flags, "--dry-run")
+    assert status == 0 and "start    init-image start.png, strength 0.5" in out
+    assert "canvas   128x64 px" in out and "steps    1, " in out and "network  6 window evaluations" in out
+    assert run(*flags, "--output", "a.png")[0] == 0
+    assert run("--settings", "a.png", "--output", "b.png", model=[])[0] == 0
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+    assert run(*flags, "--width", "256", "--output", "c.png")[0] == 0
+    assert pixels("c.png").shape == (128, 256, 3)
+    status, _, err = run("--strength", "0.5", "--prompt", "x", "--width", "128", "--output", "d.png")
+    assert status == 2 and "--strength does nothing without an --init-image" in err
+    status, _, err = run(*flags, "--overwrite", "--output", "start.png")
+    assert status == 2 and "start.png" in err and pixels("start.png").shape == (64, 128, 3)
