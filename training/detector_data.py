@@ -57,11 +57,12 @@ def scenes(rng: np.random.Generator, count: int, cut: Cut, most_people: int) -> 
     return made
 
 
-def samples(rng: np.random.Generator, pool: list[Sample], cut: Cut) -> Iterator[Sample]:
-    """Yields cuts of random scenes of `pool`, mirrored, enlarged and distorted at random, for ever."""
+def samples(rng: np.random.Generator, pool: list[Sample], cut: Cut, distorted: float = 1.0) -> Iterator[Sample]:
+    """Yields cuts of random scenes of `pool`, mirrored and enlarged at random, for ever; a share of them distorted."""
     while True:
         sample = cut_out(rng, pool[rng.integers(len(pool))], cut)
-        yield sample._replace(image=distort(rng, sample.image))
+        image = distort(rng, sample.image) if rng.random() < distorted else np.ascontiguousarray(sample.image)
+        yield sample._replace(image=image)
 
 
 def cut_out(rng: np.random.Generator, scene: Sample, cut: Cut) -> Sample:

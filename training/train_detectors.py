@@ -38,6 +38,7 @@ class Recipe:
     rate: float = 2e-3  # largest learning rate; rises over `warm_up`, falls to zero as a cosine
     warm_up: float = 0.05  # share of the run
     decay: float = 0.02  # weight decay of AdamW
+    distorted: float = 1.0  # share of samples that are distorted; the rest is the world as it is drawn
     average: float = 0.998  # memory of the averaged weights, which are what is kept
     clip: float = 1.0  # largest gradient norm
     save_every: int = 250  # steps between written states
@@ -47,14 +48,11 @@ class Recipe:
 class Trainer:
     """A network, its averaged copy and its optimiser, that can be written to a folder and read back."""
 
-    def __init__(self, kind: str, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, kind: str, recipe: Recipe, folder: Path, start: Path | None = None) -> None:
         self.kind, self.recipe, self.folder = kind, recipe, folder
-        depth = kind == "depth"
-        config = MapNetConfig(channels=1, full_resolution=8) if depth else MapNetConfig(channels=POSE_CHANNELS)
         torch.manual_seed(recipe.seed)
-        self.network = MapNet(config).to(memory_format=torch.channels_last)
-        if not depth:
-            self.network.head.state_dict()["bias"][: len(JOINTS)].fill_(RARE)
+        network = MapNet.load(start).train() if start else _new(kind)
+        self.network = network.to(memory_format=torch.channels_last)
         self.averaged = copy.deepcopy(self.network).eval()
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
         self.step = 0
@@ -118,14 +116,23 @@ class Trainer:
                 kept.lerp_(new, 1 - memory)
 
 
-def train(kind: str, recipe: Recipe, folder: Path) -> None:
-    """Trains the detector `kind` into `folder`, printing the loss as it goes."""
+def _new(kind: str) -> MapNet:
+    """Returns the network of a detector, untrained."""
+    if kind == "depth":
+        return MapNet(MapNetConfig(channels=1, full_resolution=8))
+    network = MapNet(MapNetConfig(channels=POSE_CHANNELS))
+    network.head.state_dict()["bias"][: len(JOINTS)].fill_(RARE)
+    return network
+
+
+def train(kind: str, recipe: Recipe, folder: Path, start: Path | None = None) -> None:
+    """Trains the detector `kind` into `folder`, from nothing or from a network, printing the loss as it goes."""
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(kind, recipe, folder)
+    trainer = Trainer(kind, recipe, folder, start)
     rng = np.random.default_rng((recipe.seed, trainer.step))
     cut = Cut()
     pool = scenes(rng, recipe.scenes, cut, MOST_PEOPLE[kind])
-    stream = samples(rng, pool, cut)
+    stream = samples(rng, pool, cut, recipe.distorted)
     started, losses = time.monotonic(), []
     while trainer.step < trainer.steps:
         losses.append(trainer.learn(list(itertools.islice(stream, recipe.batch))))
@@ -141,12 +148,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=("depth", "pose"))
     parser.add_argument("--out", type=Path, required=True, help="folder of the network; an interrupted run goes on")
-    for name in ("samples", "scenes", "seed"):
+    parser.add_argument("--start", type=Path, help="folder of a network that is trained further (default: none)")
+    names = ("samples", "scenes", "batch", "rate", "distorted", "seed")
+    for name in names:
         default = getattr(Recipe(), name)
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
     options = parser.parse_args()
-    recipe = Recipe(samples=options.samples, scenes=options.scenes, seed=options.seed)
-    train(options.kind, recipe, options.out)
+    recipe = Recipe(**{name: getattr(options, name) for name in names})
+    train(options.kind, recipe, options.out, options.start)
 
 
 if __name__ == "__main__":
