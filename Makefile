@@ -3,18 +3,35 @@
 #   make test    installs, runs the tests
 # make app installs what the page needs, serves it and opens a browser.
 # make test-slow runs those that take minutes: the examples as documented, with all their steps.
+# make site builds the site of the documents into site/; make pictures draws their pictures again.
 # make test-browser tests the page in Chromium, if it is there.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo app test test-slow test-browser check format
+define NEXT
+
+The picture is out/demo.png; the guide it follows is examples/guides/valley.png. Try next:
+
+  . $(VENV)/bin/activate
+  synccontrol --control depth --guide examples/guides/valley.png --prompt "snowy mountains at dawn"
+  synccontrol --control pose --guide examples/guides/people.png --prompt "people on a meadow, noon"
+  synccontrol --control depth --loop --guide examples/guides/ring.png --prompt "a snowy mountain range"
+  synccontrol doctor
+
+This model is small and knows one illustrated world: mountains, snow, desert, forest, meadow, lake, sea, city,
+people; dawn, noon, sunset, night, overcast. Other words mean nothing to it, its outlines are loose, and
+photographs it cannot draw: synccontrol --list-models names models that do.
+endef
+export NEXT
+
+.PHONY: demo app test test-slow test-browser check format site pictures
 
 demo: $(VENV)/.run
 	$(BIN)/python cli.py --offline --control depth --guide examples/guides/valley.png \
 		--prompt "a mountain valley at sunset" --output out/demo.png --overwrite
-	@echo "The picture is out/demo.png; the guide it follows is examples/guides/valley.png."
+	@echo "$$NEXT"
 
 app: $(VENV)/.app
 	$(BIN)/python -m synccontrol.app --open
@@ -27,6 +44,13 @@ test-slow: $(VENV)/.dev
 
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser
+
+site: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The site is site/index.html."
+
+pictures: $(VENV)/.dev
+	$(BIN)/python -m docs.drawings
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

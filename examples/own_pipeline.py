@@ -1,4 +1,7 @@
-"""Uses a diffusers pipeline that is loaded already: python examples/own_pipeline.py [diffusers folder or hub id]"""
+"""Uses a diffusers pipeline that is loaded already, with a LoRA: python examples/own_pipeline.py [model [LoRA file]]
+
+The model is a diffusers folder or hub id of Stable Diffusion; without one the bundled model is used, without a LoRA.
+"""
 
 import sys
 
@@ -7,9 +10,13 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.models import hub, presets
 
-model = sys.argv[1] if len(sys.argv) > 1 else "tiny"
+model, *lora = sys.argv[1:] or ["tiny"]
 pipe = hub.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
-pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)  # and LoRAs, dtype, offloading ...
+pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+for number, file in enumerate(lora):
+    pipe.load_lora_weights(file, adapter_name=f"lora{number}")
+    pipe.set_adapters(f"lora{number}", 0.8)
+# ... and dtype, device, offloading, another autoencoder: it is used as it is
 
 montage = Montage.from_pipe(pipe)
 h, w = montage.denoiser.geometry.window_px
@@ -21,5 +28,5 @@ result = montage(
     windows=WindowConfig(weights="ramp"),
     sync=SyncConfig(objective="stlpips", gradient="x0", step_size="rms", weight=10.0),
 )
-result.image.save("own-pipeline.png")
+result.save("own-pipeline.png", overwrite=True)
 print("own-pipeline.png")

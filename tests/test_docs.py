@@ -1,4 +1,4 @@
-"""The documents are true: every flag, control, family and objective stands in the README, and its commands run."""
+"""The documents are true: every flag, control, family and objective stands in them, and the README's commands run."""
 
 import json
 import re
@@ -21,24 +21,30 @@ from synccontrol.models import listing, presets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
+DOCUMENTS = "\n".join([README, *PAGES.values()])
+MODELS, FAMILIES = PAGES[ROOT / "docs" / "models.md"], PAGES[ROOT / "docs" / "families.md"]
 FEW_STEPS = ["--steps", "2", "--sync-steps", "1", "--quiet"]
 
 
-def commands(start: str) -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
+def commands(start: str, text: str = README) -> list[str]:
+    """Returns the lines of a document's shell blocks that begin with a word, comments cut off."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = [shlex.join(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
 
 
-def test_every_flag_stands_in_the_readme() -> None:
+def test_every_flag_stands_in_the_documents() -> None:
     parsers = [parser.build_parser(), *(command.load().build_parser() for command in COMMANDS.values())]
     actions = [action for one in parsers for action in one._actions]
     flags = {flag for action in actions for flag in action.option_strings if flag.startswith("--")}
     named = {flag for flag in flags if not flag.startswith("--no-") and flag != "--help"}
-    assert {flag for flag in named if f"`{flag}`" not in README} == set()
-    assert set(re.findall(r"`(--[a-z-]+)`", README)) - flags == set()
+    assert {flag for flag in named if f"`{flag}`" not in DOCUMENTS} == set()
+    named_there = set(re.findall(r"`(--[a-z-]+)`", "\n".join([README, PAGES[ROOT / "docs" / "flags.md"]])))
+    assert named_there - flags == set()
 
 
-def test_every_name_stands_in_the_readme() -> None:
+def test_every_name_stands_in_the_documents() -> None:
     controls = preprocess.names()
     names = {
         *controls,
@@ -52,21 +58,21 @@ def test_every_name_stands_in_the_readme() -> None:
         *config.PROJECTIONS,
         *(module.__name__.rpartition(".")[2] for module in families._families().values()),
     }
-    assert {name for name in names if f"`{name}`" not in README} == set()
+    assert {name for name in names if f"`{name}`" not in DOCUMENTS} == set()
 
 
-def test_forecasts_in_the_readme_are_those_of_the_command() -> None:
+def test_forecasts_on_the_page_of_models_are_those_of_the_command() -> None:
     found = json.loads((ROOT / "benchmarks" / "preset_forecasts.json").read_text(encoding="utf-8"))
     for name, row in found.items():
         size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.card(row['peak_gb'])} GB"
         offloaded = f"{row['peak_gb_offload_model']:.1f} | {row['peak_gb_offload_sequential']:.1f}"
         work = f"{row['tflop'] / 1000:.1f}"
-        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {offloaded} | {work} |" in README
+        assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {offloaded} | {work} |" in MODELS
 
 
 def test_every_cell_of_the_table_of_families_names_its_test() -> None:
     """What is claimed is tested; what is not is said to be neither."""
-    table = README.partition("### What each family can")[2].partition("\n#")[0]
+    table = FAMILIES.partition("## What each family can")[2].partition("\n#")[0]
     header, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
     served = [module.__name__.rpartition(".")[2] for module in dict.fromkeys(families._families().values())]
     assert sorted(name.strip("`| ") for name in header if name.strip("| ")) == sorted(served)
@@ -74,7 +80,7 @@ def test_every_cell_of_the_table_of_families_names_its_test() -> None:
     for capability, *cells in rows:
         assert len(cells) == len(served), capability
         for cell in cells:
-            claim = re.fullmatch(r"\[(?:yes|refused|cut, with a note)\]\((tests/[\w/]+\.py)#(test_\w+)\)", cell)
+            claim = re.fullmatch(r"\[(?:yes|refused|cut, with a note)\]\(\.\./(tests/[\w/]+\.py)#(test_\w+)\)", cell)
             if claim is None:
                 assert cell in ("not tested", "there is none"), f"{capability}: {cell}"
             else:
@@ -82,7 +88,7 @@ def test_every_cell_of_the_table_of_families_names_its_test() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]:
+    for document in [*ROOT.glob("*.md"), *PAGES, *(ROOT / "benchmarks").rglob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 
@@ -92,12 +98,9 @@ def test_readme_commands_run_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    assert len(commands("python cli.py")) > 5
-    for command in commands("python cli.py"):
-        argv = shlex.split(command)[2:]
-        if argv[0] in COMMANDS:
-            assert cli.main(argv) == terminal.DONE, capsys.readouterr().err
-            continue
+    assert len(commands("synccontrol")) > 3
+    for command in commands("synccontrol"):
+        argv = shlex.split(command)[1:]
         before = set(tmp_path.glob("out/**/*.png"))
         if "model" in vars(parser.build_parser().parse_args(argv)):  # a download: only planned here
             assert cli.main([*argv, "--dry-run", "--offline"]) == terminal.DONE, capsys.readouterr().err
@@ -106,8 +109,8 @@ def test_readme_commands_run_one_after_the_other(
         assert set(tmp_path.glob("out/**/*.png")) > before
 
 
-@pytest.mark.parametrize("command", commands("python -m synccontrol.evaluate"))
-def test_readme_evaluations_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", commands("synccontrol evaluate", PAGES[ROOT / "docs" / "evaluation.md"]))
+def test_evaluations_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     noise = np.random.default_rng(0)
@@ -118,13 +121,20 @@ def test_readme_evaluations_run(command: str, tmp_path: Path, monkeypatch: pytes
             picture = Image.fromarray(blocks).resize((800, 32), Image.Resampling.NEAREST)
             picture.save(Path(folder) / f"{number}.png")
     small = ["--window", "32", "--offline", "--draws", "20"]
-    assert evaluation.main([*shlex.split(command)[3:], *small]) == terminal.DONE
+    assert evaluation.main([*shlex.split(command)[2:], *small]) == terminal.DONE
     assert Path("out/report/report.html").exists() == ("--output" in command)
 
 
+QUICK = ("one_picture", "own_control", "own_objective", "own_pipeline")  # the others have their time in the slow tests
+
+
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.name)
-def test_examples_are_short_and_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_short(example: Path) -> None:
     assert len(example.read_text(encoding="utf-8").splitlines()) < 40
+
+
+@pytest.mark.parametrize("example", [ROOT / "examples" / f"{name}.py" for name in QUICK], ids=lambda path: path.name)
+def test_examples_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example)])
     tiny = presets.PRESETS["tiny"]
@@ -132,6 +142,20 @@ def test_examples_are_short_and_run(example: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(presets, "PRESETS", {"tiny": replace(tiny, defaults=few_steps)})
     runpy.run_path(str(example), run_name="__main__")
     assert list(tmp_path.glob("*.png"))
+
+
+def test_what_the_demonstration_says_next_is_true() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    said = makefile.partition("define NEXT")[2].partition("endef")[0]
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  synccontrol")]
+    assert len(lines) > 3
+    for line in lines:
+        argv = shlex.split(line)[1:]
+        if argv[0] in COMMANDS:
+            continue
+        given = vars(parser.build_parser().parse_args(argv))
+        assert (ROOT / given["guide"]).is_file() and set(given["control"]) <= set(preprocess.names())
+    assert "--list-models" in said
 
 
 def test_readme_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,15 @@ import venv
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 from PIL import Image
 
 import synccontrol
+from synccontrol.models import hub
+from tests.families.tiny_additions import save_lora
 
 ROOT = Path(__file__).parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -117,9 +121,39 @@ def test_a_wheel_draws_elsewhere(wheel: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_examples_run_as_documented(example: Path, binaries: Path, tmp_path: Path) -> None:
+    """In a clean environment, from a folder that is no checkout."""
     assert f"python examples/{example.name}" in example.read_text(encoding="utf-8")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    run([binaries / "python", f"examples/{example.name}"], tmp_path, HF_HUB_OFFLINE="1")
-    (picture,) = tmp_path.glob("*.png")
-    with Image.open(picture) as image:
-        assert image.height == 256 and image.width >= 1024
+    said = run([binaries / "python", f"examples/{example.name}"], tmp_path, HF_HUB_OFFLINE="1")
+    assert said.strip()
+    pictures = [path for path in tmp_path.rglob("*.png") if "examples" not in path.parts]
+    assert pictures
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert image.height == 256 and image.width >= 1024
+
+
+@pytest.mark.slow
+def test_a_lora_is_used_as_documented(binaries: Path, tmp_path: Path) -> None:
+    file = save_lora(hub.load("tiny", []), tmp_path)
+    for arguments in ([], [str(file)]):
+        run(
+            [binaries / "python", ROOT / "examples" / "own_pipeline.py", "tiny", *arguments],
+            tmp_path,
+            HF_HUB_OFFLINE="1",
+        )
+        (tmp_path / "own-pipeline.png").rename(tmp_path / f"{len(arguments)}.png")
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    (tmp_path / "guides").symlink_to(ROOT / "examples" / "guides")
+    notebook = nbformat.read(ROOT / "examples" / "demo.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "its outputs are not kept in the repository"
+    done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [
+        output for cell in done.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})
+    ]
+    assert len(shown) >= 6
+    assert (tmp_path / "notebook.png").is_file()

@@ -1,0 +1,1 @@
+"""The documents, and the programs that draw their pictures and make a site of them."""

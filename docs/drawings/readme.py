@@ -1,0 +1,37 @@
+"""The pictures of the README and of the page on controls."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from docs.drawings.sheets import IMAGES, control_map, guide, montage, stack
+from synccontrol import SyncConfig
+
+FOLLOWED = {  # control -> guide, and two prompts
+    "depth": ("valley", ("a mountain valley at night", "a snowy mountain valley at dawn")),
+    "canny": ("desert", ("a desert at noon", "a desert at sunset")),
+    "pose": ("people", ("people on a meadow, noon", "people in the snow at dawn")),
+}
+DEMO = "a mountain valley at sunset"  # the prompt of `make demo`
+
+
+def follow(control: str, name: str, prompts: Sequence[str]) -> None:
+    """Writes a control map above the pictures that follow it."""
+    drawn = [montage(control)(prompt, control_map(control, name)).image for prompt in prompts]
+    stack([control_map(control, name), *drawn], IMAGES / f"{control}.png")
+
+
+def draw() -> None:
+    """Writes `docs/images/demo.png`, one for every control, and `sync.png`."""
+    stack([guide("valley"), montage("depth")(DEMO, control_map("depth", "valley")).image], IMAGES / "demo.png")
+    for control, (name, prompts) in FOLLOWED.items():
+        follow(control, name, prompts)
+    plain = montage()
+    settings = [SyncConfig(weight=0.0), plain.defaults.sync]
+    model = montage("depth")
+    valley = control_map("depth", "valley")
+    both = [replace(model.defaults.sync, adain=0.0), model.defaults.sync]
+    stack([model(DEMO, valley, sync=sync).image for sync in both], IMAGES / "when.png")
+    stack(
+        [plain("a landscape", height=256, width=1536, seed=5, sync=sync).image for sync in settings],
+        IMAGES / "sync.png",
+    )

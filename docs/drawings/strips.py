@@ -1,0 +1,104 @@
+"""What every parameter does: strips of the same picture, one value after the other."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from docs.drawings import ink
+from docs.drawings.sheets import DOCS, control_map, guide, montage
+from synccontrol import Montage
+
+FOLDER = DOCS / "images" / "strips"
+HEIGHT, WIDTH, SEED = 256, 1024, 5  # px
+VAGUE = "a landscape"  # a prompt under which windows choose scenes of their own
+SHOWN = 720  # px of a picture in a strip
+Change = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The pictures of one parameter."""
+
+    flag: str
+    values: tuple[Any, ...]
+    change: Callable[[Any], Change]  # what of sampling, windows and sync a value is
+    control: str = ""  # what the pictures follow; nothing: prompt alone
+    prompt: str = VAGUE
+
+
+def _sampling(name: str) -> Callable[[Any], Change]:
+    return lambda value: {"sampling": {name: value}}
+
+
+def _windows(name: str) -> Callable[[Any], Change]:
+    return lambda value: {"windows": {name: value}}
+
+
+def _sync(name: str, **others: Any) -> Callable[[Any], Change]:
+    return lambda value: {"sync": {**others, name: value}}
+
+
+ALONE = {"weight": 0.0, "adain": 0.0}  # no sync at all
+NUDGED = {"adain": 0.0, "weight": 20.0, "steps": 6}  # the objective alone
+STRIPS = {
+    "preset": Strip("--preset", ("fast", "default", "best"), lambda value: {"preset": value}),
+    "steps": Strip("--steps", (3, 6, 12, 25), _sampling("steps")),
+    "guidance-scale": Strip(
+        "--guidance-scale", (1.0, 2.5, 4.0, 9.0), _sampling("guidance_scale"), prompt="mountains at sunset"
+    ),
+    "guidance-end": Strip("--guidance-end", (0.34, 0.67, 1.0), _sampling("guidance_end"), prompt="mountains at sunset"),
+    "scheduler": Strip(
+        "--scheduler",
+        ("ddim", "euler", "euler_a", "dpmpp_2m", "unipc"),
+        _sampling("scheduler"),
+        prompt="mountains at sunset",
+    ),
+    "control-scale": Strip(
+        "--control-scale", (0.0, 0.7, 1.5, 2.5), _sampling("control_scale"), "depth", "a mountain valley at sunset"
+    ),
+    "control-end": Strip(
+        "--control-end", (0.1, 0.3, 0.6, 1.0), _sampling("control_end"), "depth", "a mountain valley at sunset"
+    ),
+    "stride": Strip("--stride", (28, 20, 12, 6), _windows("stride")),
+    "window-weights": Strip(
+        "--window-weights",
+        ("uniform", "ramp", "gaussian"),
+        lambda value: {"windows": {"weights": value, "stride": 28}, "sync": ALONE},
+    ),
+    "sync-adain": Strip("--sync-adain", (0.0, 0.5, 1.0), _sync("adain", weight=0.0)),
+    "sync-adain-steps": Strip("--sync-adain-steps", (1, 3, 6, 12), _sync("adain_steps", weight=0.0)),
+    "sync-weight": Strip("--sync-weight", (0.0, 10.0, 20.0, 60.0), _sync("weight", adain=0.0, steps=6)),
+    "sync-steps": Strip("--sync-steps", (1, 3, 6, 12), _sync("steps", **{**NUDGED, "steps": 0})),
+    "sync-decay": Strip("--sync-decay", (0.5, 0.95, 1.0), _sync("decay", **{**NUDGED, "weight": 40.0})),
+    "objective": Strip("--objective", ("stlpips", "stlpips-vgg"), _sync("objective", **NUDGED)),
+    "anchor": Strip("--anchor", (0, "middle", "city.png"), lambda value: _anchored(value)),
+}
+
+
+def _anchored(value: int | str) -> Change:
+    picture = value in (0, "middle")
+    return {"sync": {"anchor": value if picture else guide(str(value).removesuffix(".png"))}}
+
+
+def _drawn(model: Montage, strip: Strip, value: Any) -> Image.Image:
+    """Returns a picture of a strip."""
+    change = dict(strip.change(value))
+    preset = {"preset": change.pop("preset")} if "preset" in change else {}
+    own: dict[str, Any] = {name: replace(getattr(model.defaults, name), **values) for name, values in change.items()}
+    map_ = control_map(strip.control, "valley").resize((WIDTH, HEIGHT)) if strip.control else None
+    return model(strip.prompt, map_, height=HEIGHT, width=WIDTH, seed=SEED, **preset, **own).image
+
+
+def draw() -> None:
+    """Writes `docs/images/strips/*.png`."""
+    for name, strip in STRIPS.items():
+        model = montage(*([strip.control] if strip.control else []))
+        rows, height = len(strip.values), SHOWN * HEIGHT // WIDTH
+        whole = ink.figure(SHOWN + 180, rows * (height + 8))
+        for row, value in enumerate(strip.values):
+            ink.show(ink.panel(whole, 180, row * (height + 8), SHOWN, height), _drawn(model, strip, value))
+            ink.write(whole, 0, row * (height + 8) + height / 2 - 24, strip.flag)
+            ink.write(whole, 0, row * (height + 8) + height / 2, f"{value}", ink.INKS[0])
+        ink.save(whole, FOLDER / f"{name}.png")

@@ -1,0 +1,29 @@
+"""Pictures by two workers of Ray, each with the model loaded once: python examples/ray_workers.py
+
+Ray is an extra: pip install "synccontrol[ray]"
+"""
+
+from pathlib import Path
+from typing import Any
+
+from synccontrol.jobs.job import Job
+from synccontrol.jobs.ray_engine import RayEngine
+from synccontrol.jobs.recipe import Recipe
+from synccontrol.jobs.runtime import Request
+from synccontrol.models import hub
+
+WANTED: dict[str, Any] = {"prompt": "a landscape at noon", "negative_prompt": "", "seed": 0}
+GUIDES = Path(__file__).parent / "guides"
+
+own = hub.defaults("tiny", "fast")
+request = Request(model="tiny", controls=("canny",), controlnets=(), detectors=(), offline=True)
+recipe = Recipe(request=request, sampling=own.sampling, windows=own.windows, sync=own.sync)
+jobs = [
+    Job(guide=GUIDES / f"{name}.png", output=Path(f"ray-{name}.png"), overwrite=True, recipe=recipe, **WANTED)
+    for name in ("desert", "lake")
+]
+engine = RayEngine(2, "", lambda: None)
+engine.ready(request)
+for outcome in engine.work(iter(jobs)):
+    print(outcome.output, outcome.error or f"in {sum(outcome.seconds.values()):.1f} s by {outcome.worker}")
+engine.close()

@@ -1,0 +1,173 @@
+"""The site: walk-throughs do what they say, commands run, messages exist, and it builds without warnings."""
+
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import preprocess
+from docs.drawings import gallery
+from preprocess import controls
+from synccontrol import families, terminal
+from synccontrol.command import cli, parser
+from synccontrol.command.commands import COMMANDS
+from synccontrol.sampling import solvers
+from tests.test_docs import FEW_STEPS, PAGES, ROOT, commands
+
+BLOCK = re.compile(r"```python(?: title=\"([^\"]+)\")?\n(.*?)```", re.DOTALL)
+DRAWN = [page for page in PAGES if page.name not in ("evaluation.md", "page.md")]  # those have tests of their own
+
+
+@pytest.fixture
+def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Returns a folder whose files count as if they lay in the repository: control types, families, programs."""
+    registries: list[tuple[ModuleType, Any]] = [
+        (controls, preprocess._registry),
+        (families, families._families),
+    ]
+    before = set(sys.modules)
+    for package, registry in registries:
+        place = tmp_path / package.__name__.replace(".", "/")
+        place.mkdir(parents=True)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(place)])
+        registry.cache_clear()
+    monkeypatch.setattr(solvers, "FACTS", dict(solvers.FACTS))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    importlib.invalidate_caches()
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+    monkeypatch.undo()
+    for _, registry in registries:
+        registry.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "page", ["control", "family", *(pytest.param(page, marks=pytest.mark.slow) for page in ("objective", "solver"))]
+)
+def test_walk_throughs_do_what_they_say(page: str, overlay: Path) -> None:
+    """Their files are put where they say, and the rest of their code is run from top to bottom."""
+    found = BLOCK.findall(PAGES[ROOT / "docs" / "extend" / f"{page}.md"])
+    for name, code in found:
+        if name:
+            (overlay / name).write_text(code)
+    importlib.invalidate_caches()
+    told: dict[str, Any] = {"__name__": page}
+    for name, code in found:
+        if not name:
+            exec(compile(code, page, "exec"), told)
+    assert {"control": "posterised", "objective": "Light", "solver": "ends", "family": "montage"}[page] in told
+
+
+def test_messages_of_the_troubleshooting_exist() -> None:
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("synccontrol", "preprocess")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts that go on in the next line
+    text = PAGES[ROOT / "docs" / "troubleshooting.md"]
+    messages = [
+        part for line in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for part in re.findall(r"`([^`]+)`", line)
+    ]
+    assert len(messages) > 30
+    assert [message for message in messages if message not in joined] == []
+
+
+def test_the_gallery_says_the_commands_of_its_pictures() -> None:
+    assert PAGES[ROOT / "docs" / "gallery.md"] == gallery.page()
+    for name, rows in gallery.GUIDES.items():
+        for part in ("guide", *(row.control for row in rows), *map(str, range(1, len(rows) + 1))):
+            assert (ROOT / "docs" / gallery.file(name, part)).is_file()
+
+
+def material(folder: Path) -> None:
+    """Writes the files that the pages' commands speak of as the reader's own."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    noise = np.random.default_rng(0)
+    for name, size in (
+        ("sketch", (512, 256)),
+        ("wide", (2048, 512)),
+        ("guides/a", (512, 256)),
+        ("guides/b", (512, 256)),
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        blocks = noise.integers(0, 255, (8, 16, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize(size).save(folder / f"{name}.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in DRAWN if commands("synccontrol", PAGES[page])], ids=lambda page: page.stem
+)
+def test_the_pages_commands_run_one_after_the_other(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    material(tmp_path)
+    for command in commands("synccontrol", PAGES[page]):
+        argv = shlex.split(command)[1:]
+        if argv[0] not in COMMANDS:
+            model = vars(parser.build_parser().parse_args(argv)).get("model", "tiny")
+            argv += ["--dry-run"] if model != "tiny" else FEW_STEPS  # others are only planned here
+            argv.append("--offline")
+        assert cli.main(argv) == terminal.DONE, f"{command}: {capsys.readouterr().err}"
+
+
+class Links(HTMLParser):
+    """Collects what a page links, what it loads, and the places in it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.places: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = {name: value or "" for name, value in attrs}
+        self.places |= {known[name] for name in ("id", "name") if name in known}
+        address = known.get("href") or known.get("src")
+        if address and tag == "a":
+            self.links.append(address)
+        elif address and known.get("rel") not in ("canonical", "next", "prev"):
+            self.loads.append(address)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_its_links_lead_somewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    pages = {path: Links(path.read_text(encoding="utf-8")) for path in tmp_path.rglob("*.html")}
+    assert len(pages) > len(PAGES)
+    for path, page in pages.items():
+        assert not [load for load in page.loads if urlsplit(load).netloc], f"{path.name} loads from another server"
+        if path.name == "404.html":
+            continue  # its addresses are those of the server's root
+        for address in [*page.links, *page.loads]:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = Path(os.path.normpath(path.parent / unquote(parts.path))) if parts.path else path
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{path.relative_to(tmp_path)} links {address}"
+            if parts.fragment and target in pages and not parts.fragment.startswith("__"):
+                assert unquote(parts.fragment) in pages[target].places, f"{path.relative_to(tmp_path)} links {address}"
