@@ -11,7 +11,7 @@ import gradio as gr
 from synccontrol import settings as kinds
 from synccontrol.app import uploads, wish
 from synccontrol.app.asking import asked
-from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, shape_of
+from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, regions_shown, shape_of
 from synccontrol.app.guard import key_of
 from synccontrol.app.handlers import POLL_SECONDS, Handlers
 from synccontrol.app.line import OVER
@@ -19,7 +19,7 @@ from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.errors import ConfigError
 from synccontrol.terminal import describe
 
-SETTABLE = ("negative_prompt", "model", "fit", "width", "height", "seed", *wish.SETTINGS)
+SETTABLE = ("negative_prompt", "model", "fit", "width", "height", "seed", "region", *wish.SETTINGS)
 Picture = Callable[..., Awaitable[dict[str, Any]]]
 
 
@@ -74,6 +74,7 @@ def _values(
         "model": models[0],
         **checked,
         "seed": checked.get("seed", 0),
+        "region": regions_shown(checked.get("region", ())),
         "prompt": prompt,
         "preset": preset,
         "shape": shape_of(checked),

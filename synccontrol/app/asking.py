@@ -8,7 +8,7 @@ from typing import Any
 import preprocess
 from preprocess.control import Option
 from synccontrol.app import wish
-from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPES, SLOTS
+from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPES, SLOTS, regions
 from synccontrol.app.visitor import Visitor
 from synccontrol.config import LARGEST_SEED
 from synccontrol.errors import ConfigError
@@ -71,7 +71,8 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
         "projection": "flat",
         **SHAPES[_one_of("shape", values["shape"], tuple(SHAPES))],
     }
-    given = wish.flags_of({**values, **shape, "control": controls}, defaults)
+    own = {"control": controls, "region": regions(values.get("region"))}
+    given = wish.flags_of({**values, **shape, **own}, defaults)
     notes = []
     maps = {control: visitor.ready[slot] for slot, control in chosen if slot in visitor.ready}
     if controls and visitor.guide is not None and len(maps) < len(controls):

@@ -10,8 +10,10 @@ import preprocess
 from synccontrol.app.wish import SETTINGS
 from synccontrol.command.parser import CONFIGS
 from synccontrol.config import FITS, MIDDLE, flags
+from synccontrol.errors import ConfigError
 from synccontrol.models.defaults import DEFAULT
 from synccontrol.models.defaults import NAMES as PRESETS
+from synccontrol.region import Region
 
 NONE = "none"
 SLOTS = 2  # controls at once
@@ -77,6 +79,21 @@ def detector_options(controls: Sequence[str], chosen: Sequence[str]) -> Fields:
                 visible=name in chosen,
             )
     return fields
+
+
+def regions(value: object) -> list[str]:
+    """Returns the regions that a visitor has drawn, as lines. Raises `ConfigError` for a wrong one."""
+    found = value.get("regions", []) if isinstance(value, dict) else []
+    known = {field.name for field in dataclasses.fields(Region)}
+    wrong = [one for one in found if not isinstance(one, dict) or set(one) - known]
+    if wrong or not all(set(one) >= {"area", "prompt"} for one in found):
+        raise ConfigError("a region has an area and a prompt, and perhaps what to avoid, a control scale, a softness")
+    return [str(Region(**one)) for one in found]
+
+
+def regions_shown(lines: Sequence[str]) -> dict[str, Any]:
+    """Returns regions, as lines, for their part of the page."""
+    return {"regions": [dataclasses.asdict(Region.parse(line)) for line in lines]}
 
 
 def canvas() -> Fields:

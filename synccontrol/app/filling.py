@@ -6,7 +6,17 @@ from typing import Any
 import gradio as gr
 
 from synccontrol.app import wish
-from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPED, SLOTS, Fields, detectors, shape_of, shown
+from synccontrol.app.fields import (
+    DEFAULT_DETECTOR,
+    NONE,
+    SHAPED,
+    SLOTS,
+    Fields,
+    detectors,
+    regions_shown,
+    shape_of,
+    shown,
+)
 from synccontrol.models import hub
 
 SETTINGS = tuple(name for name in wish.SETTINGS if name not in SHAPED)  # the fields that a preset fills
@@ -43,7 +53,7 @@ def filled(fields: Fields, values: Mapping[str, Any]) -> Iterator[Any]:
     """
     chosen = [*values.get("control", ()), *([NONE] * SLOTS)]
     names = [*values.get("detector", ()), *([DEFAULT_DETECTOR] * SLOTS)]
-    special: dict[str, Any] = {"shape": shape_of(values)}
+    special: dict[str, Any] = {"shape": shape_of(values), "region": regions_shown(values.get("region", ()))}
     for slot in range(SLOTS):
         special[f"control{slot}"] = chosen[slot]
         special[f"detector{slot}"] = gr.Dropdown(choices=detectors(chosen[slot]), value=names[slot])

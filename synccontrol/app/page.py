@@ -37,8 +37,9 @@ def build(handlers: Handlers) -> gr.Blocks:
                 parts.part("compare", {})
             with gr.Tab("360°", id=SPHERE, render_children=True):
                 parts.part("sphere", {})
+        own: Fields = {"region": parts.part("regions", {}, "edited")}
         with gr.Row(equal_height=True):
-            own: Fields = fields.prompts(FIRST_PROMPT)
+            own |= fields.prompts(FIRST_PROMPT)
             with gr.Column(scale=1, min_width=140):
                 draw = gr.Button("Draw", variant="primary", elem_id="draw")
                 stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -98,6 +99,7 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     shown["easel"].forget(handlers.forget, **look)
     for name in (*LOOKS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
         _on_input(own[name], handlers.look, look)
+    own["region"].edited(handlers.look, **look)
     for slot in range(SLOTS):
         seen = [own[f"detector{slot}"], *(own[name] for name in own if ":" in name)]
         chosen = [own[f"control{number}"] for number in range(SLOTS)]
@@ -111,7 +113,7 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     live = [shown[name] for name in ("picture", "status", "history", "tabs")]
     drawn = {"inputs": values, "outputs": live, **quiet}
     shown["draw"].click(handlers.draw, trigger_mode="multiple", **drawn)
-    shown["stop"].click(handlers.stop, None, shown["status"], queue=False, **quiet)
+    shown["stop"].click(handlers.stop, None, shown["status"], **quiet)
     restored = [*values, shown["status"]]
     shown["history"].restore(handlers.restore, None, restored, **quiet).then(handlers.look, **look)
     shown["history"].again(handlers.again, None, restored, **quiet).then(handlers.look, **look)

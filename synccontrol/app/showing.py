@@ -37,7 +37,7 @@ def over(look: Look) -> dict[str, Any]:
         "width": look.width,
         "height": look.height,
         "boxes": look.boxes,
-        "anchor": look.anchor if look.anchor is not None else -1,
+        "anchors": look.anchors,
         "kind": look.kind,
         "windows": look.windows,
     }

@@ -29,8 +29,9 @@ from synccontrol.jobs.runtime import Request
 from synccontrol.jobs.worker import Worker
 from synccontrol.models import hub
 from synccontrol.picture import SINGLE
+from synccontrol.regional import window_shares
 from synccontrol.result import Step
-from synccontrol.sampling.anchors import anchor_index
+from synccontrol.sampling.anchors import anchor_index, of_regions
 
 WORKERS = 2  # models that stay loaded, so that going back and forth between two controls loads nothing
 DETECTORS = 8  # with their settings, likewise
@@ -50,7 +51,7 @@ class Look:
     maps: list[Image.Image]  # on the canvas, one per control
     notes: list[str]
     boxes: list[Box]  # of the windows; none where they are no rectangles
-    anchor: int | None  # index of the window that the others follow; None: a picture
+    anchors: list[int]  # the windows that others follow, by their index; none where a picture is followed
     kind: str  # a ring, a sphere, or an empty text
     windows: int
 
@@ -94,7 +95,7 @@ class Studio:
             maps=found,
             notes=notes,
             boxes=_boxes(laid.layout, geometry.cell),
-            anchor=anchor_index(anchored(job.recipe).anchor, laid.layout),
+            anchors=_anchors(job, laid, geometry.cell),
             kind=laid.layout.kind,
             windows=len(laid.layout),
         )
@@ -183,6 +184,16 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings in which files stand by their name alone: visitors know no folders of this machine."""
     found = {**settings, **{name: Path(settings[name]).name for name in SINGLE if isinstance(settings.get(name), str)}}
     return {**found, "control_map": [Path(path).name for path in settings["control_map"]]}
+
+
+def _anchors(job: Job, laid: maps.Laid, cell: int) -> list[int]:
+    """Returns the windows that others follow: one, or one for each region. Raises `ConfigError` for wrong regions."""
+    anchor = anchored(job.recipe).anchor
+    shares = window_shares(job.picture(laid.height, laid.width), None, laid.layout, cell)
+    if shares is None:
+        index = anchor_index(anchor, laid.layout)
+        return [] if index is None else [index]
+    return list(of_regions(anchor, laid.layout, shares).windows)
 
 
 def _boxes(layout: AbstractLayout, cell: int) -> list[Box]:

@@ -14,7 +14,7 @@ from synccontrol.options import record
 
 MACHINE = ("device", "dtype", "offload", "offline")  # flags of who runs the page, not of who visits it
 TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
-LISTS = ("control", "detector")
+LISTS = ("control", "detector", "region")
 NUMBERS = ("width", "height", "seed")
 SETTINGS = {flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()}
 MAP = "map"  # what a map is called that is made before its picture

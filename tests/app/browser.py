@@ -22,7 +22,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--enable-unsafe-swiftshader",
 ]
-WAIT = 60_000  # ms, of whatever is awaited
+WAIT = 20_000  # ms, of whatever is awaited
 expect.set_options(timeout=WAIT)
 QUIET = re.compile(r"GPU stall due to ReadPixels|Automatic fallback to software WebGL")  # of WebGL without a card
 

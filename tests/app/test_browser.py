@@ -54,6 +54,7 @@ def small(visit: Seen) -> Seen:
     visit.unfold("Sampling")
     visit.enter("steps", "3")
     visit.enter("Width", "384")
+    visit.enter("Height", "256")
     visit.choose("Fit", "crop")
     expect(visit.news).to_contain_text("384x256 px, 2 windows")
     return visit
@@ -130,6 +131,7 @@ def test_a_ring_is_looked_at_from_its_inside(small: Seen) -> None:
     page = small.page
     page.locator("#easel .file").set_input_files(GUIDES / "ring.png")
     small.enter("Width", "0")
+    small.enter("Height", "0")
     page.get_by_role("radio", name="ring").check()
     expect(small.news).to_contain_text("windows")
     small.draw()

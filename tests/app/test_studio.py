@@ -52,7 +52,7 @@ def test_a_look_shows_map_windows_and_anchor(studio: Studio, values: Values, gui
     assert (look.width, look.height, look.windows, look.kind) == (128, 64, len(look.boxes), "")
     assert [image.size for image in look.maps] == [(128, 64)]
     assert look.boxes[0] == (0, 0, 64, 64) and look.boxes[-1] == (64, 0, 64, 64)
-    assert look.anchor == look.windows // 2
+    assert look.anchors == [look.windows // 2]
     strict, options, _ = job(values(control0="canny", **{"canny:low": 2000, "canny:high": 2040}), guided)
     assert np.asarray(studio.look(strict, options).maps[0]).sum() < np.asarray(look.maps[0]).sum()
 

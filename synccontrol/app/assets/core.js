@@ -8,7 +8,7 @@ window.synccontrol = {
 
   mount(name, element, props, trigger, watch, events) {
     const told = (event, data) => events.includes(event) && trigger(event, data);
-    const show = this.parts[name](element, told);
+    const show = this.parts[name](element, told, (value) => (props.value = value));
     const update = () => show(props.value || {});
     watch("value", update);
     update();

@@ -7,7 +7,7 @@
   const overlay = (value) => {
     const svg = make("svg", { viewBox: `0 0 ${value.width} ${value.height}`, "aria-hidden": "true", preserveAspectRatio: "none" });
     value.boxes.forEach(([left, top, width, height], index) => {
-      const kind = index === value.anchor ? "box anchor" : "box";
+      const kind = value.anchors.includes(index) ? "box anchor" : "box";
       for (const x of left + width > value.width ? [left, left - value.width] : [left])
         svg.append(make("rect", { class: kind, x, y: top, width, height }));
     });
