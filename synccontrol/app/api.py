@@ -13,17 +13,21 @@ from synccontrol.app import uploads, wish
 from synccontrol.app.asking import asked
 from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, regions_shown, shape_of
 from synccontrol.app.guard import key_of
-from synccontrol.app.handlers import POLL_SECONDS, Handlers
 from synccontrol.app.line import OVER
+from synccontrol.app.looking import Looking
+from synccontrol.app.making import POLL_SECONDS, adder
 from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.errors import ConfigError
 from synccontrol.terminal import describe
 
-SETTABLE = ("negative_prompt", "model", "fit", "width", "height", "seed", "region", *wish.SETTINGS)
+SETTABLE = (
+    *("negative_prompt", "model", "fit", "width", "height", "seed", "region"),
+    *(name for name in wish.SETTINGS if name not in wish.COMPOSING),
+)
 Picture = Callable[..., Awaitable[dict[str, Any]]]
 
 
-def picture_of(handlers: Handlers) -> Picture:
+def picture_of(looking: Looking) -> Picture:
     """Returns the call `picture`."""
 
     async def picture(
@@ -50,13 +54,13 @@ def picture_of(handlers: Handlers) -> Picture:
         host = request.client.host if request.client else ""
         owner = key_of(request.headers.get("cookie", "")) or f"program at {host}"
         try:
-            visitor = handlers.visitors.of(session, session)
-            values = _values(settings, prompt=prompt, control=control, preset=preset, models=handlers.models)
-            return await _drawn(handlers, visitor, owner, guide, values)
+            visitor = looking.visitors.of(session, session)
+            values = _values(settings, prompt=prompt, control=control, preset=preset, models=looking.models)
+            return await _drawn(looking, visitor, owner, guide, values)
         except Exception as error:
             raise gr.Error(describe(error), print_exception=False) from error
         finally:
-            handlers.visitors.leave(session)
+            looking.visitors.leave(session)
 
     return picture
 
@@ -87,15 +91,15 @@ def _values(
 
 
 async def _drawn(
-    handlers: Handlers, visitor: Visitor, owner: str, guide: str, values: Mapping[str, Any]
+    looking: Looking, visitor: Visitor, owner: str, guide: str, values: Mapping[str, Any]
 ) -> dict[str, Any]:
     if guide:
-        data = uploads.content(guide, handlers.limits)
-        visitor.guide = uploads.save(data, "guide", visitor.place(), handlers.limits)
-    found = asked(values, visitor, handlers.models, handlers.offline)
-    job = found.job(handlers.studio.machine, visitor.place() / "picture.png")
-    await asyncio.to_thread(handlers.studio.look, job, {})
-    ticket = handlers.studio.enlist(job, owner, handlers.adder(visitor, wish.command(found.given)))
+        data = uploads.content(guide, looking.limits)
+        visitor.guide = uploads.save(data, "guide", visitor.place(), looking.limits)
+    found = asked(values, visitor, looking.models, looking.offline)
+    job = found.job(looking.studio.machine, visitor.place() / "picture.png")
+    await asyncio.to_thread(looking.studio.look, job, {})
+    ticket = looking.studio.enlist(job, owner, adder(visitor, wish.command(found.given)))
     try:
         while ticket.state != OVER:
             await asyncio.sleep(POLL_SECONDS)

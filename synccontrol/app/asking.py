@@ -79,6 +79,10 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
         given["guide"] = visitor.guide
     elif visitor.guide is not None and not controls:
         notes.append("no control is chosen, so the guide is not followed")
+    if visitor.start is not None:
+        given["init_image"] = visitor.start
+    else:
+        given = {name: value for name, value in given.items() if name not in wish.COMPOSING}
     if maps:
         given["control_map"] = [f"{control}={path}" for control, path in maps.items()]
     for control, path in maps.items():

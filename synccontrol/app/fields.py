@@ -7,12 +7,15 @@ from typing import Any
 import gradio as gr
 
 import preprocess
+from synccontrol.app import wish
 from synccontrol.app.wish import SETTINGS
 from synccontrol.command.parser import CONFIGS
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, MIDDLE, flags
 from synccontrol.errors import ConfigError
 from synccontrol.models.defaults import DEFAULT
 from synccontrol.models.defaults import NAMES as PRESETS
+from synccontrol.options import record
 from synccontrol.region import Region
 
 NONE = "none"
@@ -121,6 +124,12 @@ def settings(values: Mapping[str, Any]) -> Fields:
                 if name not in SHAPED:
                     fields[name] = _setting(flag, field, values[name])
     return fields
+
+
+def composing() -> Fields:
+    """Returns how a picture starts from another one."""
+    values = record(ComposeConfig())
+    return {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
 
 
 def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:

@@ -1,14 +1,16 @@
 """The page: what stands where, and which handler answers what."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from synccontrol.app import fields, filling, parts
 from synccontrol.app.api import picture_of
 from synccontrol.app.fields import NONE, SLOTS, Fields
-from synccontrol.app.handlers import FIRST_PROMPT, Handlers
+from synccontrol.app.handing import Handing
+from synccontrol.app.looking import Looking
+from synccontrol.app.making import Making
 from synccontrol.app.wish import preset_values
 from synccontrol.models import hub, listing
 
@@ -16,14 +18,24 @@ TITLE = "SyncControl: wide pictures"
 GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sphere"
 LOOKS = ("shape", "fit", "width", "height")  # fields that the control map depends on
 FIRST_CONTROL = "depth"
+FIRST_PROMPT = "a mountain valley at sunset"
+
+
+class Handlers(NamedTuple):
+    """What answers visitors."""
+
+    looking: Looking
+    handing: Handing
+    making: Making
 
 
 def build(handlers: Handlers) -> gr.Blocks:
     """Returns the page."""
-    models = handlers.models
+    looking = handlers.looking
+    models = looking.models
     controls = sorted({name for model in models for name in listing.controls(model)})
     chosen = FIRST_CONTROL if FIRST_CONTROL in controls else NONE
-    first = preset_values(hub.defaults(models[0], offline=handlers.offline))
+    first = preset_values(hub.defaults(models[0], offline=looking.offline))
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML("<h1>SyncControl</h1><p>One coherent wide picture that follows a guide.</p>", elem_id="title")
         with gr.Tabs(selected=GUIDE, elem_id="views") as tabs:
@@ -54,7 +66,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                 info="with the next seeds",
                 precision=0,
                 minimum=1,
-                maximum=handlers.limits.variations,
+                maximum=looking.limits.variations,
                 min_width=120,
             )
         with gr.Row(equal_height=True):
@@ -64,7 +76,11 @@ def build(handlers: Handlers) -> gr.Blocks:
             own |= fields.detector_options(controls, [chosen])
         with gr.Row(equal_height=True):
             own |= fields.canvas()
-        history = parts.part("history", {}, "restore", "again")
+        with gr.Accordion("Start from a picture", open=False, elem_id="starting"):
+            start = parts.part("start", {}, "leave")
+            with gr.Row():
+                own |= fields.composing()
+        history = parts.part("history", {}, "restore", "again", "start")
         own |= fields.settings(first)
         _connect(
             handlers,
@@ -77,46 +93,51 @@ def build(handlers: Handlers) -> gr.Blocks:
                 "picture": picture,
                 "status": status,
                 "history": history,
+                "start": start,
                 "draw": draw,
                 "stop": stop,
                 "dice": dice,
             },
         )
-        gr.api(picture_of(handlers), api_name="picture", concurrency_limit=None)
+        gr.api(picture_of(looking), api_name="picture", concurrency_limit=None)
     return page
 
 
 def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, Any]) -> None:
     """Connects fields and buttons to the handlers, which know all of them by name."""
-    handlers.fields, handlers.shown = own, shown
+    looking, handing, making = handlers
+    looking.fields, making.shown = own, shown
     values = list(own.values())
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
     look = {"inputs": values, "outputs": [shown["map"], shown["status"]], "trigger_mode": "always_last", **quiet}
 
-    page.load(handlers.open, values, [shown["easel"], shown["map"], shown["status"]], **quiet)
-    page.unload(handlers.leave)
-    shown["easel"].guide(handlers.take, values, [shown["map"], shown["status"], shown["tabs"]], **quiet)
-    shown["easel"].forget(handlers.forget, **look)
+    page.load(handing.open, values, [shown["easel"], shown["map"], shown["status"]], **quiet)
+    page.unload(making.leave)
+    shown["easel"].guide(handing.take, values, [shown["map"], shown["status"], shown["tabs"], shown["start"]], **quiet)
+    shown["easel"].forget(handing.forget, **look)
     for name in (*LOOKS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
-        _on_input(own[name], handlers.look, look)
-    own["region"].edited(handlers.look, **look)
+        _on_input(own[name], looking.look, look)
+    own["region"].edited(looking.look, **look)
     for slot in range(SLOTS):
         seen = [own[f"detector{slot}"], *(own[name] for name in own if ":" in name)]
         chosen = [own[f"control{number}"] for number in range(SLOTS)]
-        own[f"control{slot}"].input(filling.controls(own, slot), chosen, seen, **quiet).then(handlers.look, **look)
+        own[f"control{slot}"].input(filling.controls(own, slot), chosen, seen, **quiet).then(looking.look, **look)
     for name in ("model", "preset"):
         settings = [own[one] for one in filling.SETTINGS]
         own[name].input(
-            filling.preset(handlers.models, handlers.offline), [own["model"], own["preset"]], settings, **quiet
-        ).then(handlers.look, **look)
+            filling.preset(looking.models, looking.offline), [own["model"], own["preset"]], settings, **quiet
+        ).then(looking.look, **look)
     shown["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
     live = [shown[name] for name in ("picture", "status", "history", "tabs")]
     drawn = {"inputs": values, "outputs": live, **quiet}
-    shown["draw"].click(handlers.draw, trigger_mode="multiple", **drawn)
-    shown["stop"].click(handlers.stop, None, shown["status"], **quiet)
+    shown["draw"].click(making.draw, trigger_mode="multiple", **drawn)
+    shown["stop"].click(making.stop, None, shown["status"], **quiet)
+    begun = {"inputs": values, "outputs": [shown["start"], shown["map"], shown["status"]], **quiet}
+    shown["history"].start(handing.start, **begun)
+    shown["start"].leave(handing.start, **begun)
     restored = [*values, shown["status"]]
-    shown["history"].restore(handlers.restore, None, restored, **quiet).then(handlers.look, **look)
-    shown["history"].again(handlers.again, None, restored, **quiet).then(handlers.look, **look)
+    shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.look, **look)
+    shown["history"].again(handing.again, None, restored, **quiet).then(looking.look, **look)
 
 
 def _on_input(field: gr.Component, handler: Callable[..., Any], options: dict[str, Any]) -> None:

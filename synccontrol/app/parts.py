@@ -8,7 +8,17 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("core.js", "easel.js", "figures.js", "compare.js", "pannellum.js", "sphere.js", "history.js", "regions.js")
+SCRIPTS = (
+    "core.js",
+    "easel.js",
+    "figures.js",
+    "compare.js",
+    "pannellum.js",
+    "sphere.js",
+    "history.js",
+    "regions.js",
+    "start.js",
+)
 HEAD = '<link rel="stylesheet" href="synccontrol/assets/pannellum.css">'
 LOADED = """
 window.synccontrolLoaded ??= (async () => {

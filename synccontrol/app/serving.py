@@ -39,11 +39,15 @@ def served(options: Options) -> Iterator[str]:
     from starlette.middleware import Middleware
 
     from synccontrol.app import page
-    from synccontrol.app.handlers import Handlers
+    from synccontrol.app.handing import Handing
+    from synccontrol.app.looking import Looking
+    from synccontrol.app.making import Making
     from synccontrol.app.parts import HEAD
 
-    handlers = Handlers(Studio(options.machine, options.limits), visitors, options.models)
-    demo = page.build(handlers)
+    studio = Studio(options.machine, options.limits)
+    looking = Looking(studio, visitors, options.models)
+    making = Making(looking)
+    demo = page.build(page.Handlers(looking, Handing(looking), making))
     guard = Middleware(Guard, visitors=visitors, limits=options.limits)
     demo.queue(max_size=None, default_concurrency_limit=None, api_open=False)
     try:
@@ -70,13 +74,13 @@ def served(options: Options) -> Iterator[str]:
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=HEAD,
         )
-        handlers.warm()
+        making.warm()
         yield shared or local
     except OSError as error:
         raise OutputError(f"port {options.port} is taken; name another with --port ({error})") from error
     finally:
         demo.close(verbose=False)
-        handlers.studio.close()
+        studio.close()
         visitors.close()
 
 

@@ -10,6 +10,7 @@ from synccontrol.app.line import DRAWING, WAITING, Ticket
 from synccontrol.app.studio import Look, jpeg
 from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.config import EQUIRECTANGULAR
+from synccontrol.files.images import open_image
 from synccontrol.terminal import describe
 
 THUMBNAIL = 96  # px high
@@ -69,6 +70,8 @@ def progress(tickets: Sequence[Ticket], ahead: Sequence[int]) -> dict[str, Any]:
         count = ahead[number - 1]
         others = "1 picture comes" if count == 1 else f"{count} pictures come"
         return status(f"{which}waiting, {others} before yours" if count else f"{which}waiting", busy=True)
+    if ticket.stopped:
+        return status(f"{which}stopping after this step", ticket.step / ticket.steps, busy=True)
     if not ticket.step:
         return status(f"{which}getting ready", 0.0, busy=True)
     left = ticket.seconds_left or 0.0
@@ -93,6 +96,13 @@ def titled(entry: Entry) -> str:
     """Returns a finished picture in a few words."""
     values = entry.settings
     return f"seed {values['seed']}, {values['width']}x{values['height']}, {values['steps']} steps"
+
+
+def start(visitor: Visitor) -> dict[str, Any]:
+    """Returns the picture that the next one starts from, if there is any. Raises `InputError` as `open_image`."""
+    if visitor.start is None:
+        return {}
+    return {"src": jpeg(open_image(visitor.start)), "name": visitor.start.name}
 
 
 def history(visitor: Visitor) -> dict[str, Any]:

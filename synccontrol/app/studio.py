@@ -131,6 +131,7 @@ class Studio:
         self.line.close()
         if self._warming is not None:
             self._warming.join()
+        self._detecting.acquire()  # nothing is detected any more
 
     def _worker(self, request: Request) -> Worker:
         with self._loading:
@@ -204,6 +205,6 @@ def _boxes(layout: AbstractLayout, cell: int) -> list[Box]:
     return [(left * cell, top * cell, w * cell, h * cell) for top, left in layout.origins]
 
 
-def said(text: str, folder: Path) -> str:
+def nameless(text: str, folder: Path) -> str:
     """Returns a line without the folder in which a visitor's files lie: they are called as they were handed over."""
     return re.sub(rf"{re.escape(str(folder))}/(\d+/)?", "", text)

@@ -63,12 +63,13 @@ def _format(data: bytes, limits: Limits) -> str:
     """Returns the format of a picture, by what it says of itself: nothing is decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
-            limits.check_pixels(*image.size)
-            assert image.format is not None
-            return image.format
+            size, found = image.size, image.format
     except Image.DecompressionBombError as error:
         raise InputError(f"the picture has more than {limits.pixels} megapixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise InputError("this is no picture that can be read; use PNG, JPEG or WebP") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for broken files
         raise InputError("the picture is damaged or cut short; save it again") from error
+    limits.check_pixels(*size)
+    assert found is not None
+    return found

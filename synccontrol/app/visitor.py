@@ -36,6 +36,7 @@ class Visitor:
     Attributes:
         guide: what was handed over last to be followed, if anything.
         ready: ready-made control maps, by the place of their control.
+        start: what the next picture starts from, if not from noise alone.
         entries: finished pictures by token, the oldest first.
     """
 
@@ -43,6 +44,7 @@ class Visitor:
         self.key, self.folder = key, folder
         self.guide: Path | None = None
         self.ready: dict[int, Path] = {}
+        self.start: Path | None = None
         self.entries: dict[str, Entry] = {}
         self._limits, self._lock, self._count = limits, threading.Lock(), 0
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from synccontrol.command.parser import CONFIGS, DEFAULTS
 from synccontrol.command.wanted import template
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE, flags
 from synccontrol.errors import ConfigError
 from synccontrol.jobs.job import Job
@@ -16,7 +17,11 @@ MACHINE = ("device", "dtype", "offload", "offline")  # flags of who runs the pag
 TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
 LISTS = ("control", "detector", "region")
 NUMBERS = ("width", "height", "seed")
-SETTINGS = {flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()}
+COMPOSING = {flag.replace("-", "_"): field for flag, field in flags(ComposeConfig).items()}
+SETTINGS = {
+    **{flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()},
+    **COMPOSING,
+}
 MAP = "map"  # what a map is called that is made before its picture
 NAMES = (*TEXTS, *LISTS, *NUMBERS, *SETTINGS)
 
@@ -151,4 +156,4 @@ def _named(value: object) -> str:
 
 def preset_values(defaults: Any) -> dict[str, Any]:
     """Returns the settings of a preset (`models.defaults.Defaults`) by flag, as JSON values."""
-    return record(defaults.sampling, defaults.windows, defaults.sync)
+    return record(defaults.sampling, defaults.windows, defaults.sync, ComposeConfig())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from synccontrol.app.asking import asked
 from synccontrol.app.line import OVER, Stopped, Ticket
-from synccontrol.app.studio import Studio, portable, said
+from synccontrol.app.studio import Studio, nameless, portable
 from synccontrol.app.visitor import Visitor
 from synccontrol.app.wish import command
 from synccontrol.command import cli
@@ -101,4 +101,4 @@ def test_previews_come_and_stopping_ends_within_a_step(studio: Studio, values: V
 def test_settings_and_lines_name_no_folder(tmp_path: Path) -> None:
     settings = {"guide": "/a/b/c.png", "ip_image": None, "anchor": 3, "control_map": ["/a/d.png", ""], "prompt": "/a/b"}
     assert portable(settings) == {**settings, "guide": "c.png", "control_map": ["d.png", ""]}
-    assert said(f"{tmp_path}/12/x.png is no picture; {tmp_path}/y", tmp_path) == "x.png is no picture; y"
+    assert nameless(f"{tmp_path}/12/x.png is no picture; {tmp_path}/y", tmp_path) == "x.png is no picture; y"

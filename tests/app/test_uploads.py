@@ -66,6 +66,12 @@ def test_a_bomb_is_refused_by_its_header(side: int, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_of_too_many_pixels_says_how_many_it_has(tmp_path: Path) -> None:
+    large = uploads.content(url(Image.new("RGB", (2000, 1500))), LIMITS)
+    with pytest.raises(InputError, match="2000x1500 pixels, and 2 megapixels are the most"):
+        uploads.save(large, "large.png", tmp_path, LIMITS)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a", b"\x89PNG\r\n\x1a\n"]
 )

@@ -21,6 +21,7 @@ synccontrol.parts.history = (element, trigger) => {
     synccontrol.open("Picture");
   };
   find("again").addEventListener("click", () => trigger("again", { token: synccontrol.chosen }));
+  find("start").addEventListener("click", () => trigger("start", { token: synccontrol.chosen }));
   find("copy").addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(find("command").textContent);
