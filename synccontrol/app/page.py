@@ -72,7 +72,7 @@ def build(handlers: Handlers) -> gr.Blocks:
         with gr.Row(equal_height=True):
             for slot in range(SLOTS):
                 own |= fields.control(slot, controls, chosen if slot == 0 else NONE)
-        with gr.Row(equal_height=True):
+        with gr.Accordion("Detector settings", open=False), gr.Row(equal_height=True):
             own |= fields.detector_options(controls, [chosen])
         with gr.Row(equal_height=True):
             own |= fields.canvas()

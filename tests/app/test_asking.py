@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from synccontrol.app.asking import asked, seeds
+from synccontrol.app.fields import regions_shown
 from synccontrol.app.visitor import Visitor
 from synccontrol.errors import ConfigError
 
@@ -96,6 +97,24 @@ def test_json_is_for_poses(values: Values, visitor: Visitor) -> None:
     visitor.ready[0] = visitor.folder / "people.json"
     with pytest.raises(ConfigError, match="only the control pose reads"):
         given(values(control0="canny"), visitor)
+
+
+def test_regions_become_lines(values: Values, visitor: Visitor) -> None:
+    drawn = [{"area": "0-30%", "prompt": "a forest", "negative_prompt": "people", "control_scale": 0.5, "soft": 0.25}]
+    found = asked(values(region={"regions": drawn}), visitor, (values()["model"],), offline=True).given
+    assert found["region"] == ["0-30%: a forest | avoid: people | control: 0.5"]
+    assert regions_shown(found["region"]) == {"regions": drawn}
+    for wrong in ([{"area": "0-30%"}], [3], [{"area": "x", "prompt": "y"}], [{"area": "0-30%", "prompt": ""}]):
+        with pytest.raises(ConfigError, match="region"):
+            asked(values(region={"regions": wrong}), visitor, (values()["model"],), offline=True)
+
+
+def test_a_start_takes_its_settings_along(values: Values, guided: Visitor) -> None:
+    begun = values(strength=0.5)
+    assert "strength" not in asked(begun, guided, (values()["model"],), offline=True).given
+    guided.start = guided.guide
+    found = asked(begun, guided, (values()["model"],), offline=True).given
+    assert (found["init_image"], found["strength"]) == (guided.guide, 0.5)
 
 
 def test_seeds_of_variations(values: Values) -> None:

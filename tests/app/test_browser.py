@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from synccontrol.files import metadata
-from tests.app.conftest import ROOT, serving
+from tests.app.conftest import ROOT, free_port, serving
 
 pytest.importorskip("playwright")
 
@@ -19,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.app.browser import ARGUMENTS, CHROMIUM, Seen, drop, seen
+from tests.app.proxy import proxied
 
 pytestmark = [
     pytest.mark.browser,
@@ -67,6 +69,7 @@ def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_pat
     visit.tab("Map")
     expect(page.locator("#map figcaption")).to_have_text("canny map")
     before = page.locator("#map img").get_attribute("src")
+    visit.unfold("Detector settings")
     visit.enter("canny: high", "900")
     expect(page.locator("#map img")).not_to_have_attribute("src", str(before))
     page.get_by_role("radio", name="fast").check()
@@ -230,6 +233,63 @@ def test_two_visitors_at_once(browser: Browser, address: str) -> None:
         assert first.page.context.request.get(picture).status == 200
         assert second.page.context.request.get(picture).status == 404
         assert not first.wrong and not second.wrong
+
+
+def test_regions_are_drawn_along_the_width(small: Seen) -> None:
+    page = small.page
+    for prompt in ("a forest", "a desert"):
+        page.get_by_role("button", name="Add a region").click()
+        page.keyboard.type(prompt)
+    border = page.get_by_role("slider", name="Right border of region 1, percent")
+    border.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    expect(border).to_have_attribute("aria-valuenow", "45")
+    box, ruler = border.bounding_box(), page.locator("#regions .ruler").bounding_box()
+    assert box is not None and ruler is not None
+    page.mouse.move(box["x"] + 6, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(ruler["x"] + 0.3 * ruler["width"], box["y"] + 5, steps=3)
+    page.mouse.up()
+    expect(page.get_by_role("group", name="Region 1").get_by_label("Where")).to_have_value("0-30%")
+    page.wait_for_timeout(1000)
+    small.draw()
+    entry = small.entries()[0]
+    assert entry["settings"]["region"] == ["0-30%: a forest", "50-85%: a desert"]
+    page.get_by_role("group", name="Region 2").get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Its settings again").click()
+    expect(page.get_by_role("group", name="Region 2").get_by_label("Prompt")).to_have_value("a desert")
+
+
+def test_a_picture_starts_from_another(small: Seen) -> None:
+    page = small.page
+    small.draw()
+    page.get_by_role("button", name="Start from it").click()
+    small.unfold("Start from a picture")
+    expect(page.locator("#start .name")).to_have_text("valley-0.png")
+    small.enter("strength", "0.5")
+    small.draw()
+    first, second = reversed(small.entries())
+    assert (first["settings"]["init_image"], second["settings"]["init_image"]) == (None, "valley-0.png")
+    assert second["settings"]["strength"] == 0.5
+    page.get_by_role("button", name="Start from noise alone").click()
+    expect(page.locator("#start .chosen")).to_be_hidden()
+    small.draw()
+    assert small.entries()[0]["settings"]["init_image"] is None
+
+
+def test_it_works_below_a_path_behind_a_proxy(browser: Browser) -> None:
+    proxy = partial(proxied, path="/pictures", port=free_port())
+    with serving("--root-path", "/pictures") as server, proxy(server) as address, seen(browser, address) as visit:
+        visit.open()
+        visit.page.get_by_role("radio", name="fast").check()
+        visit.page.get_by_role("button", name="Draw", exact=True).click()
+        expect(visit.page.locator("#picture figcaption")).to_contain_text("preview after step")
+        expect(visit.news).to_have_text(re.compile(r"^Done\."))
+        picture = visit.page.locator("#picture img")
+        assert str(picture.get_attribute("src")).startswith("synccontrol/pictures/")
+        assert picture.evaluate("(one) => one.naturalWidth") == 1536
+        assert not visit.wrong
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

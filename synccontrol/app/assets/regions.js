@@ -92,6 +92,7 @@ synccontrol.parts.regions = (element, trigger, set) => {
     draw();
     [...element.querySelectorAll(".rows .prompt")].pop().focus();
   });
+  rule();
   return (value) => {
     const given = (value.regions || []).map((one) => ({ ...one }));
     if (JSON.stringify(given) === JSON.stringify(regions)) return; // what was just told
