@@ -52,6 +52,10 @@ class Looking:
         windows = "1 window" if look.windows == 1 else f"{look.windows} windows"
         return value, showing.status(f"{look.width}x{look.height} px, {windows}. " + " ".join(notes))
 
+    def map(self, request: gr.Request, *values: Any) -> Any:
+        """Returns the control maps alone, where the news are of something else."""
+        return self.look(request, *values)[0]
+
     def looked(self, visitor: Visitor, values: Mapping[str, Any]) -> tuple[Asked, Look]:
         """Returns what is asked for, and what can be said of it. Raises `SyncControlError` for what makes no sense."""
         found = asked(values, visitor, self.models, self.offline)

@@ -136,8 +136,9 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     shown["history"].start(handing.start, **begun)
     shown["start"].leave(handing.start, **begun)
     restored = [*values, shown["status"]]
-    shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.look, **look)
-    shown["history"].again(handing.again, None, restored, **quiet).then(looking.look, **look)
+    mapped = {"inputs": values, "outputs": shown["map"], "trigger_mode": "always_last", **quiet}
+    shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.map, **mapped)
+    shown["history"].again(handing.again, None, restored, **quiet).then(looking.map, **mapped)
 
 
 def _on_input(field: gr.Component, handler: Callable[..., Any], options: dict[str, Any]) -> None:

@@ -182,6 +182,12 @@ def test_settings_that_name_files_open_none(visit: Seen, tmp_path: Path) -> None
     )
     drop(visit.page, "#history .drop", path, "application/json")
     expect(visit.page.get_by_label("Prompt", exact=True)).to_have_value("x")
+    for said in (
+        "guide passwd: files are not opened by their name",
+        "model /etc is not on offer",
+        "lora: this page loads",
+    ):
+        expect(visit.news).to_contain_text(said)
 
 
 def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
@@ -194,6 +200,7 @@ def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
     visit.page.locator("#easel .file").set_input_files(path)
     expect(visit.news).to_contain_text("2000x1500 pixels, and 2 megapixels are the most")
     drop(visit.page, "#history .drop", path, "image/png")
+    expect(visit.news).to_contain_text("2000x1500 pixels")
     path.write_text("{}")
     drop(visit.page, "#easel", path.rename(path.with_name("people.json")), "application/json")
     expect(visit.news).to_contain_text("only the control pose reads; choose pose first")
