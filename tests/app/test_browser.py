@@ -202,7 +202,7 @@ def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
     drop(visit.page, "#history .drop", path, "image/png")
     expect(visit.news).to_contain_text("2000x1500 pixels")
     path.write_text("{}")
-    drop(visit.page, "#easel", path.rename(path.with_name("people.json")), "application/json")
+    drop(visit.page, "#easel .paper", path.rename(path.with_name("people.json")), "application/json")
     expect(visit.news).to_contain_text("only the control pose reads; choose pose first")
 
 
