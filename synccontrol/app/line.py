@@ -28,8 +28,7 @@ class Ticket:
         error: what it raised; `Stopped` for a picture that was stopped.
         step: how many steps are done.
         steps: of how many.
-        shown: the newest preview.
-        ended: when it was over, monotonic seconds.
+        shown: the newest preview, as a data URL; empty: there is none yet.
     """
 
     def __init__(self, owner: str, work: Callable[["Ticket"], Any]) -> None:
@@ -38,7 +37,7 @@ class Ticket:
         self.result: Any = None
         self.error: Exception | None = None
         self.step = self.steps = 0
-        self.shown: Any = None
+        self.shown = ""
         self._stop = threading.Event()
         self._began = 0.0
 
@@ -67,9 +66,13 @@ class Ticket:
         """Notes that the first of so many steps begins."""
         self.steps, self._began = steps, time.monotonic()
 
+    def see(self, step: int, shown: str = "") -> None:
+        """Notes that so many steps are done, and a preview as a data URL where there is a new one."""
+        self.step, self.shown = step, shown or self.shown
+
     def forget(self) -> None:
         """Lets go of previews and results: whoever waited has seen them."""
-        self.shown = self.result = None
+        self.shown, self.result = "", None
 
     def run(self) -> None:
         """Does the work; whatever it raises is kept."""

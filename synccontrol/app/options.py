@@ -8,7 +8,8 @@ from typing import Any
 
 from synccontrol.app.limits import Limits
 from synccontrol.app.wish import MACHINE
-from synccontrol.command.parser import DEFAULTS
+from synccontrol.command.making import check
+from synccontrol.command.parser import DEFAULTS, ENGINES, LOCAL
 from synccontrol.errors import ConfigError
 from synccontrol.options import flags
 from synccontrol.terminal import Parser
@@ -31,6 +32,9 @@ class Options:
     password: str = ""  # empty: none is asked for
     root_path: str = ""  # where a proxy serves it, like /synccontrol
     open: bool = False  # a browser
+    engine: str = LOCAL
+    workers: int = 1
+    address: str = ""  # of a cluster of Ray
     models: tuple[str, ...] = (MODEL,)
     machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: DEFAULTS[name] for name in MACHINE})
     limits: Limits = Limits()
@@ -44,6 +48,7 @@ class Options:
             )
         if self.root_path and not (self.root_path.startswith(("/", "http://", "https://"))):
             raise ConfigError(f"--root-path is {self.root_path!r}; it starts with /, or is a whole address")
+        check(argparse.Namespace(engine=self.engine, workers=self.workers, address=self.address))
         if not 0 < self.port < 65536:
             raise ConfigError(f"--port is {self.port}; it must be between 1 and 65535")
 
@@ -69,6 +74,13 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
     parser.add_argument("--dtype", default=DEFAULTS["dtype"], help="float32, float16, bfloat16")
     parser.add_argument("--offload", default=DEFAULTS["offload"], help="what waits in memory: none, model, sequential")
     parser.add_argument("--offline", action="store_true", help="never use the network")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=LOCAL, help="local, this process; ray: workers of their own"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=1, help="workers of --engine ray, each with the model (default: 1)"
+    )
+    parser.add_argument("--address", default="", help="cluster of --engine ray; none: a new one on this machine")
     group = parser.add_argument_group("limits")
     for flag, field in flags(Limits).items():
         group.add_argument(

@@ -10,6 +10,7 @@ from synccontrol.app.guard import Guard
 from synccontrol.app.options import USER, Options
 from synccontrol.app.studio import Studio
 from synccontrol.app.visitor import Visitors
+from synccontrol.command.parser import RAY
 from synccontrol.errors import OutputError
 from synccontrol.jobs import runtime
 from synccontrol.jobs.runtime import Request
@@ -44,7 +45,12 @@ def served(options: Options) -> Iterator[str]:
     from synccontrol.app.making import Making
     from synccontrol.app.parts import HEAD
 
-    studio = Studio(options.machine, options.limits)
+    hands = []
+    if options.engine == RAY:
+        from synccontrol.app import ray_hand
+
+        hands = ray_hand.hands(options.workers, options.address, options.machine["device"])
+    studio = Studio(options.machine, options.limits, hands)
     looking = Looking(studio, visitors, options.models)
     making = Making(looking)
     demo = page.build(page.Handlers(looking, Handing(looking), making))

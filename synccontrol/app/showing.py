@@ -6,8 +6,9 @@ from typing import Any
 
 from PIL import Image
 
+from synccontrol.app.images import jpeg
 from synccontrol.app.line import DRAWING, WAITING, Ticket
-from synccontrol.app.studio import Look, jpeg
+from synccontrol.app.studio import Look
 from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.config import EQUIRECTANGULAR
 from synccontrol.files.images import open_image
@@ -52,7 +53,7 @@ def drawing(tickets: Sequence[Ticket], look: Look) -> dict[str, Any]:
         name = f"variation {number}" if len(tickets) > 1 else "picture"
         if entry is not None:
             figures.append({"src": address(entry), "label": f"{name}, {titled(entry)}", "token": entry.token})
-        elif ticket.shown is not None:
+        elif ticket.shown:
             figures.append({"src": ticket.shown, "label": f"{name}, preview after step {ticket.step}"})
     return {"figures": figures, "notes": [], **over(look)}
 

@@ -1,14 +1,13 @@
 """`Studio`: what all visitors share, which is models, detectors and the line for them."""
 
-import base64
+import contextlib
 import dataclasses
-import io
 import json
+import queue
 import re
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,21 @@ from PIL import Image
 
 import preprocess
 from preprocess.control import Option
+from synccontrol.app.hand import AbstractHand, Hand
 from synccontrol.app.limits import Limits
 from synccontrol.app.line import Line, Ticket
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import Layout
+from synccontrol.errors import SyncControlError
 from synccontrol.jobs import maps, runtime
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.recipe import Recipe, anchored
-from synccontrol.jobs.runtime import Request
-from synccontrol.jobs.worker import Worker
 from synccontrol.models import hub
-from synccontrol.picture import SINGLE
 from synccontrol.regional import window_shares
-from synccontrol.result import Step
 from synccontrol.sampling.anchors import anchor_index, of_regions
 
-WORKERS = 2  # models that stay loaded, so that going back and forth between two controls loads nothing
-DETECTORS = 8  # with their settings, likewise
-PREVIEW_SHARE = 0.2  # of the time goes into previews, at most, after the first
-SHOWN = (512, 4096)  # px, height and width of what a browser is shown on the way, at most
-QUALITY = 85  # of JPEG
+DETECTORS = 8  # that stay loaded, with their settings
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
 
@@ -62,15 +55,18 @@ class Studio:
     Args:
         machine: flags of the machine: device, dtype, offload, offline.
         limits: of what is asked for.
+        hands: what draws; this process if none are given.
     """
 
-    def __init__(self, machine: Mapping[str, Any], limits: Limits) -> None:
+    def __init__(self, machine: Mapping[str, Any], limits: Limits, hands: Sequence[AbstractHand] = ()) -> None:
         self.machine, self.limits = machine, limits
-        self.line = Line(limits)
-        self._workers: OrderedDict[Request, Worker] = OrderedDict()
+        self._hands = hands or [Hand()]
+        self._idle: queue.SimpleQueue[AbstractHand] = queue.SimpleQueue()
+        for hand in self._hands:
+            self._idle.put(hand)
+        self.line = Line(limits, len(self._hands))
         self._detectors: OrderedDict[str, preprocess.Detector] = OrderedDict()
-        self._detecting, self._loading = threading.Lock(), threading.Lock()
-        self._warming: threading.Thread | None = None
+        self._detecting = threading.Lock()
 
     def look(self, job: Job, options: Mapping[str, Mapping[str, Option]]) -> Look:
         """Returns a job's control maps and windows, without loading its model.
@@ -112,35 +108,28 @@ class Studio:
         return ticket
 
     def _make(self, job: Job, ticket: Ticket) -> Outcome:
-        worker = self._worker(job.recipe.request)
-        ticket.check()
-        task = worker.prepare(job)
-        ticket.begin(job.recipe.sampling.steps)
-        worker.draw(task, _Previews(ticket).on_step)
-        ticket.check()
-        task.settings = portable(task.settings)
-        return worker.save(task)
+        hand = self._idle.get()
+        try:
+            return hand.make(job, ticket)
+        finally:
+            self._idle.put(hand)
 
     def warm(self, job: Job) -> None:
         """Begins to load the model of a job, so that the first picture waits less."""
-        self._warming = threading.Thread(target=lambda: self._worker(job.recipe.request), daemon=True)
-        self._warming.start()
+
+        def load(hand: AbstractHand) -> None:
+            with contextlib.suppress(SyncControlError):  # whoever asks for a picture is told
+                hand.warm(job.recipe.request)
+
+        for hand in self._hands:
+            threading.Thread(target=load, args=[hand], daemon=True).start()
 
     def close(self) -> None:
         """Ends what is under way, after its step."""
         self.line.close()
-        if self._warming is not None:
-            self._warming.join()
+        for hand in self._hands:
+            hand.close()
         self._detecting.acquire()  # nothing is detected any more
-
-    def _worker(self, request: Request) -> Worker:
-        with self._loading:
-            if request not in self._workers:
-                while len(self._workers) >= WORKERS:
-                    self._workers.popitem(last=False)  # its memory is free before the next takes some
-                self._workers[request] = Worker(request)
-            self._workers.move_to_end(request)
-            return self._workers[request]
 
     def _detect(
         self, options: Mapping[str, Mapping[str, Option]], recipe: Recipe, control: str, name: str | None
@@ -152,39 +141,6 @@ class Studio:
             while len(self._detectors) > DETECTORS:
                 self._detectors.popitem(last=False)
         return self._detectors[key]
-
-
-class _Previews:
-    """Shows a picture on its way, as often as it costs little."""
-
-    def __init__(self, ticket: Ticket) -> None:
-        self._ticket, self._cost, self._last = ticket, 0.0, 0.0
-
-    def on_step(self, job: Job, step: Step) -> None:
-        """Notes a step, and shows it. Raises `Stopped` if somebody wants an end."""
-        self._ticket.step = step.index + 1
-        self._ticket.check()
-        now = time.monotonic()
-        if step.result is not None or now - self._last < self._cost / PREVIEW_SHARE:
-            return
-        self._ticket.shown = jpeg(step.render())
-        self._last = time.monotonic()
-        self._cost = self._last - now
-
-
-def jpeg(image: Image.Image) -> str:
-    """Returns a picture as a data URL, no larger than it is shown."""
-    image = image.convert("RGB")
-    image.thumbnail(SHOWN[::-1], Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings in which files stand by their name alone: visitors know no folders of this machine."""
-    found = {**settings, **{name: Path(settings[name]).name for name in SINGLE if isinstance(settings.get(name), str)}}
-    return {**found, "control_map": [Path(path).name for path in settings["control_map"]]}
 
 
 def _anchors(job: Job, laid: maps.Laid, cell: int) -> list[int]:

@@ -79,7 +79,7 @@ class RayEngine(AbstractEngine):
     """
 
     def __init__(self, workers: int, address: str, check: Callable[[], object]) -> None:
-        self._ray = _connected(workers, address)
+        self._ray = connected(workers, address)
         self._workers, self._check = workers, check
         self._busy: dict[Any, _Busy] = {}
         self._idle: list[Any] = []
@@ -132,9 +132,7 @@ class RayEngine(AbstractEngine):
             raise interrupted
 
     def _start(self) -> None:
-        gpus = self._ray.cluster_resources().get("GPU", 0)
-        device = self._request.device if self._request else AUTO
-        needs = int(device.startswith("cuda") or (device == AUTO and gpus > 0))
+        needs = gpus_of(self._ray, self._request.device if self._request else AUTO)
         remote = self._ray.remote(Remote).options(num_cpus=1, num_gpus=needs)
         actor = remote.remote(self._request, torch.get_num_threads(), str(Path.cwd()))
         self._busy[actor.load.remote()] = _Busy(actor)
@@ -179,7 +177,12 @@ class RayEngine(AbstractEngine):
             self._again.append(job)
 
 
-def _connected(workers: int, address: str) -> Any:
+def gpus_of(ray: Any, device: str) -> int:
+    """Returns how many cards a worker on a device needs: one if it is to use one, and the cluster has any."""
+    return int(device.startswith("cuda") or (device == AUTO and ray.cluster_resources().get("GPU", 0) > 0))
+
+
+def connected(workers: int, address: str) -> Any:
     """Returns Ray, connected to a cluster. Raises `ConfigError` if it is not installed, or there is no cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask the network
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -22,7 +22,7 @@ ARGUMENTS = [
     "--disable-sync",
     "--enable-unsafe-swiftshader",
 ]
-WAIT = 20_000  # ms, of whatever is awaited
+WAIT = 60_000  # ms, of whatever is awaited
 expect.set_options(timeout=WAIT)
 QUIET = re.compile(r"GPU stall due to ReadPixels|Automatic fallback to software WebGL")  # of WebGL without a card
 
@@ -38,7 +38,7 @@ class Seen:
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.address, self.wrong = page, address, list[str]()
         page.set_default_timeout(WAIT)
-        page.on("console", lambda said: self._note(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", lambda said: self._said(said.type, said.text, said.location["url"]))
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on(
             "response", lambda answer: self._note(f"{answer.status} {answer.url}") if answer.status >= 400 else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import uvicorn
@@ -14,12 +15,26 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+ROOT = Path(__file__).parents[2]
 DROPPED = {"content-length", "transfer-encoding", "content-encoding", "connection", "host"}
+READY = "ready"
 
 
 @contextmanager
 def proxied(server: str, path: str, port: int) -> Iterator[str]:
-    """Returns the address below whose path a server is served."""
+    """Returns the address below whose path a server is served, by a process of its own."""
+    command = [sys.executable, "-m", "tests.app.proxy", server, path, str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == READY
+        try:
+            yield f"http://127.0.0.1:{port}{path}/"
+        finally:
+            process.terminate()
+
+
+def application(server: str, path: str) -> Starlette:
+    """Returns the proxy."""
     client = httpx.AsyncClient(base_url=server, timeout=None)
 
     async def forward(request: Request) -> StreamingResponse:
@@ -37,14 +52,13 @@ def proxied(server: str, path: str, port: int) -> Iterator[str]:
         kept = {name: value for name, value in answer.headers.items() if name not in DROPPED}
         return StreamingResponse(body(), answer.status_code, kept)
 
-    app = Starlette(routes=[Route(f"{path}/{{rest:path}}", forward, methods=["GET", "POST", "HEAD"])])
-    serving = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=serving.run, daemon=True)
-    thread.start()
-    while not serving.started:
-        time.sleep(0.05)
-    try:
-        yield f"http://127.0.0.1:{port}{path}/"
-    finally:
-        serving.should_exit = serving.force_exit = True
-        thread.join(10)
+    routes = [Route(f"{path}/{{rest:path}}", forward, methods=["GET", "POST", "HEAD"])]
+    return Starlette(routes=routes)
+
+
+if __name__ == "__main__":
+    below = application(*sys.argv[1:3])
+    serving = uvicorn.Server(uvicorn.Config(below, port=int(sys.argv[3]), log_level="error"))
+    serving.config.load()
+    print(READY, flush=True)
+    serving.run()

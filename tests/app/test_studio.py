@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from synccontrol.app.asking import asked
+from synccontrol.app.hand import portable
 from synccontrol.app.line import OVER, Stopped, Ticket
-from synccontrol.app.studio import Studio, nameless, portable
+from synccontrol.app.studio import Studio, nameless
 from synccontrol.app.visitor import Visitor
 from synccontrol.app.wish import command
 from synccontrol.command import cli
@@ -86,7 +87,7 @@ def test_previews_come_and_stopping_ends_within_a_step(studio: Studio, values: V
     one, _, _ = job(values(control0="canny", steps=30), guided)
     results: list[Outcome] = []
     ticket = studio.enlist(one, "a", lambda job, outcome: results.append(outcome))
-    while ticket.shown is None:
+    while not ticket.shown:
         time.sleep(0.001)
     at = ticket.step
     studio.line.stop("a")

@@ -13,11 +13,9 @@ synccontrol.parts.regions = (element, trigger, set) => {
     return found && Number(found[1]) < Number(found[2]) ? [Number(found[1]), Number(found[2])] : null;
   };
   const tell = () => {
+    set({ regions: regions.map((one) => ({ ...one })) });
     clearTimeout(timer);
-    timer = setTimeout(() => {
-      set({ regions: regions.map((one) => ({ ...one })) });
-      trigger("edited", {});
-    }, WAIT);
+    timer = setTimeout(() => trigger("edited", {}), WAIT);
   };
   const move = (region, end, to) => {
     const both = span(region);
