@@ -19,6 +19,10 @@ GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sp
 LOOKS = ("shape", "fit", "width", "height")  # fields that the control map depends on
 FIRST_CONTROL = "depth"
 FIRST_PROMPT = "a mountain valley at sunset"
+FIRST_PICTURE = {  # what Draw makes, pressed at once
+    "src": "synccontrol/assets/first.webp",
+    "label": "an example, drawn with what the page opens with: press Draw to see it come",
+}
 
 
 class Handlers(NamedTuple):
@@ -44,7 +48,7 @@ def build(handlers: Handlers) -> gr.Blocks:
             with gr.Tab("Map", id=MAP, render_children=True):
                 look = parts.part("map", {})
             with gr.Tab("Picture", id=PICTURE, render_children=True):
-                picture = parts.part("picture", {})
+                picture = parts.part("picture", {"figures": [FIRST_PICTURE]})
             with gr.Tab("Compare", id=COMPARE, render_children=True):
                 parts.part("compare", {})
             with gr.Tab("360°", id=SPHERE, render_children=True):

@@ -40,13 +40,21 @@ class Seen:
         page.set_default_timeout(WAIT)
         page.on("console", lambda said: self._said(said.type, said.text, said.location["url"]))
         page.on("pageerror", lambda error: self._note(str(error)))
-        page.on(
-            "response", lambda answer: self._note(f"{answer.status} {answer.url}") if answer.status >= 400 else None
-        )
-        page.on("request", lambda request: None if self._own(request.url) else self._note(f"elsewhere: {request.url}"))
+        page.on("response", lambda answer: self._answered(answer.status, answer.url))
+        page.on("request", lambda request: self._asked(request.url))
 
-    def _own(self, url: str) -> bool:
-        return url.startswith((self.address, "data:", "blob:"))
+    def _said(self, kind: str, text: str, url: str) -> None:
+        icon = url.endswith("/favicon.ico") and not url.startswith(self.address)  # browsers ask the host, unasked
+        if kind in ("error", "warning") and not icon:
+            self._note(text)
+
+    def _answered(self, status: int, url: str) -> None:
+        if status >= 400:
+            self._note(f"{status} {url}")
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith((self.address, "data:", "blob:")):
+            self._note(f"elsewhere: {url}")
 
     def _note(self, text: str) -> None:
         if not QUIET.search(text):
