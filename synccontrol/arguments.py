@@ -14,8 +14,8 @@ from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Given
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily, Encoded, View
-from synccontrol.files import fitting, images
-from synccontrol.picture import INIT_IMAGE, REGION_MAP, SINGLE, Picture, Source
+from synccontrol.files import fitting, images, painting
+from synccontrol.picture import INIT_IMAGE, MASK, REGION_MAP, SINGLE, Picture, Source
 from synccontrol.region import Region
 from synccontrol.settings import EMBEDDED, NO_FILE
 
@@ -62,15 +62,17 @@ class Pictures:
             others={role: images.to_rgb(picture) for role, picture in others.items() if picture is not None},
         )
 
-    def size(self, height: int | None, width: int | None) -> tuple[int, int]:
+    def size(self, height: int | None, width: int | None, grown: int = 0) -> tuple[int, int]:
         """Returns height and width, px: as asked, or those of what is started from, or else of the control map.
+
+        What is started from grows by so many px in width.
 
         Raises:
             ConfigError: there is none of them, or one is no whole number.
         """
         shown = [self.others[INIT_IMAGE]] if INIT_IMAGE in self.others else [*self.maps[:1]]
         height = shown[0].height if shown and height is None else height
-        width = shown[0].width if shown and width is None else width
+        width = shown[0].width + (grown if INIT_IMAGE in self.others else 0) if shown and width is None else width
         if height is None or width is None:
             raise ConfigError("a picture from text only needs a height and a width in pixels")
         for name, value in (("height", height), ("width", width)):
@@ -82,18 +84,31 @@ class Pictures:
         """Returns what a `Picture` says of them: they are no files."""
         return tuple(Source(role=role, path=NO_FILE) for role in SINGLE if role in self.others)
 
-    def on_canvas(self, view: View, picture: Picture, latents: Tensor | None) -> Given:
-        """Returns what a picture is drawn from. Raises `InputError` where an aspect is another than the canvas's."""
+    def on_canvas(self, view: View, picture: Picture, latents: Tensor | None, side: int) -> Given:
+        """Returns what a picture is drawn from, with windows whose shorter side is so many px.
+
+        Raises:
+            InputError: an aspect is another than the canvas's, or a mask is black.
+        """
 
         def fit(shown: Image.Image, what: str) -> Image.Image:
             return fitting.fit(shown, picture.height, picture.width, what, picture.windows.closed)
 
-        start = self.others.get(INIT_IMAGE)
+        start, new = self.others.get(INIT_IMAGE), None
+        if start is not None:
+            kept = picture.width - sum(picture.compose.margins)
+            start, mask = (
+                None if shown is None else fitting.fit(shown, picture.height, kept, what, picture.windows.closed)
+                for shown, what in ((start, "init image"), (self.others.get(MASK), "mask"))
+            )
+            assert start is not None
+            start, new = painting.placed(start, mask, picture.compose, side, picture.windows.closed)
         return Given(
             view=view,
             maps=[fit(map_, "control map") for map_ in self.maps],
             region_map=self.others.get(REGION_MAP),
-            init_image=None if start is None else fit(start, "init image"),
+            init_image=start,
+            new=new,
             latents=latents,
         )
 

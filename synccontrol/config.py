@@ -175,7 +175,7 @@ class SyncConfig:
         "how far windows take on the mean and deviation of the anchor's latents, 0..1; 0 turns it off",
     )
     adain_steps: int = option(6, "denoising steps, from the first, in which they do")
-    across: float = option(0.3, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
+    across: float = option(0.2, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",

@@ -13,8 +13,9 @@ from synccontrol.canvas.merge import Merger
 from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.files import fitting, images
+from synccontrol.files import fitting, images, painting
 from synccontrol.files.provenance import made_with
+from synccontrol.kept import Kept
 from synccontrol.picture import Picture
 from synccontrol.regional import said, window_shares
 from synccontrol.result import Result, Step
@@ -39,6 +40,7 @@ class Given:
     maps: Sequence[Image.Image] = ()  # control maps on the canvas, one per ControlNet, or none
     region_map: Image.Image | None = None  # whose levels of grey are regions
     init_image: Image.Image | None = None  # on the canvas, what is started from
+    new: painting.Alpha | None = None  # how much of each of its pixels is drawn anew; None: all
     latents: Tensor | None = None  # unit-variance noise to start from, instead of the seed's
 
 
@@ -71,6 +73,7 @@ class Drawing:
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(given.latents)
         self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)
+        self._kept = None if given.init_image is None else Kept(family, layout, given.init_image, given.new)
         self._objective = objective
         self._notes = list(notes)
 
@@ -93,8 +96,8 @@ class Drawing:
     def _loop(self) -> Iterator[Denoised]:
         """Returns the sampling loop, with all that does not change between steps made ready."""
         family, picture, layout = self._family, self._picture, self._layout
-        device, start = family.device, self._given.init_image
-        skipped = picture.compose.skipped(picture.sampling.steps) if start is not None else 0
+        device, kept = family.device, self._kept
+        skipped = picture.compose.skipped(picture.sampling.steps) if kept is not None else 0
         solver = Solver(
             family.pipe.scheduler,
             picture.sampling.scheduler,
@@ -109,8 +112,10 @@ class Drawing:
         batches = Batches(picture.windows.batch, self._note)
         sync = self._sync(picture.sync.later(skipped), solver, batches)
         noise = self._noise.to(device=device, dtype=family.canvas_dtype)
-        x_t = solver.start(noise, None if start is None else self._encoded(start))
+        x_t = solver.start(noise, None if kept is None else kept.canvas())
         predict = self._predict(len(solver.levels))
+        if kept is not None:
+            predict = kept.within(predict, solver.kind)
         merge = Merger(layout, picture.windows.weights, x_t)
         return montage_steps(x_t, layout, solver, predict, merge, batches, sync)
 
@@ -127,15 +132,6 @@ class Drawing:
             return condition(view, self._picture.sampling, range(len(self._layout)))
         asked = said(self._picture, view, self._shares.shape[1])
         return Regional(self._shares, lambda region, windows: condition(*asked[region], windows))
-
-    @torch.no_grad()
-    def _encoded(self, picture: Image.Image) -> Tensor:
-        """Returns the clean canvas of a picture: encoded window by window, so that memory does not grow with it."""
-        family, layout = self._family, self._layout
-        pixels = images.to_tensor(picture).to(family.canvas_dtype) * 2 - 1
-        seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
-        windows = torch.cat([family.encode(window.to(family.device)) for window in seen])
-        return Merger(layout, "ramp", windows)(windows)
 
     def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:
         """Returns what keeps the windows together; None when there is nothing to do."""
@@ -172,11 +168,12 @@ class Drawing:
 
     def _step(self, denoised: Denoised) -> Step:
         last = denoised.index + 1 == denoised.steps
+        x0 = denoised.x_t if self._kept is None else self._kept.latents(denoised.x_t)
         return Step(
             index=denoised.index,
             steps=denoised.steps,
             x_t=denoised.x_t,
-            result=self._result(denoised.x_t) if last else None,
+            result=self._result(x0) if last else None,
             render=partial(self._render, denoised.x0),
         )
 
@@ -212,7 +209,8 @@ class Drawing:
                         latents=x0,
                     ) from error
             else:
-                return Image.fromarray(pixels)
+                drawn = Image.fromarray(pixels)
+                return drawn if self._kept is None else self._kept.picture(drawn)
             tile = max(tile // 2, SMALLEST_TILE)
             self._note(f"the device was out of memory: the picture is decoded in tiles of {tile} cells")
             free()

@@ -152,6 +152,7 @@ class Montage:
         regions: Sequence[Region] = (),
         region_map: "AnyPicture | None" = None,
         init_image: "AnyPicture | None" = None,
+        mask: "AnyPicture | None" = None,
         compose: ComposeConfig | None = None,
         seed: int = 0,
         latents: Tensor | None = None,
@@ -181,7 +182,8 @@ class Montage:
             regions: parts of the picture with prompts of their own, which the prompt above follows.
             region_map: a picture whose levels of grey are regions ('grey 128').
             init_image: what is started from.
-            compose: how, e.g. how far it is drawn anew.
+            mask: what of it is drawn anew: the white part.
+            compose: how far it is drawn anew, and by how much it grows.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; what the preset says if not given.
@@ -203,8 +205,10 @@ class Montage:
         sampling = arguments.config(sampling, settings.sampling)
         windows = arguments.config(windows, settings.windows)
         sync = arguments.config(sync, settings.sync)
-        shown = Pictures.given(control_map, ip_image=ip_image, region_map=region_map, init_image=init_image)
-        height, width = shown.size(height, width)
+        pictures: dict[str, AnyPicture | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
+        shown = Pictures.given(control_map, ip_image=ip_image, **pictures)
+        compose = arguments.config(compose, ComposeConfig())
+        height, width = shown.size(height, width, sum(compose.margins))
         view = View(
             window=0,
             prompt=arguments.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
@@ -226,11 +230,11 @@ class Montage:
             windows=windows,
             sync=sync,
             regions=tuple(regions),
-            compose=arguments.config(compose, ComposeConfig()),
+            compose=compose,
             sources=shown.sources(),
             **self._origin,
         )
-        given = shown.on_canvas(view, picture, latents)
+        given = shown.on_canvas(view, picture, latents, min(self.denoiser.geometry.window_px))
         return Drawing(self.denoiser, picture, layout, given, self._objective, self._notes).steps()
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:

@@ -20,13 +20,14 @@ from synccontrol.extras import Extras
 from synccontrol.region import Region
 from synccontrol.settings import NO_FILE, check
 
-GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE = ROLES = (
+GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE, MASK = ROLES = (
     "guide",
     "control_map",
     "anchor",
     "ip_image",
     "region_map",
     "init_image",
+    "mask",
 )
 SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
@@ -83,9 +84,14 @@ class Picture:
                 raise ConfigError(f"the {name.replace('_', ' ')} is not UTF-8 text; write it anew")
         if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
             raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
+        object.__setattr__(self, "compose", self.compose.chosen(bool(self.of(MASK))))
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         roles = [source.role for source in self.sources]
+        if INIT_IMAGE not in roles and (MASK in roles or self.compose.extend):
+            raise ConfigError("a mask or an extension needs an init image, the picture that is repainted or grows")
+        if MASK in roles and self.compose.extend:
+            raise ConfigError("a mask and an extension exclude each other: do one after the other")
         if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in SINGLE):
             raise ConfigError(
                 f"sources come in the order {', '.join(ROLES)}, and there is one of each at most, but for control maps"

@@ -9,7 +9,7 @@ from synccontrol.checks import require, require_number
 from synccontrol.errors import ConfigError
 
 GREYS = 255
-SOFT = 0.25  # of a window's shorter side
+SOFT = 0.5  # of a window's shorter side
 OPTIONS: Mapping[str, str] = {"avoid": "negative_prompt", "control": "control_scale", "soft": "soft"}  # in text: field
 _NUMBER = r"\d+(?:\.\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})\s*-\s*({_NUMBER})\s*(%|px|)")

@@ -50,7 +50,7 @@ def _kind(field: dataclasses.Field[Any]) -> Kind:
 KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
     **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
     **dict.fromkeys(("ip_image", "ip_image_sha256", "region_map", "region_map_sha256"), _TEXT),
-    **dict.fromkeys(("init_image", "init_image_sha256"), _TEXT),
+    **dict.fromkeys(("init_image", "init_image_sha256", "mask", "mask_sha256"), _TEXT),
     **dict.fromkeys(("width", "height", "seed"), _WHOLE),
     **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256", "region"), _TEXTS),
     **{
@@ -78,7 +78,7 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
             f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
             f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
         )
-    for name in ("anchor", "ip_image", "region_map", "init_image"):
+    for name in ("anchor", "ip_image", "region_map", "init_image", "mask"):
         if values.get(name) == NO_FILE:
             raise ConfigError(
                 f"the {name.replace('_', ' ')} was a picture in another program's memory, which cannot be made from "

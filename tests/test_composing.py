@@ -11,7 +11,8 @@ from torch import Tensor
 
 from synccontrol import ComposeConfig, Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError
-from tests.conftest import WINDOW
+from synccontrol.files import painting
+from tests.conftest import CELL, WINDOW
 
 STEPS = SamplingConfig(steps=4, guidance_scale=3.0)
 OFF = SyncConfig(weight=0.0)
@@ -97,3 +98,72 @@ def test_what_makes_no_sense_is_one_line(montage: Montage) -> None:
         ComposeConfig(strength=0.0)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         ComposeConfig(strength=1.5)
+
+
+def masked(width: int, height: int, left: int, right: int) -> Image.Image:
+    mask = np.zeros((height, width), np.uint8)
+    mask[:, left:right] = 255
+    return Image.fromarray(mask)
+
+
+def test_outside_of_a_mask_not_one_pixel_changes_and_kept_windows_cost_nothing(montage: Montage) -> None:
+    start, mask, asked = waves(500, 67), masked(500, 67, 100, 190), []
+    hook = montage.denoiser.pipe.unet.register_forward_pre_hook(lambda *_: asked.append(1))
+    windows = WindowConfig(stride=WINDOW // 2, batch=1)
+    given: dict[str, Any] = {"init_image": start, "sampling": STEPS, "windows": windows, "sync": OFF}
+    found = np.asarray(montage("x", mask=mask, **given).image)
+    partly = len(asked)
+    montage("x", **given, compose=ComposeConfig(strength=1.0))
+    hook.remove()
+    assert 0 < partly < (len(asked) - partly) / 2
+    changed = (found != np.asarray(start)).any(-1)
+    assert changed[:, 108:182].all() or changed[:, 108:182].mean() > 0.9
+    assert not changed[np.asarray(mask) == 0].any()
+
+
+def test_grey_and_soft_masks_pass_over(montage: Montage) -> None:
+    hard, soft = (painting.alpha(masked(64, 64, 16, 48), width, False) for width in (0, 8))
+    assert set(np.unique(hard)) == {0.0, 1.0} and hard[0, 16:48].all()
+    assert soft[32, 15] == 0 and 0 < soft[32, 17] < soft[32, 20] < 1 == soft[32, 30]
+    half = painting.alpha(masked(64, 64, 16, 48).point(lambda value: value // 2), 0, False)
+    assert half.max() == pytest.approx(127 / 255)
+    ring = painting.alpha(masked(64, 64, 0, 16), 8, True)
+    assert ring[32, 0] < 0.5 and painting.alpha(masked(64, 64, 0, 16), 8, False)[32, 0] == 1
+
+
+@pytest.mark.parametrize(("extend", "left"), [("right 64", 0), ("left 64", 64), ("both 64", 32)])
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_picture_grows_and_stays(montage: Montage, extend: str, left: int, loop: bool) -> None:
+    start = waves(160, 64)
+    result = montage(
+        "x",
+        init_image=start,
+        sampling=STEPS,
+        windows=WindowConfig(stride=WINDOW // 2, loop=loop),
+        sync=OFF,
+        compose=ComposeConfig(extend=extend),
+    )
+    assert result.image.size == (224, 64) and result.config["strength"] == 1.0
+    overlap = WINDOW * CELL // 8
+    kept = np.asarray(result.image)[:, left : left + 160][:, overlap:-overlap]
+    assert np.array_equal(kept, np.asarray(start)[:, overlap:-overlap])
+    right, far = (
+        left + 160,
+        left == 64 and not loop,
+    )  # the picture's right end is the canvas's, and nothing is new there
+    assert np.array_equal(np.asarray(result.image)[:, right - overlap : right], np.asarray(start)[:, -overlap:]) == far
+
+
+def test_masks_and_extensions_that_make_no_sense_are_one_line(montage: Montage) -> None:
+    given: dict[str, Any] = {"init_image": waves(128, 64), "sampling": STEPS, "windows": WINDOWS, "sync": OFF}
+    with pytest.raises(InputError, match="the mask is all black"):
+        montage("x", mask=masked(128, 64, 0, 0), **given)
+    with pytest.raises(InputError, match="the mask is 100x64, another aspect"):
+        montage("x", mask=masked(100, 64, 0, 9), **given)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        montage("x", mask=masked(128, 64, 0, 64), compose=ComposeConfig(extend="right 64"), **given)
+    with pytest.raises(ConfigError, match="needs an init image"):
+        montage("x", mask=masked(128, 64, 0, 64), width=128, height=64)
+    for wrong in ("up 64", "right", "right -3", "right 0"):
+        with pytest.raises(ConfigError, match=r"side to extend|write a side and pixels"):
+            ComposeConfig(extend=wrong)

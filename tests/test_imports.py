@@ -22,7 +22,7 @@ LAYERS = (
     {"canvas", "result"},
     {"sampling"},
     {"families"},
-    {"models", "regional"},
+    {"kept", "models", "regional"},
     {"drawing"},
     {"arguments"},
     {"montage"},

@@ -17,6 +17,7 @@ from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
 PUBLISHED = record(SamplingConfig(), WindowConfig(), SyncConfig())
+SAID = {"strength": "0.6, or 1 where a mask or an extension is drawn", "extend": "none"}  # in place of a default
 LOCAL, RAY = ENGINES = ("local", "ray")
 DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no config's
     {
@@ -27,6 +28,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no conf
         "region": (),
         "region_map": None,
         "init_image": None,
+        "mask": None,
         "style_image": None,
         "prompt": "",
         "negative_prompt": "",
@@ -109,8 +111,9 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--region-map", type=path, help="picture in which every region is one level of grey")
     group.add_argument("--init-image", type=path, help="picture that is started from, in place of noise alone")
+    group.add_argument("--mask", type=path, help="picture whose white part is drawn anew; the rest of it stays")
     for flag, field in flags(ComposeConfig).items():
-        _add_option(group, flag, field, field.default)
+        _add_option(group, flag, field, SAID.get(flag, field.default))
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     group.add_argument("--height", type=int, help="pixels (default: the model's native height)")
     group.add_argument(
@@ -190,11 +193,20 @@ def _add_option(group: argparse._ArgumentGroup, flag: str, field: dataclasses.Fi
     options: dict[str, Any] = {"type": type(field.default), "metavar": flag.split("-")[-1].upper()}
     if field.name.startswith("control_"):
         options |= {"nargs": "+", "action": "extend"}  # one for all; or one per control, at once or repeated
+    if flag == "extend":
+        options |= {"nargs": 2, "action": _Words, "metavar": ("SIDE", "PIXELS")}
     if isinstance(field.default, tuple):
         options |= {"type": str, "action": "append"}
     if field.default == MIDDLE:
         options["type"] = _anchor
     group.add_argument(f"--{flag}", help=text, **options)
+
+
+class _Words(argparse.Action):
+    """Keeps several words as one text."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, " ".join(values))
 
 
 def _anchor(text: str) -> int | str:

@@ -12,7 +12,7 @@ from synccontrol.config import MIDDLE
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
-from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, REGION_MAP, SINGLE, Source
+from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, MASK, REGION_MAP, SINGLE, Source
 
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
 
@@ -102,7 +102,9 @@ def compose_of(given: Mapping[str, Any]) -> ComposeConfig:
     if values and given[INIT_IMAGE] is None:
         name = next(iter(values))
         raise ConfigError(f"--{name.replace('_', '-')} does nothing without an --init-image; name one, or leave it out")
-    return ComposeConfig(**values)
+    if given[MASK] is not None and given[INIT_IMAGE] is None:
+        raise ConfigError("--mask needs an --init-image, the picture that is repainted")
+    return ComposeConfig(**values).chosen(given[MASK] is not None)
 
 
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 RANDOM = "random"  # a seed that is drawn
 FIRST = Path("first")  # the style image that is the run's first picture
-FILES = ("ip_image", "region_map", "init_image")  # that all windows see
+FILES = ("ip_image", "region_map", "init_image", "mask")  # that all windows see
 DRAWN_SEEDS = 2**32  # a seed that is drawn lies below; short enough to be typed again
 MOST_SEEDS = 100_000
 _OF_A_JOB = ("prompt", "negative_prompt", "seed", "width", "height")

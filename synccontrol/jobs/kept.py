@@ -15,7 +15,7 @@ from synccontrol.jobs.runtime import Request
 from synccontrol.models.revision import revision
 
 # Sizes follow from the guide, batches change nothing, and of files the content counts, not the name.
-UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map", "ip_image", "region_map", "init_image")
+UNCOMPARED = ("width", "height", "window_batch", "guide", "control_map", "ip_image", "region_map", "init_image", "mask")
 
 
 def differences(job: Job) -> list[str]:

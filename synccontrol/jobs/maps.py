@@ -16,6 +16,7 @@ from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.jobs.runtime import detector_names, outside
 from synccontrol.jobs.sizes import canvas_size, size_of
+from synccontrol.picture import INIT_IMAGE, MASK
 from synccontrol.regional import window_shares
 from synccontrol.sampling.anchors import anchor_index, of_regions
 
@@ -36,7 +37,7 @@ class Laid:
     layout: AbstractLayout
     sources: Mapping[int | None, Image.Image]  # ready-made control maps by their control's place; None: the guide
     fittings: Mapping[int | None, fitting.Fitting]  # of each source
-    start: Image.Image | None = None  # on the canvas: what is started from
+    started: Mapping[str, Image.Image]  # what is started from, and its mask, by their role
 
 
 def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
@@ -47,26 +48,27 @@ def lay(job: Job, geometry: Geometry, note: Note = silent) -> Laid:
     """
     sources, names = _sources(job)
     recipe = job.recipe
-    start = None if recipe.init_image is None else images.open_image(recipe.init_image)
-    if start is None:
+    start = {role: images.open_image(path) for role, path in recipe.shown.items() if role in (INIT_IMAGE, MASK)}
+    if not start:
         height, width = canvas_size(next(iter(sources.values()), None), job, geometry)
     else:
-        height, width = size_of(start, job)
+        height, width = size_of(start[INIT_IMAGE], job)
     layout = lay_out(height, width, geometry, recipe.windows)
     fittings = {
         place: fitting.plan(image, height, width, names[place], recipe.fit, recipe.windows.closed)
         for place, image in sources.items()
     }
     notes = [fit.note for fit in fittings.values()]
-    if start is not None:
+    for role, picture in start.items():
         recipe.compose.skipped(recipe.sampling.steps)  # leaves some
-        fit = fitting.plan(start, height, width, "init image", recipe.fit, recipe.windows.closed)
+        kept = width - sum(recipe.compose.margins)
+        fit = fitting.plan(picture, height, kept, role.replace("_", " "), recipe.fit, recipe.windows.closed)
         notes.append(fit.note)
-        start = fit.pad(fit.show(start), None)
+        start[role] = fit.pad(fit.show(picture), None)
     for text in notes:
         if text:
             note(text)
-    return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings, start=start)
+    return Laid(height=height, width=width, layout=layout, sources=sources, fittings=fittings, started=start)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from synccontrol.config import FITS, Geometry, SamplingConfig, SyncConfig, Windo
 from synccontrol.errors import ConfigError
 from synccontrol.files.images import open_image
 from synccontrol.jobs.runtime import Request
-from synccontrol.picture import ANCHOR, INIT_IMAGE, IP_IMAGE, REGION_MAP
+from synccontrol.picture import ANCHOR, INIT_IMAGE, IP_IMAGE, MASK, REGION_MAP
 from synccontrol.region import Region
 
 
@@ -26,6 +26,7 @@ class Recipe:
     regions: tuple[Region, ...] = ()  # parts with prompts of their own
     region_map: Path | None = None  # the file whose levels of grey are regions
     init_image: Path | None = None  # the file that is started from
+    mask: Path | None = None  # the file whose white part is drawn anew
     compose: ComposeConfig = ComposeConfig()  # how
 
     def __post_init__(self) -> None:
@@ -35,7 +36,8 @@ class Recipe:
     @property
     def shown(self) -> dict[str, Path]:
         """Returns the files that all its pictures see, by their role, in the order of roles."""
-        files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map, INIT_IMAGE: self.init_image}
+        files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map}
+        files |= {INIT_IMAGE: self.init_image, MASK: self.mask}
         return {role: path for role, path in files.items() if path is not None}
 
 

@@ -45,10 +45,17 @@ def canvas_size(guide: Image.Image | None, job: Job, geometry: Geometry) -> tupl
 
 
 def size_of(start: Image.Image, job: Job) -> tuple[int, int]:
-    """Returns height and width, px, of a picture that starts from another: as asked, else the other's."""
-    if job.height is None and job.width is None:
-        return start.height, start.width
-    aspect = start.width / start.height
-    height = round(job.width / aspect) if job.height is None and job.width is not None else job.height
-    assert height is not None
-    return height, round(height * aspect) if job.width is None else job.width
+    """Returns height and width, px, of a picture that starts from another: as asked, else the other's, grown.
+
+    Raises:
+        ConfigError: it would grow by more than the width that is asked for.
+    """
+    grown = sum(job.recipe.compose.margins)
+    if job.width is not None and job.width <= grown:
+        raise ConfigError(f"width {job.width} leaves nothing of the picture that grows by {grown} px; use more")
+    height, kept = job.height, None if job.width is None else job.width - grown
+    if height is None:
+        height = start.height if kept is None else round(kept * start.height / start.width)
+    if kept is None:
+        kept = round(height * start.width / start.height)
+    return height, kept + grown

@@ -39,7 +39,7 @@ class Task(Work):
         super().__init__()
         self.job = job
         self.maps: list[Image.Image] = []
-        self.start: Image.Image | None = None  # on the canvas
+        self.started: dict[str, Image.Image] = {}  # what is started from, and its mask, fitted to what is kept
         self.size = (0, 0)  # height, width, px
         self.settings: dict[str, Any] = {}
         self.image: Image.Image | None = None
@@ -90,7 +90,7 @@ class Worker:
             laid = maps.lay(job, geometry, task.notes.append)
             task.size = laid.height, laid.width
             task.settings = {**job.picture(*task.size).settings(), **self._machine}
-            task.start = laid.start
+            task.started = dict(laid.started)
             task.maps = maps.control_maps(job, laid, geometry, self._detect)
             task.notes += maps.remarks(task.maps, job.recipe)
             self._save_maps(task)
@@ -115,8 +115,8 @@ class Worker:
                 ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
                 regions=recipe.regions,
                 region_map=self._open(recipe.region_map) if recipe.region_map else None,
-                init_image=task.start,
                 compose=recipe.compose,
+                **task.started,
                 on_step=partial(on_step, job),
             )
             task.image = result.image

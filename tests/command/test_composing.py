@@ -45,3 +45,20 @@ def test_a_picture_starts_from_another_is_forecast_and_repeated(run: Run) -> Non
     assert status == 2 and "--strength does nothing without an --init-image" in err
     status, _, err = run(*flags, "--overwrite", "--output", "start.png")
     assert status == 2 and "start.png" in err and pixels("start.png").shape == (64, 128, 3)
+
+
+def test_a_part_is_repainted_and_a_picture_extended_and_both_are_repeated(run: Run) -> None:
+    draw(Path("start.png"), 128, 64)
+    Image.fromarray(np.repeat(np.arange(128)[None] > 80, 64, 0).astype(np.uint8) * 255).save("mask.png")
+    given = ["--init-image", "start.png", "--prompt", "x", "--stride", "4"]
+    for flags in (["--mask", "mask.png"], ["--extend", "right", "64"]):
+        assert run(*given, *flags, "--output", "a.png", "--overwrite")[0] == 0
+        assert run("--settings", "a.png", "--output", "b.png", "--overwrite", model=[])[0] == 0
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+        assert np.array_equal(pixels("a.png")[:, :81], pixels("start.png")[:, :81])
+    assert pixels("a.png").shape == (64, 192, 3)
+    for flags, words in ((["--extend", "up", "64"], "unknown side"), (["--extend", "right", "x"], "write a side")):
+        status, _, err = run(*given, *flags, "--output", "c.png")
+        assert status == 2 and words in err and err.count(chr(10)) == 1
+    status, _, err = run("--mask", "mask.png", "--prompt", "x", "--width", "128", "--output", "c.png")
+    assert status == 2 and "--mask needs an --init-image" in err

@@ -1,0 +1,66 @@
+"""What a picture starts from, on its canvas, and what of it stays as it is."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.merge import Merger
+from synccontrol.families.base import AbstractFamily
+from synccontrol.files import images, painting
+from synccontrol.sampling.loop import Predict
+from synccontrol.sampling.repaint import Repaint
+
+
+class Kept:
+    """A picture that is started from.
+
+    Args:
+        family: the model.
+        layout: the canvas.
+        start: the picture, as large as the one that is drawn.
+        new: how much of each of its pixels is drawn anew; None: all, as far as noise is laid over it.
+    """
+
+    def __init__(
+        self, family: AbstractFamily, layout: AbstractLayout, start: Image.Image, new: painting.Alpha | None
+    ) -> None:
+        self._family = family
+        self._layout = layout
+        self._start = start
+        self._new = new
+        self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
+        self._canvas: Tensor | None = None
+        if new is not None:
+            cells = torch.from_numpy(painting.cells(new, family.geometry.cell, (layout.height, layout.width)))
+            windows = layout.look(cells[None, None], 1, range(len(layout)))
+            self._free = (Merger(layout, "uniform", windows)(windows) > 0).to(family.canvas_dtype)
+
+    @torch.no_grad()
+    def canvas(self) -> Tensor:
+        """Returns its clean canvas, (1, c, *shape); call it inside a session.
+
+        It is encoded window by window, so that memory does not grow with it.
+        """
+        if self._canvas is None:
+            family, layout = self._family, self._layout
+            pixels = images.to_tensor(self._start).to(family.canvas_dtype) * 2 - 1
+            seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
+            windows = torch.cat([family.encode(window.to(family.device)) for window in seen])
+            self._canvas = Merger(layout, "ramp", windows)(windows)
+        return self._canvas
+
+    def within(self, predict: Predict, kind: str) -> Predict:
+        """Returns the prediction of windows whose kept part stays; `kind` is what is predicted."""
+        if self._free is None:
+            return predict
+        canvas = self.canvas()
+        return Repaint(predict, self._layout.crop(canvas), self._layout.crop(self._free.to(canvas)), kind)
+
+    def latents(self, x0: Tensor) -> Tensor:
+        """Returns a clean canvas with the kept part in its place."""
+        return x0 if self._free is None else self.canvas().lerp(x0, self._free.to(x0))
+
+    def picture(self, drawn: Image.Image) -> Image.Image:
+        """Returns what was drawn in its place in the picture; of what is kept not one pixel changes."""
+        return drawn if self._new is None else painting.pasted(drawn, self._start, self._new)
