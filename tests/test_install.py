@@ -1,6 +1,8 @@
 """What is installed is the whole program: the command, all packages, their models; and examples run as documented."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -131,6 +133,24 @@ def test_examples_run_as_documented(example: Path, binaries: Path, tmp_path: Pat
     for picture in pictures:
         with Image.open(picture) as image:
             assert image.height == 256 and image.width >= 1024
+
+
+@pytest.mark.slow
+def test_a_newcomers_way_from_a_fresh_clone(tmp_path: Path) -> None:
+    """`make demo`, and then the README's commands as they stand there; only the download is left out."""
+    clone = tmp_path / "clone"
+    run(["git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", clone], tmp_path)
+    binaries = environment(clone / ".venv", "-e", clone)
+    (clone / ".venv" / ".run").touch()  # what `make` leaves when it has installed
+    assert "Try next" in run(["make", "demo"], clone)
+    assert (clone / "out" / "demo.png").is_file()
+    readme = (clone / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^synccontrol .*$", readme, re.MULTILINE)
+    drawn = [shlex.split(line)[1:] for line in lines if "--model" not in line]  # others are downloads
+    assert len(drawn) >= 3
+    for argv in drawn:
+        made = run([binaries / "synccontrol", *argv, "--preset", "fast", "--quiet"], clone).split()
+        assert made and all((clone / picture).is_file() for picture in made)
 
 
 @pytest.mark.slow
