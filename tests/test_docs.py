@@ -31,6 +31,7 @@ def commands(start: str, text: str = README) -> list[str]:
     """Returns the lines of a document's shell blocks that begin with a word, comments cut off."""
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [shlex.join(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines()]
+    lines = [line.replace("python cli.py", "synccontrol") for line in lines]
     return [line for line in lines if line.startswith(start)]
 
 
