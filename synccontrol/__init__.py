@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synccontrol.compose import ComposeConfig
     from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
+    from synccontrol.enlarge import EnlargeConfig
     from synccontrol.errors import SyncControlError
     from synccontrol.extras import Extras
     from synccontrol.montage import Montage
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComposeConfig",
+    "EnlargeConfig",
     "Extras",
     "Montage",
     "Picture",
@@ -35,6 +37,7 @@ if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP
 
 _HOMES = {
     "ComposeConfig": "compose",
+    "EnlargeConfig": "enlarge",
     "Extras": "extras",
     "Montage": "montage",
     "Picture": "picture",

@@ -12,6 +12,7 @@ from preprocess import Picture as AnyPicture
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.drawing import Given
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.files import fitting, images, painting
@@ -20,7 +21,7 @@ from synccontrol.region import Region
 from synccontrol.settings import EMBEDDED, NO_FILE
 
 ControlMaps: TypeAlias = "AnyPicture | Sequence[AnyPicture] | None"
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, ComposeConfig)
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, ComposeConfig, EnlargeConfig)
 UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
 DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
     "generator": "seed=0",

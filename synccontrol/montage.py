@@ -10,15 +10,15 @@ from torch import Tensor
 from preprocess import Picture as AnyPicture
 from synccontrol import arguments, families
 from synccontrol.arguments import ControlMaps, Pictures
-from synccontrol.canvas.windows import lay_out
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.drawing import Drawing
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.models import hub, presets
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.passes import Passes
 from synccontrol.picture import IP_IMAGE, Picture
 from synccontrol.region import Region
 from synccontrol.result import Result, Step
@@ -154,6 +154,7 @@ class Montage:
         init_image: "AnyPicture | None" = None,
         mask: "AnyPicture | None" = None,
         compose: ComposeConfig | None = None,
+        enlarge: EnlargeConfig | None = None,
         seed: int = 0,
         latents: Tensor | None = None,
         sampling: SamplingConfig | None = None,
@@ -184,6 +185,7 @@ class Montage:
             init_image: what is started from.
             mask: what of it is drawn anew: the white part.
             compose: how far it is drawn anew, and by how much it grows.
+            enlarge: by how much the finished picture is upscaled, and whether one that is tall is drawn small first.
             seed: of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
             sampling: how to denoise; what the preset says if not given.
@@ -218,7 +220,6 @@ class Montage:
             reference=shown.others.get(IP_IMAGE),
         )
         arguments.check_regions(regions, view.prompt, view.negative_prompt)
-        layout = lay_out(height, width, self.denoiser.geometry, windows)
         arguments.check_controls(self.denoiser, shown.maps, sampling)
         picture = Picture(
             prompt=arguments.recorded(view.prompt),
@@ -231,11 +232,11 @@ class Montage:
             sync=sync,
             regions=tuple(regions),
             compose=compose,
+            enlarge=arguments.config(enlarge, EnlargeConfig()),
             sources=shown.sources(),
             **self._origin,
         )
-        given = shown.on_canvas(view, picture, latents, min(self.denoiser.geometry.window_px))
-        return Drawing(self.denoiser, picture, layout, given, self._objective, self._notes).steps()
+        return Passes(self.denoiser, picture, shown, view, latents, self._objective, self._notes).steps()
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:
         key = config.objective

@@ -15,6 +15,7 @@ from synccontrol.config import (
     flags,
     record,
 )
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 from synccontrol.region import Region
@@ -33,7 +34,7 @@ SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a pict
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
-Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras, ComposeConfig)
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras, ComposeConfig, EnlargeConfig)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,14 @@ class Picture:
 
     prompt: str
     negative_prompt: str = ""
-    height: int  # px
-    width: int  # px
+    height: int  # px, before it is upscaled
+    width: int  # px, likewise
     seed: int = 0
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
     compose: ComposeConfig = ComposeConfig()  # how it starts from its init image
+    enlarge: EnlargeConfig = EnlargeConfig()  # what becomes of it when it is finished
     regions: tuple[Region, ...] = ()  # parts with prompts of their own
     sources: tuple[Source, ...] = ()  # files in the order of `ROLES`, control maps in the order of the controls
     model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
@@ -112,7 +114,7 @@ class Picture:
             "width": self.width,
             "height": self.height,
             "seed": self.seed,
-            **record(self.sampling, self.windows, self.sync, self.extras),
+            **record(self.sampling, self.windows, self.sync, self.extras, self.enlarge),
             "model": self.model,
             "control": list(self.controls),
             "controlnet": list(self.controlnets),
@@ -157,6 +159,7 @@ class Picture:
             sync=_config(SyncConfig, values),
             extras=_config(Extras, values),
             compose=_config(ComposeConfig, values),
+            enlarge=_config(EnlargeConfig, values),
             regions=tuple(Region.parse(line) for line in values.get("region", ())),
             sources=sources({**values, ANCHOR: anchor}),
             **plain,

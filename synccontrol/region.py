@@ -88,6 +88,17 @@ class Region:
         require(left != right, f"region {self.area} ends where it starts; {HINT}")
         return left, top, right, bottom
 
+    def relative(self, height: int, width: int) -> "Region":
+        """Returns it in percent, as it lies in a picture of height x width px."""
+        if self.grey is not None:
+            return self
+        left, top, right, bottom = self.box(height, width)
+        x, y = (
+            f"{min(100 * a / side, 100):.6f}-{min(100 * b / side, 100):.6f}%"
+            for a, b, side in ((left, right, width), (top, bottom, height))
+        )
+        return dataclasses.replace(self, area=f"{x} x {y}")
+
     def _span(self, text: str, length: int) -> tuple[float, float]:
         found = _SPAN.fullmatch(text)
         if found is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import OBJECTIVES, SamplingConfig, SyncConfig, WindowConfig, flags
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 
@@ -55,7 +56,7 @@ KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and
     **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256", "region"), _TEXTS),
     **{
         flag.replace("-", "_"): _kind(field)
-        for config in (Extras, ComposeConfig, SamplingConfig, WindowConfig, SyncConfig)
+        for config in (Extras, ComposeConfig, EnlargeConfig, SamplingConfig, WindowConfig, SyncConfig)
         for flag, field in flags(config).items()
     },
 }

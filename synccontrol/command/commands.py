@@ -20,6 +20,7 @@ class Command(NamedTuple):
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "map": Command("synccontrol.command.map", "shows the control map of a guide, and draws nothing"),
+        "upscale": Command("synccontrol.command.upscale", "enlarges a finished picture and draws over it"),
         "evaluate": Command("synccontrol.evaluate.__main__", "scores folders of montages"),
         "doctor": Command("synccontrol.command.doctor", "says what is installed, and which models would fit here"),
         "app": Command("synccontrol.app.__main__", "serves the page on which wide pictures are composed"),

@@ -11,13 +11,18 @@ import synccontrol
 from synccontrol.command.commands import overview
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE, SamplingConfig, SyncConfig, WindowConfig, flags, record
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.extras import Extras
 from synccontrol.models.defaults import DEFAULT, NAMES
 from synccontrol.terminal import Parser
 
 CONFIGS = MappingProxyType({"sampling": SamplingConfig, "windows": WindowConfig, "sync": SyncConfig})
 PUBLISHED = record(SamplingConfig(), WindowConfig(), SyncConfig())
-SAID = {"strength": "0.6, or 1 where a mask or an extension is drawn", "extend": "none"}  # in place of a default
+SAID = {
+    "strength": "0.6, or 1 where a mask or an extension is drawn",
+    "extend": "none",
+    "tall": "upscale",
+}  # in place of a default
 LOCAL, RAY = ENGINES = ("local", "ray")
 DEFAULTS: Mapping[str, Any] = MappingProxyType(  # of the flags that are no config's
     {
@@ -113,6 +118,8 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--init-image", type=path, help="picture that is started from, in place of noise alone")
     group.add_argument("--mask", type=path, help="picture whose white part is drawn anew; the rest of it stays")
     for flag, field in flags(ComposeConfig).items():
+        _add_option(group, flag, field, SAID.get(flag, field.default))
+    for flag, field in flags(EnlargeConfig).items():
         _add_option(group, flag, field, SAID.get(flag, field.default))
     group.add_argument("--width", type=int, help="pixels (default: the guide's aspect)")
     group.add_argument("--height", type=int, help="pixels (default: the model's native height)")

@@ -9,9 +9,11 @@ from synccontrol import config, picture, settings
 from synccontrol.command.parser import DEFAULTS, PUBLISHED
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE
+from synccontrol.enlarge import UPSCALE, EnlargeConfig
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
+from synccontrol.models.defaults import PAPER
 from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, MASK, REGION_MAP, SINGLE, Source
 
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
@@ -107,6 +109,19 @@ def compose_of(given: Mapping[str, Any]) -> ComposeConfig:
     return ComposeConfig(**values).chosen(given[MASK] is not None)
 
 
+def enlarge_of(given: Mapping[str, Any]) -> EnlargeConfig:
+    """Returns what becomes of a finished picture, of flags as given or stored.
+
+    A landscape higher than a window is drawn as one row and upscaled, unless it is to be as published, or as a picture
+    that was made when there was no choice.
+    """
+    named = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(EnlargeConfig).items()}
+    values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    if "tall" not in values and given["preset"] != PAPER and given["settings"] is None:
+        values["tall"] = UPSCALE
+    return EnlargeConfig(**values)
+
+
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     """Returns which settings fall with those that flags replace: of other controls, or of the other kind of source."""
     names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
@@ -114,6 +129,8 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
         names.append(CONTROL_MAP)
     if "region" in given:
         names += [REGION_MAP, f"{REGION_MAP}_sha256"]
+    if INIT_IMAGE in given:
+        names += [MASK, f"{MASK}_sha256", "extend", "strength"]
     if "preset" in given:
         names += list(PUBLISHED)
     if "control" in given:

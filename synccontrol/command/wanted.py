@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synccontrol.command.parser import CONFIGS
-from synccontrol.command.settings import PER_CONTROL, compose_of, extras_of
+from synccontrol.command.settings import PER_CONTROL, compose_of, enlarge_of, extras_of
 from synccontrol.config import LARGEST_SEED, MIDDLE, check_seed, flags
 from synccontrol.errors import ConfigError
 from synccontrol.region import Region
@@ -185,6 +185,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         anchor=anchor,
         regions=tuple(Region.parse(line) for line in args["region"]),
         compose=compose_of(args),
+        enlarge=enlarge_of(args),
         **files,
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )

@@ -1,10 +1,13 @@
 """What a run would do, in words: canvas, windows, steps, network calls, memory."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import groupby
+from pathlib import Path
 
 from synccontrol import families
+from synccontrol.compose import ComposeConfig
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
@@ -17,6 +20,7 @@ from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 
 GB = 1e9
+BEFORE = Path("the pass before")  # what a pass over an enlarged picture starts from
 
 
 def forecast(jobs: Sequence[Job]) -> list[str]:
@@ -39,10 +43,18 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
     lines: list[str] = []
     for job in jobs:
         notes: list[str] = []
-        work = maps.check(job, geometry, notes.append)
+        first, *larger = maps.check(job, geometry, notes.append)
         lines.append(f"{' + '.join(map(str, job.inputs)) or 'text only'} -> {job.output}")
-        lines += [*(f"  fit      {note}" for note in notes), *describe(work, job.recipe)]
+        lines += [*(f"  fit      {note}" for note in notes), *describe(first, job.recipe)]
+        for work in larger:
+            lines += ["  upscaled, and drawn over:", *describe(work, _over(job.recipe))]
     return lines
+
+
+def _over(recipe: Recipe) -> Recipe:
+    """Returns what a pass over an enlarged picture has in common with the first."""
+    strength = ComposeConfig(strength=recipe.enlarge.upscale_strength)
+    return dataclasses.replace(recipe, compose=strength, init_image=BEFORE)
 
 
 def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:

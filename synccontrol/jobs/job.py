@@ -66,6 +66,7 @@ class Job:
             windows=recipe.windows,
             sync=recipe.sync if recipe.anchor is None else dataclasses.replace(recipe.sync, anchor=MIDDLE),
             compose=recipe.compose,
+            enlarge=recipe.enlarge,
             regions=recipe.regions,
             sources=tuple(sources),
             model=request.model,

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 import preprocess
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
-from synccontrol.config import Geometry
+from synccontrol.config import MIDDLE, Geometry
 from synccontrol.errors import InputError
 from synccontrol.files import fitting, images, poses
 from synccontrol.jobs.job import Job
@@ -84,17 +85,28 @@ class Work:
         return sum(self.views[window] for window in windows)
 
 
-def check(job: Job, geometry: Geometry, note: Note = silent) -> Work:
-    """Returns what there is to predict of a job, all that can be checked without a model having been.
+def check(job: Job, geometry: Geometry, note: Note = silent) -> list[Work]:
+    """Returns what there is to predict in each pass of a job, all that can be checked without a model having been.
 
     Raises:
         SyncControlError: as `lay`, an anchor that is not there, or regions that make no sense.
     """
     laid = lay(job, geometry, note)
-    recipe, layout = job.recipe, laid.layout
-    anchor, n = anchored(recipe).anchor, len(layout)
+    recipe, picture = job.recipe, job.picture(laid.height, laid.width)
     region_map = None if recipe.region_map is None else images.open_image(recipe.region_map)
-    shares = window_shares(job.picture(laid.height, laid.width), region_map, layout, geometry.cell)
+    anchor, found = anchored(recipe).anchor, []
+    regions = tuple(region.relative(laid.height, laid.width) for region in picture.regions)
+    sizes = recipe.enlarge.sizes((laid.height, laid.width), geometry, recipe.windows, bool(laid.started))
+    for height, width in sizes:
+        layout = lay_out(height, width, geometry, recipe.windows)
+        sized = dataclasses.replace(picture, height=height, width=width, regions=regions)
+        found.append(_work(layout, window_shares(sized, region_map, layout, geometry.cell), anchor))
+        anchor = MIDDLE if isinstance(anchor, int) else anchor  # the windows of a larger canvas are others
+    return found
+
+
+def _work(layout: AbstractLayout, shares: Tensor | None, anchor: "int | str | Image.Image") -> Work:
+    n = len(layout)
     if shares is None:
         still = {anchor_index(anchor, layout)}
         return Work(layout=layout, views=(1,) * n, moving=frozenset(range(n)) - still)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, Geometry, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.files.images import open_image
 from synccontrol.jobs.runtime import Request
@@ -28,6 +29,7 @@ class Recipe:
     init_image: Path | None = None  # the file that is started from
     mask: Path | None = None  # the file whose white part is drawn anew
     compose: ComposeConfig = ComposeConfig()  # how
+    enlarge: EnlargeConfig = EnlargeConfig()  # what becomes of the finished picture
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:

@@ -116,6 +116,7 @@ class Worker:
                 regions=recipe.regions,
                 region_map=self._open(recipe.region_map) if recipe.region_map else None,
                 compose=recipe.compose,
+                enlarge=recipe.enlarge,
                 **task.started,
                 on_step=partial(on_step, job),
             )

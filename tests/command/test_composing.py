@@ -1,10 +1,13 @@
 """Composing from the command line: what is asked for is drawn, forecast, written down, and drawn again."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from synccontrol.command import upscale
 from synccontrol.files import metadata
 from tests.command.pictures import Run, draw, pixels
 
@@ -62,3 +65,46 @@ def test_a_part_is_repainted_and_a_picture_extended_and_both_are_repeated(run: R
         assert status == 2 and words in err and err.count(chr(10)) == 1
     status, _, err = run("--mask", "mask.png", "--prompt", "x", "--width", "128", "--output", "c.png")
     assert status == 2 and "--mask needs an --init-image" in err
+
+
+def test_a_tall_landscape_is_upscaled_unless_rows_are_wanted(run: Run) -> None:
+    given = ["--prompt", "x", "--width", "320", "--height", "128", "--stride", "4", "--upscale-strength", "0.5"]
+    status, out, _ = run(*given, "--dry-run")
+    assert status == 0 and "canvas   160x64 px" in out and "upscaled, and drawn over:" in out
+    assert out.count("canvas   ") == 2 and "canvas   320x128 px" in out
+    assert run(*given, "--output", "a.png")[0] == 0
+    assert run("--settings", "a.png", "--output", "b.png", model=[])[0] == 0
+    assert np.array_equal(pixels("a.png"), pixels("b.png")) and pixels("a.png").shape == (128, 320, 3)
+    for rows in (["--tall", "rows"], ["--preset", "paper"]):
+        assert run(*given, *rows, "--dry-run")[1].count("canvas   ") == 1
+    stored = {**metadata.read_settings(Path("a.png")), "tall": None}
+    Path("old.json").write_text(json.dumps(stored))
+    assert run("--settings", "old.json", "--dry-run", model=[])[1].count("canvas   ") == 1
+
+
+def test_a_finished_picture_is_upscaled_by_its_own_settings(
+    run: Run, canny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(Path("guide.png"), 128, 64)
+    flags = ["--guide", "guide.png", *canny, "--region", "0-64: a hill", "--prompt", "dawn", "--stride", "4"]
+    assert run(*flags, "--output", "a.png")[0] == 0
+
+    def enlarged(*flags: str) -> tuple[int, str, str]:
+        status = upscale.main([*flags, "--device", "cpu", "--quiet"])
+        return status, *capsys.readouterr()
+
+    assert enlarged("a.png", "--strength", "0.5") == (0, "out/a-2x.png\n", "")
+    stored = metadata.read_settings(Path("out/a-2x.png"))
+    assert pixels("out/a-2x.png").shape == (128, 256, 3)
+    assert (stored["prompt"], stored["control"], stored["strength"]) == ("dawn", ["canny"], 0.5)
+    assert stored["region"] == ["0.000000-50.000000% x 0.000000-100.000000%: a hill"]
+    assert enlarged("a.png", "--by", "4", "--strength", "0.5", "--output", "c.png")[0] == 0
+    assert pixels("c.png").shape == (256, 512, 3)
+    status, _, err = enlarged("missing.png")
+    assert status == 2 and "missing.png" in err and err.count("\n") == 1
+
+
+def test_a_tile_controlnet_follows_the_picture_where_the_model_has_one() -> None:
+    words = upscale._tile(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, ["--model", "sd15"])
+    assert words == ["--control", "depth", "--control", "tile", "--guide", "g.png", "--control-map", "tile=a.png"]
+    assert upscale._tile(Path("a.png"), {"control": ["depth"], "model": "tiny"}, []) == []

@@ -1,0 +1,104 @@
+"""`synccontrol upscale`: a finished picture enlarged and drawn over, by its own settings where it has some."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from synccontrol.command import parser as flags
+from synccontrol.command.commands import COMMANDS
+from synccontrol.enlarge import AT_ONCE, TIMES, EnlargeConfig
+from synccontrol.errors import InputError
+from synccontrol.region import Region
+from synccontrol.terminal import Parser, status
+
+TILE = "tile"  # the control type that holds a picture's colours and shapes
+
+
+def build_parser(prog: str = "synccontrol upscale") -> argparse.ArgumentParser:
+    """Returns the parser of what is this command's own; all other flags are those of drawing."""
+    parser = Parser(
+        prog=prog,
+        allow_abbrev=False,
+        description=f"{COMMANDS['upscale'].about.capitalize()}. A PNG made by this program brings its prompt, model\n"
+        "and controls; for others name them. All flags of drawing may follow.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("picture", type=flags.path, help="the picture")
+    parser.add_argument("--by", type=int, choices=TIMES[1:], default=AT_ONCE, help="times (default: 2)")
+    strength = EnlargeConfig().upscale_strength
+    parser.add_argument(
+        "--strength", type=float, default=strength, help=f"how far it is drawn anew (default: {strength})"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "synccontrol upscale") -> int:
+    """Returns the exit status of drawing."""
+    from synccontrol.command import cli
+
+    given = sys.argv[1:] if argv is None else list(argv)
+    own, others = build_parser(prog).parse_known_args(given)
+    found: list[str] = []
+
+    def translate() -> int:
+        found.extend(_drawing(own.picture, own.by, own.strength, others))
+        return 0
+
+    return status(translate, "interrupted") or cli.main(found, prog)
+
+
+def _drawing(picture: Path, by: int, strength: float, others: Sequence[str]) -> list[str]:
+    """Returns the flags of drawing: start from the picture at twice its size, and then perhaps once more.
+
+    Raises:
+        InputError: it is no picture.
+    """
+    from synccontrol.files.images import open_image
+
+    width, height = open_image(picture).size
+    stored = _stored(picture)
+    size = ["--width", str(AT_ONCE * width), "--height", str(AT_ONCE * height)]
+    words = ["--init-image", str(picture), *size, "--strength", f"{strength:g}"]
+    words += ["--upscale", str(by // AT_ONCE), "--upscale-strength", f"{strength:g}"]
+    if stored:
+        words += ["--settings", str(picture)]
+    for line in stored.get("region") or ():  # pixels of the picture before are others now
+        shown = Region.parse(line).relative(stored["height"], stored["width"])
+        words += ["--region", str(shown)]
+    if stored.get("region") and stored.get("region_map"):
+        words += ["--region-map", stored["region_map"]]
+    words += _tile(picture, stored, others)
+    if not any(word == "--output" or word.startswith("--output=") for word in others):
+        words += ["--output", str(Path("out") / f"{picture.stem}-{by}x.png")]
+    return [*words, *others]
+
+
+def _stored(picture: Path) -> Mapping[str, Any]:
+    from synccontrol.files import metadata
+
+    try:
+        return metadata.read_settings(picture)
+    except InputError:
+        return {}
+
+
+def _tile(picture: Path, stored: Mapping[str, Any], others: Sequence[str]) -> list[str]:
+    """Returns flags of the tile ControlNet beside the picture's own, where the model is a preset that has one."""
+    from synccontrol.models import presets
+
+    named = [after for word, after in itertools.pairwise(others) if word == "--model"]
+    model = named[-1] if named else stored.get("model", flags.DEFAULTS["model"])
+    controls = list(stored.get("control") or ())
+    known = presets.PRESETS.get(model)
+    if known is None or TILE not in known.controlnets or TILE in controls or "--control" in others:
+        return []
+    words = [word for control in (*controls, TILE) for word in ("--control", control)]
+    maps = [path for path in stored.get("control_map") or () if path]
+    words += [
+        word for control, path in zip(controls, maps, strict=False) for word in ("--control-map", f"{control}={path}")
+    ]
+    words += ["--guide", stored["guide"]] if stored.get("guide") else []
+    return [*words, "--control-map", f"{TILE}={picture}"]
