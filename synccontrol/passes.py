@@ -75,10 +75,8 @@ class Passes:
         steps = self._picture.sampling.steps
         started = INIT_IMAGE in self._shown.others
         first = steps - self._picture.compose.skipped(steps) if started else steps
-        return [first, *(steps - self._over_config().skipped(steps) for _ in self._sizes[1:])]
-
-    def _over_config(self) -> ComposeConfig:
-        return ComposeConfig(strength=self._picture.enlarge.upscale_strength)
+        over = steps - self._picture.enlarge.over(steps).skipped(steps)
+        return [first, *[over] * (len(self._sizes) - 1)]
 
     def _over(self, drawn: Image.Image, height: int, width: int) -> Drawing:
         """Returns the pass that draws over an enlarged picture, under the controls and prompts of the first."""
@@ -88,7 +86,7 @@ class Passes:
             if not isinstance(picture.sync.anchor, int)
             else dataclasses.replace(picture.sync, anchor=MIDDLE)
         )
-        picture = dataclasses.replace(picture, compose=self._over_config(), sync=sync)
+        picture = dataclasses.replace(picture, compose=picture.enlarge.over(picture.sampling.steps), sync=sync)
         others = {role: shown for role, shown in self._shown.others.items() if role != MASK}
         large = fitting.fit(drawn, height, width, "picture", picture.windows.closed)
         return self._drawing(picture, Pictures(maps=self._shown.maps, others={**others, INIT_IMAGE: large}), None)

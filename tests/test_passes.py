@@ -97,14 +97,7 @@ def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
         EnlargeConfig(**wrong)
 
 
-def test_too_small_a_strength_is_one_line(montage: Montage) -> None:
-    with pytest.raises(ConfigError, match="leaves none of 4 steps"):
-        montage(
-            "x",
-            height=64,
-            width=128,
-            sampling=STEPS,
-            windows=FLAT,
-            sync=OFF,
-            enlarge=EnlargeConfig(upscale=2, upscale_strength=0.1),
-        )
+@pytest.mark.parametrize("steps", [1, 2, 7, 49])
+def test_one_step_at_least_is_drawn_over(steps: int) -> None:
+    assert steps - EnlargeConfig(upscale_strength=0.01).over(steps).skipped(steps) == 1
+    assert 10 - EnlargeConfig().over(10).skipped(10) == 3

@@ -1,10 +1,16 @@
-"""Draws the pictures of README and site again: python -m docs.drawings [readme] [gallery] [how] [strips]"""
+"""Draws the pictures of README and site again: python -m docs.drawings [readme] [gallery] [how] [strips] [composing]"""
 
 import argparse
 
-from docs.drawings import gallery, how, readme, strips
+from docs.drawings import composing, gallery, how, readme, strips
 
-SETS = {"readme": readme.draw, "gallery": gallery.draw, "how": how.draw, "strips": strips.draw}
+SETS = {
+    "readme": readme.draw,
+    "gallery": gallery.draw,
+    "how": how.draw,
+    "strips": strips.draw,
+    "composing": composing.draw,
+}
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from itertools import groupby
 from pathlib import Path
 
 from synccontrol import families
-from synccontrol.compose import ComposeConfig
 from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
@@ -53,8 +52,7 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
 
 def _over(recipe: Recipe) -> Recipe:
     """Returns what a pass over an enlarged picture has in common with the first."""
-    strength = ComposeConfig(strength=recipe.enlarge.upscale_strength)
-    return dataclasses.replace(recipe, compose=strength, init_image=BEFORE)
+    return dataclasses.replace(recipe, compose=recipe.enlarge.over(recipe.sampling.steps), init_image=BEFORE)
 
 
 def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
