@@ -54,7 +54,7 @@ def drawing(tickets: Sequence[Ticket], look: Look) -> dict[str, Any]:
         if entry is not None:
             figures.append({"src": address(entry), "label": f"{name}, {titled(entry)}", "token": entry.token})
         elif ticket.shown:
-            figures.append({"src": ticket.shown, "label": f"{name}, preview after step {ticket.step}"})
+            figures.append({"src": ticket.shown, "label": f"{name}, preview after step {ticket.step}", "coming": True})
     return {"figures": figures, "notes": [], **over(look)}
 
 

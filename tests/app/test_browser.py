@@ -75,10 +75,12 @@ def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_pat
     page.get_by_role("radio", name="fast").check()
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
-    assert page.locator("#picture svg .anchor").count() == 1
+    expect(page.locator("#picture svg .anchor")).to_have_count(1)
+    expect(page.locator("#picture svg .anchor")).to_be_visible()
     assert page.locator("#picture svg .box").count() > 5
     expect(visit.news).to_contain_text(re.compile(r"step \d+ of 6, about \d+ s left"))
     expect(visit.news).to_have_text(re.compile(r"^Done\."))
+    expect(page.locator("#picture svg .anchor")).to_be_hidden()  # over a finished picture only where it is asked for
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
     path = tmp_path / download.value.suggested_filename

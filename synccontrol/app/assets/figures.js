@@ -18,6 +18,7 @@
     const find = (name) => element.querySelector("." + name);
     const place = find("figures");
     let value = { figures: [], boxes: [] };
+    const live = Boolean(element.closest("#picture")); // where windows and anchor are shown while a picture comes
     let asked = false; // whether somebody has said what is to be drawn over pictures
     const draw = () => {
       place.replaceChildren(
@@ -41,8 +42,8 @@
     look();
     return (now) => {
       value = now;
-      const done = (value.figures || []).every((one) => one.token);
-      if (!asked) for (const name of ["windows", "anchored"]) find(name).checked = !done && element.id === "picture";
+      const done = (value.figures || []).every((one) => !one.coming);
+      if (!asked) for (const name of ["windows", "anchored"]) find(name).checked = !done && live;
       look();
       draw();
     };

@@ -62,7 +62,7 @@ synccontrol.parts.regions = (element, trigger, set) => {
     find("ruler").hidden = !parts.length;
   };
   const field = (region, name, label, number) => {
-    const input = make("input", { class: name, type: number ? "number" : "text", min: "0", step: "any", value: region[name], size: name === "area" ? 12 : 24 });
+    const input = make("input", { class: name, type: number ? "number" : "text", min: "0", step: "any", value: region[name], size: { area: 9, prompt: 24 }[name] || 12 });
     input.addEventListener("input", () => {
       if (number && input.value === "") return;
       region[name] = number ? Number(input.value) : input.value;
@@ -76,7 +76,7 @@ synccontrol.parts.regions = (element, trigger, set) => {
       ...regions.map((region, index) =>
         make("div", { class: "row tools", role: "group", "aria-label": `Region ${index + 1}` },
           field(region, "area", "Where "), field(region, "prompt", "Prompt "), field(region, "negative_prompt", "Avoid "),
-          field(region, "control_scale", "Control × ", true), field(region, "soft", "Soft border, windows ", true),
+          field(region, "control_scale", "Control × ", true), field(region, "soft", "Soft ", true),
           make("button", { type: "button", onclick: () => { regions.splice(index, 1); draw(); tell(); } }, "Remove")),
       ),
     );
