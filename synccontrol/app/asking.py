@@ -81,6 +81,7 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
         notes.append("no control is chosen, so the guide is not followed")
     if visitor.start is not None:
         given["init_image"] = visitor.start
+        given |= {} if visitor.mask is None else {"mask": visitor.mask}
     else:
         given = {name: value for name, value in given.items() if name not in wish.COMPOSING}
     if maps:

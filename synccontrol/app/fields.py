@@ -9,7 +9,7 @@ import gradio as gr
 import preprocess
 from synccontrol.app import wish
 from synccontrol.app.wish import SETTINGS
-from synccontrol.command.parser import CONFIGS
+from synccontrol.command.parser import CONFIGS, SAID
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, MIDDLE, flags
 from synccontrol.errors import ConfigError
@@ -96,7 +96,8 @@ def regions(value: object) -> list[str]:
 
 def regions_shown(lines: Sequence[str]) -> dict[str, Any]:
     """Returns regions, as lines, for their part of the page."""
-    return {"regions": [dataclasses.asdict(Region.parse(line)) for line in lines]}
+    fresh = dataclasses.asdict(Region(area="0-100%", prompt="x"))
+    return {"regions": [dataclasses.asdict(Region.parse(line)) for line in lines], "fresh": fresh}
 
 
 def canvas() -> Fields:
@@ -128,8 +129,10 @@ def settings(values: Mapping[str, Any]) -> Fields:
 
 def composing() -> Fields:
     """Returns how a picture starts from another one."""
-    values = record(ComposeConfig())
-    return {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
+    values = {**record(ComposeConfig()), wish.STRENGTH: 0.0}
+    found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
+    found[wish.STRENGTH].info += f"; 0: {SAID[wish.STRENGTH]}"
+    return found
 
 
 def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:

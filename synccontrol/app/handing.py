@@ -65,7 +65,7 @@ class Handing:
             visitor.guide = path
             visitor.ready.clear()
         elif role == START:
-            visitor.start = path
+            visitor.start, visitor.mask = path, None
         elif role in [f"{MAP}{slot}" for slot in range(SLOTS)]:
             visitor.ready[int(role.removeprefix(MAP))] = path
         else:
@@ -82,8 +82,20 @@ class Handing:
         """Has the next picture start from one of the history; or, where none is named, from noise alone."""
         visitor = self._page.visitor(request)
         entry = visitor.entries.get(str(event._data.get("token")))
-        visitor.start = None if entry is None else entry.path
+        visitor.start, visitor.mask = None if entry is None else entry.path, None
         return showing.start(visitor), *self._page.look(request, *values)
+
+    def mask(self, request: gr.Request, event: gr.EventData, *values: Any) -> tuple[Any, Any]:
+        """Takes which part of the picture that is started from is drawn anew; an empty text: all of it."""
+        try:
+            visitor = self._page.visitor(request)
+            visitor.mask = None
+            if event.data:
+                data = uploads.content(event.data, self._page.limits)
+                visitor.mask = uploads.save(data, "mask", visitor.place(), self._page.limits)
+        except SyncControlError as error:
+            return gr.skip(), showing.failure(error)
+        return self._page.look(request, *values)
 
     def restore(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Returns the settings of a picture of ours that is handed over, for the fields; files it names stay closed."""

@@ -53,7 +53,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                 parts.part("compare", {})
             with gr.Tab("360°", id=SPHERE, render_children=True):
                 parts.part("sphere", {})
-        own: Fields = {"region": parts.part("regions", {}, "edited")}
+        own: Fields = {"region": parts.part("regions", fields.regions_shown(()), "edited")}
         with gr.Row(equal_height=True):
             own |= fields.prompts(FIRST_PROMPT)
             with gr.Column(scale=1, min_width=140):
@@ -81,7 +81,7 @@ def build(handlers: Handlers) -> gr.Blocks:
         with gr.Row(equal_height=True):
             own |= fields.canvas()
         with gr.Accordion("Start from a picture", open=False, elem_id="starting"):
-            start = parts.part("start", {}, "leave")
+            start = parts.part("start", {}, "leave", "mask")
             with gr.Row():
                 own |= fields.composing()
         history = parts.part("history", {}, "restore", "again", "start")
@@ -139,6 +139,7 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     begun = {"inputs": values, "outputs": [shown["start"], shown["map"], shown["status"]], **quiet}
     shown["history"].start(handing.start, **begun)
     shown["start"].leave(handing.start, **begun)
+    shown["start"].mask(handing.mask, **look)
     restored = [*values, shown["status"]]
     mapped = {"inputs": values, "outputs": shown["map"], "trigger_mode": "always_last", **quiet}
     shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.map, **mapped)

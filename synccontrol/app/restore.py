@@ -9,7 +9,7 @@ from synccontrol.app.wish import NAMES
 from synccontrol.config import MIDDLE
 from synccontrol.files import metadata, provenance
 
-FILES = ("guide", "control_map", "ip_image", "region_map", "init_image")  # which a visitor hands over anew
+FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which a visitor hands over anew
 LOADED = ("lora", "ip_adapter", "ip_scale", "vae", "controlnet")  # which the page does not load for visitors
 
 

@@ -47,7 +47,7 @@ def over(look: Look) -> dict[str, Any]:
 
 def drawing(tickets: Sequence[Ticket], look: Look) -> dict[str, Any]:
     """Returns pictures on their way: previews, and what is finished."""
-    figures = []
+    figures: list[dict[str, Any]] = []
     for number, ticket in enumerate(tickets, 1):
         entry = ticket.result if isinstance(ticket.result, Entry) else None
         name = f"variation {number}" if len(tickets) > 1 else "picture"

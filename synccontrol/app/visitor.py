@@ -37,6 +37,7 @@ class Visitor:
         guide: what was handed over last to be followed, if anything.
         ready: ready-made control maps, by the place of their control.
         start: what the next picture starts from, if not from noise alone.
+        mask: which part of that is drawn anew, if not all.
         entries: finished pictures by token, the oldest first.
     """
 
@@ -45,6 +46,7 @@ class Visitor:
         self.guide: Path | None = None
         self.ready: dict[int, Path] = {}
         self.start: Path | None = None
+        self.mask: Path | None = None
         self.entries: dict[str, Entry] = {}
         self._limits, self._lock, self._count = limits, threading.Lock(), 0
 

@@ -22,6 +22,7 @@ SETTINGS = {
     **{flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()},
     **COMPOSING,
 }
+STRENGTH, EXTEND = "strength", "extend"  # which 0 leaves open; which is two words on the command line
 MAP = "map"  # what a map is called that is made before its picture
 NAMES = (*TEXTS, *LISTS, *NUMBERS, *SETTINGS)
 
@@ -33,7 +34,7 @@ def setting(name: str, value: object) -> Any:
         ConfigError: it cannot be one.
     """
     field = SETTINGS[name]
-    if value is None or value == "":
+    if value is None or value == "" or (name == STRENGTH and value == 0):
         return None
     if field.name.startswith("control_"):
         words = value.replace(",", " ").split() if isinstance(value, str) else [value]
@@ -119,7 +120,9 @@ def command(given: Mapping[str, Any]) -> str:
     words = ["synccontrol"]
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
+        if name == EXTEND:
+            words += [flag, *str(value).split()]
+        elif isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         elif name in SETTINGS and isinstance(value, list):
             words += [flag, *map(str, value)]

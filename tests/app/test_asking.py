@@ -100,10 +100,10 @@ def test_json_is_for_poses(values: Values, visitor: Visitor) -> None:
 
 
 def test_regions_become_lines(values: Values, visitor: Visitor) -> None:
-    drawn = [{"area": "0-30%", "prompt": "a forest", "negative_prompt": "people", "control_scale": 0.5, "soft": 0.25}]
+    drawn = [{"area": "0-30%", "prompt": "a forest", "negative_prompt": "people", "control_scale": 0.5, "soft": 0.1}]
     found = asked(values(region={"regions": drawn}), visitor, (values()["model"],), offline=True).given
-    assert found["region"] == ["0-30%: a forest | avoid: people | control: 0.5"]
-    assert regions_shown(found["region"]) == {"regions": drawn}
+    assert found["region"] == ["0-30%: a forest | avoid: people | control: 0.5 | soft: 0.1"]
+    assert regions_shown(found["region"])["regions"] == drawn
     for wrong in ([{"area": "0-30%"}], [3], [{"area": "x", "prompt": "y"}], [{"area": "0-30%", "prompt": ""}]):
         with pytest.raises(ConfigError, match="region"):
             asked(values(region={"regions": wrong}), visitor, (values()["model"],), offline=True)
@@ -115,6 +115,9 @@ def test_a_start_takes_its_settings_along(values: Values, guided: Visitor) -> No
     guided.start = guided.guide
     found = asked(begun, guided, (values()["model"],), offline=True).given
     assert (found["init_image"], found["strength"]) == (guided.guide, 0.5)
+    guided.mask = guided.folder / "mask.png"
+    found = asked(values(strength=0, extend="right 64"), guided, (values()["model"],), offline=True).given
+    assert (found["mask"], found["extend"]) == (guided.mask, "right 64") and "strength" not in found
 
 
 def test_seeds_of_variations(values: Values) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -60,6 +64,12 @@ def small(visit: Seen) -> Seen:
     visit.choose("Fit", "crop")
     expect(visit.news).to_contain_text("384x256 px, 2 windows")
     return visit
+
+
+def pixels(visit: Seen, entry: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Returns a picture of the session."""
+    body = visit.page.context.request.get(visit.address + entry["src"]).body()
+    return np.asarray(Image.open(io.BytesIO(body)))
 
 
 def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_path: Path) -> None:
@@ -281,8 +291,29 @@ def test_a_picture_starts_from_another(small: Seen) -> None:
     first, second = reversed(small.entries())
     assert (first["settings"]["init_image"], second["settings"]["init_image"]) == (None, "valley-0.png")
     assert second["settings"]["strength"] == 0.5
+    mask = page.locator("#start .mask")
+    mask.scroll_into_view_if_needed()
+    box = mask.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    page.mouse.up()
+    expect(page.get_by_role("button", name="Brush nothing")).to_be_enabled()
+    page.wait_for_timeout(500)
+    small.draw()
+    old, new = (pixels(small, entry) for entry in (first, small.entries()[0]))
+    assert (old[:, :200] == new[:, :200]).all() and (old[:, 260:] != new[:, 260:]).any()
+    page.get_by_role("button", name="Brush nothing").click()
+    small.enter("Width", "0")
+    small.choose("Control", "none")
+    small.enter("extend", "right 128")
+    small.draw()
+    wide = pixels(small, small.entries()[0])
+    assert wide.shape[1] == 512 and (wide[:, :300] == old[:, :300]).all()
     page.get_by_role("button", name="Start from noise alone").click()
     expect(page.locator("#start .chosen")).to_be_hidden()
+    small.enter("Width", "384")
     small.draw()
     assert small.entries()[0]["settings"]["init_image"] is None
 

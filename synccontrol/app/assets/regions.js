@@ -7,13 +7,14 @@ synccontrol.parts.regions = (element, trigger, set) => {
   const WAIT = 500; // ms after a key until it is told
   let regions = [];
   let timer = 0;
+  let fresh = {}; // what a new region is like
 
   const span = (region) => {
     const found = SPAN.exec(region.area.replaceAll(" ", ""));
     return found && Number(found[1]) < Number(found[2]) ? [Number(found[1]), Number(found[2])] : null;
   };
   const tell = () => {
-    set({ regions: regions.map((one) => ({ ...one })) });
+    set({ regions: regions.map((one) => ({ ...one })), fresh });
     clearTimeout(timer);
     timer = setTimeout(() => trigger("edited", {}), WAIT);
   };
@@ -86,12 +87,13 @@ synccontrol.parts.regions = (element, trigger, set) => {
     const ends = regions.map(span).filter(Boolean).map((both) => both[1]);
     const from = Math.min(80, Math.max(0, ...ends));
     const to = regions.length ? Math.min(100, from + 35) : 50;
-    regions.push({ area: `${from}-${to}%`, prompt: "", negative_prompt: "", control_scale: 1, soft: 0.25 });
+    regions.push({ ...fresh, area: `${from}-${to}%`, prompt: "" });
     draw();
     [...element.querySelectorAll(".rows .prompt")].pop().focus();
   });
   rule();
   return (value) => {
+    fresh = value.fresh || fresh;
     const given = (value.regions || []).map((one) => ({ ...one }));
     if (JSON.stringify(given) === JSON.stringify(regions)) return; // what was just told
     regions = given;
