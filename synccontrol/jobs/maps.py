@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import MIDDLE, Geometry
 from synccontrol.errors import InputError
-from synccontrol.files import fitting, images, poses
+from synccontrol.files import fitting, images, painting, poses
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.jobs.runtime import detector_names, outside
@@ -77,7 +78,7 @@ class Work:
     """What there is to predict of a job."""
 
     layout: AbstractLayout
-    views: tuple[int, ...]  # of each window: how many regions it touches, or 1
+    views: tuple[int, ...]  # of each window: how many regions it touches, or 1; 0 where it is kept as it is
     moving: frozenset[int]  # the windows that follow others
 
     def count(self, windows: Iterable[int]) -> int:
@@ -102,7 +103,23 @@ def check(job: Job, geometry: Geometry, note: Note = silent) -> list[Work]:
         sized = dataclasses.replace(picture, height=height, width=width, regions=regions)
         found.append(_work(layout, window_shares(sized, region_map, layout, geometry.cell), anchor))
         anchor = MIDDLE if isinstance(anchor, int) else anchor  # the windows of a larger canvas are others
-    return found
+    free = _free(laid, recipe, geometry)
+    first = dataclasses.replace(found[0], views=tuple(map(int.__mul__, found[0].views, free)))
+    return [first, *found[1:]]
+
+
+def _free(laid: Laid, recipe: Recipe, geometry: Geometry) -> list[int]:
+    """Returns 1 for every window of which something is drawn, and 0 for those that are kept wholly."""
+    layout, start = laid.layout, laid.started.get(INIT_IMAGE)
+    if start is None:
+        return [1] * len(layout)
+    side, closed = min(geometry.window_px), recipe.windows.closed
+    _, new = painting.placed(start, laid.started.get(MASK), recipe.compose, side, closed)
+    if new is None:
+        return [1] * len(layout)
+    cells = torch.from_numpy(painting.cells(new, geometry.cell, (layout.height, layout.width)))
+    seen = layout.look(cells[None, None], 1, range(len(layout)))
+    return [int(window.any()) for window in seen]
 
 
 def _work(layout: AbstractLayout, shares: Tensor | None, anchor: "int | str | Image.Image") -> Work:

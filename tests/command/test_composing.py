@@ -60,6 +60,8 @@ def test_a_part_is_repainted_and_a_picture_extended_and_both_are_repeated(run: R
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
         assert np.array_equal(pixels("a.png")[:, :81], pixels("start.png")[:, :81])
     assert pixels("a.png").shape == (64, 192, 3)
+    out = run(*given, "--extend", "right", "64", "--guidance-end", "1", "--dry-run")[1]
+    assert "windows  5 of 64x64 px" in out and "network  12 window evaluations" in out  # two of them are kept wholly
     for flags, words in ((["--extend", "up", "64"], "unknown side"), (["--extend", "right", "x"], "write a side")):
         status, _, err = run(*given, *flags, "--output", "c.png")
         assert status == 2 and words in err and err.count(chr(10)) == 1
