@@ -12,6 +12,7 @@ from synccontrol.app.wish import SETTINGS
 from synccontrol.command.parser import CONFIGS, SAID
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, MIDDLE, flags
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.models.defaults import DEFAULT
 from synccontrol.models.defaults import NAMES as PRESETS
@@ -132,6 +133,16 @@ def composing() -> Fields:
     values = {**record(ComposeConfig()), wish.STRENGTH: 0.0}
     found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
     found[wish.STRENGTH].info += f"; 0: {SAID[wish.STRENGTH]}"
+    return found
+
+
+def enlarging() -> Fields:
+    """Returns how a finished picture is enlarged."""
+    values = record(EnlargeConfig())
+    found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.ENLARGING.items()}
+    tall = wish.ENLARGING["tall"].metadata
+    choices = [("by the preset", ""), *((one, one) for one in tall["choices"])]
+    found["tall"].choices, found["tall"].value = choices, ""
     return found
 
 

@@ -19,7 +19,9 @@ from synccontrol.app.fields import (
 )
 from synccontrol.models import hub
 
-SETTINGS = tuple(name for name in wish.SETTINGS if name not in (*SHAPED, *wish.COMPOSING))  # what a preset fills
+SETTINGS = tuple(
+    name for name in wish.SETTINGS if name not in (*SHAPED, *wish.COMPOSING, *wish.ENLARGING)
+)  # what a preset fills
 
 
 def controls(fields: Fields, slot: int) -> Callable[..., list[Any]]:

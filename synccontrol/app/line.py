@@ -66,9 +66,9 @@ class Ticket:
         """Notes that the first of so many steps begins."""
         self.steps, self._began = steps, time.monotonic()
 
-    def see(self, step: int, shown: str = "") -> None:
-        """Notes that so many steps are done, and a preview as a data URL where there is a new one."""
-        self.step, self.shown = step, shown or self.shown
+    def see(self, step: int, steps: int, shown: str = "") -> None:
+        """Notes that so many steps of all are done, and a preview as a data URL where there is a new one."""
+        self.step, self.steps, self.shown = step, steps, shown or self.shown
 
     def forget(self) -> None:
         """Lets go of previews and results: whoever waited has seen them."""

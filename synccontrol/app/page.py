@@ -84,6 +84,8 @@ def build(handlers: Handlers) -> gr.Blocks:
             start = parts.part("start", {}, "leave", "mask")
             with gr.Row():
                 own |= fields.composing()
+        with gr.Accordion("Enlarge", open=False), gr.Row():
+            own |= fields.enlarging()
         history = parts.part("history", {}, "restore", "again", "start")
         own |= fields.settings(first)
         _connect(
@@ -117,7 +119,8 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
 
     page.load(handing.open, values, [shown["easel"], shown["map"], shown["status"]], **quiet)
     page.unload(making.leave)
-    shown["easel"].guide(handing.take, values, [shown["map"], shown["status"], shown["tabs"], shown["start"]], **quiet)
+    taken = [shown["map"], shown["status"], shown["tabs"], shown["start"]]
+    shown["easel"].guide(handing.take, values, taken, trigger_mode="always_last", **quiet)
     shown["easel"].forget(handing.forget, **look)
     for name in (*LOOKS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
         _on_input(own[name], looking.look, look)

@@ -59,9 +59,9 @@ class Remote:
         """Notes that the first of so many steps begins."""
         self._steps = steps
 
-    def see(self, step: int, shown: str = "") -> None:
+    def see(self, step: int, steps: int, shown: str = "") -> None:
         """Notes how many steps are done."""
-        self._step, self._shown = step, shown or self._shown
+        self._step, self._steps, self._shown = step, steps, shown or self._shown
 
 
 class RayHand(AbstractHand):
@@ -105,7 +105,7 @@ class RayHand(AbstractHand):
                 watch.begin(steps)
             if now != step:
                 step = now
-                watch.see(now, shown)
+                watch.see(now, steps, shown)
             try:
                 watch.check()
             except Exception:

@@ -81,7 +81,8 @@ class Studio:
         geometry = hub.geometry(job.recipe.request.model, job.recipe.request.offline)
         notes: list[str] = []
         laid = maps.lay(job, geometry, notes.append)
-        self.limits.check_drawn(laid.width, laid.height, job.recipe.sampling.steps)
+        times = job.recipe.enlarge.upscale
+        self.limits.check_drawn(times * laid.width, times * laid.height, job.recipe.sampling.steps)
         with self._detecting:
             found = maps.control_maps(job, laid, geometry, partial(self._detect, options))
         notes += [*runtime.remarks(job.recipe.request, job.detected), *maps.remarks(found, job.recipe)]

@@ -9,6 +9,7 @@ from synccontrol.command.parser import CONFIGS, DEFAULTS
 from synccontrol.command.wanted import template
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE, flags
+from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.jobs.job import Job
 from synccontrol.options import record
@@ -18,9 +19,11 @@ TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
 LISTS = ("control", "detector", "region")
 NUMBERS = ("width", "height", "seed")
 COMPOSING = {flag.replace("-", "_"): field for flag, field in flags(ComposeConfig).items()}
+ENLARGING = {flag.replace("-", "_"): field for flag, field in flags(EnlargeConfig).items()}
 SETTINGS = {
     **{flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()},
     **COMPOSING,
+    **ENLARGING,
 }
 STRENGTH, EXTEND = "strength", "extend"  # which 0 leaves open; which is two words on the command line
 MAP = "map"  # what a map is called that is made before its picture
@@ -159,4 +162,5 @@ def _named(value: object) -> str:
 
 def preset_values(defaults: Any) -> dict[str, Any]:
     """Returns the settings of a preset (`models.defaults.Defaults`) by flag, as JSON values."""
-    return record(defaults.sampling, defaults.windows, defaults.sync, ComposeConfig())
+    found = record(defaults.sampling, defaults.windows, defaults.sync, ComposeConfig(), EnlargeConfig())
+    return {**found, "tall": None}  # which the command line chooses by the preset

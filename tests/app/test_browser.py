@@ -211,11 +211,13 @@ def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
     Image.new("RGB", (2000, 1500)).save(path)
     visit.page.locator("#easel .file").set_input_files(path)
     expect(visit.news).to_contain_text("2000x1500 pixels, and 2 megapixels are the most")
-    drop(visit.page, "#history .drop", path, "image/png")
-    expect(visit.news).to_contain_text("2000x1500 pixels")
-    path.write_text("{}")
-    drop(visit.page, "#easel .paper", path.rename(path.with_name("people.json")), "application/json")
+    people = tmp_path / "people.json"
+    people.write_text("{}")
+    visit.page.locator("#easel .file").set_input_files(people)
     expect(visit.news).to_contain_text("only the control pose reads; choose pose first")
+    Image.new("RGB", (1900, 1500)).save(path)
+    drop(visit.page, "#history .drop", path, "image/png")
+    expect(visit.news).to_contain_text("1900x1500 pixels")
 
 
 def test_a_guide_is_sketched(visit: Seen) -> None:
@@ -317,6 +319,17 @@ def test_a_picture_starts_from_another(small: Seen) -> None:
     small.enter("Width", "384")
     small.draw()
     assert small.entries()[0]["settings"]["init_image"] is None
+
+
+def test_a_picture_is_enlarged(small: Seen) -> None:
+    small.unfold("Enlarge")
+    small.enter("upscale", "2")
+    small.page.get_by_role("radio", name="fast").check()
+    small.enter("steps", "2")
+    small.draw()
+    (entry,) = small.entries()
+    assert entry["settings"]["upscale"] == 2 and pixels(small, entry).shape == (512, 768, 3)
+    assert "--upscale 2" in entry["command"] and "--tall" not in entry["command"]
 
 
 def test_it_works_below_a_path_behind_a_proxy(browser: Browser) -> None:

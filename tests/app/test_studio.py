@@ -59,7 +59,11 @@ def test_a_look_shows_map_windows_and_anchor(studio: Studio, values: Values, gui
 
 
 def test_too_much_is_refused_before_anything_is_loaded(studio: Studio, values: Values, guided: Visitor) -> None:
-    for changes, what in (({"width": 40_000}, "megapixels"), ({"steps": 31}, "31 steps")):
+    for changes, what in (
+        ({"width": 40_000}, "megapixels"),
+        ({"steps": 31}, "31 steps"),
+        ({"width": 8_000, "upscale": 2}, "16000x128 is more than"),
+    ):
         one, options, _ = job(values(**changes), guided)
         with pytest.raises(ConfigError, match=what):
             studio.look(one, options)
@@ -97,6 +101,15 @@ def test_previews_come_and_stopping_ends_within_a_step(studio: Studio, values: V
     assert not results and not (guided.folder / "out.png").exists()
     following = finish(studio.enlist(job(values(), guided)[0], "a", lambda job, outcome: outcome))
     assert following.result.error == ""  # the model is as it was
+
+
+def test_an_enlarged_picture_counts_the_steps_of_all_passes(studio: Studio, values: Values, guided: Visitor) -> None:
+    one, _, given = job(values(control0="canny", upscale=2, steps=4), guided)
+    assert given["upscale"] == 2
+    ticket = finish(studio.enlist(one, "a", lambda job, outcome: outcome))
+    assert not ticket.result.error and ticket.step == ticket.steps == 5
+    with Image.open(ticket.result.output) as image:
+        assert image.size == (256, 128)
 
 
 def test_settings_and_lines_name_no_folder(tmp_path: Path) -> None:
