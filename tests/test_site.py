@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import preprocess
-from docs.drawings import gallery
+from docs.drawings import gallery, round_things, strips
 from preprocess import controls
 from synccontrol import families, terminal
 from synccontrol.command import cli, parser
@@ -94,6 +94,34 @@ def test_the_gallery_says_the_commands_of_its_pictures() -> None:
     for name, rows in gallery.GUIDES.items():
         for part in ("guide", *(row.control for row in rows), *map(str, range(1, len(rows) + 1))):
             assert (ROOT / "docs" / gallery.file(name, part)).is_file()
+
+
+def test_every_strip_is_drawn_and_shown() -> None:
+    page = PAGES[ROOT / "docs" / "parameters.md"]
+    shown = re.findall(r"\(images/strips/([\w-]+)\.png\)", page)
+    assert sorted(shown) == sorted(strips.STRIPS)
+    assert all((strips.FOLDER / f"{name}.png").is_file() for name in shown)
+    flags = parser.build_parser()._option_string_actions
+    assert {strip.flag for strip in strips.STRIPS.values()} <= set(flags)
+
+
+def test_every_example_is_listed() -> None:
+    page = PAGES[ROOT / "docs" / "library.md"]
+    examples = [path.name for kind in ("*.py", "*.ipynb") for path in (ROOT / "examples").glob(kind)]
+    assert [name for name in examples if f"](../examples/{name})" not in page] == []
+
+
+def test_a_ball_shows_what_is_ahead_in_front_and_borders_lie_on_it() -> None:
+    columns = np.arange(200, dtype=np.uint8)[None, :, None].repeat(100, 0).repeat(3, 2)
+    ball = round_things.ball(Image.fromarray(columns), 101)
+    assert ball.getpixel((50, 50))[:3] == pytest.approx((100, 100, 100), abs=2)  # the middle of the picture
+    assert ball.getpixel((0, 0))[3] == 0
+    ahead, behind = np.array([[0.0, 0.0, 1.0]]), np.array([[0.0, 0.0, -1.0]])
+    (x,), (y,) = round_things.on_map(ahead, 200, 100)[0]
+    assert (x, y) == pytest.approx((100, 50))
+    x, y = round_things.on_ball(ahead, 101)
+    assert x[0] == pytest.approx(50.5) and 50.5 < y[0] < 75  # seen from above, ahead lies below the middle
+    assert np.isnan(round_things.on_ball(behind, 101)[0][0])
 
 
 def material(folder: Path) -> None:
