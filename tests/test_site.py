@@ -24,9 +24,10 @@ from synccontrol import families, terminal
 from synccontrol.command import cli, parser
 from synccontrol.command.commands import COMMANDS
 from synccontrol.sampling import solvers
-from tests.test_docs import FEW_STEPS, PAGES, ROOT, commands
+from tests.test_docs import PAGES, ROOT, commands
 
 BLOCK = re.compile(r"```python(?: title=\"([^\"]+)\")?\n(.*?)```", re.DOTALL)
+FEW = ["--steps", "4", "--sync-steps", "1", "--quiet"]  # fewer would leave none at a low strength
 DRAWN = [page for page in PAGES if page.name not in ("evaluation.md", "page.md")]  # those have tests of their own
 
 
@@ -149,9 +150,13 @@ def test_the_pages_commands_run_one_after_the_other(
     material(tmp_path)
     for command in commands("synccontrol", PAGES[page]):
         argv = shlex.split(command)[1:]
+        if argv[0] == "upscale":  # minutes each, or a download; what it does has tests of its own
+            _, others = COMMANDS["upscale"].load().build_parser().parse_known_args(argv[1:])
+            parser.build_parser().parse_args(others)
+            continue
         given = {} if argv[0] in COMMANDS else vars(parser.build_parser().parse_args(argv))
         if argv[0] not in COMMANDS:
-            argv += ["--offline", *(["--dry-run"] if "model" in given else FEW_STEPS)]  # others are only planned here
+            argv += ["--offline", *(["--dry-run"] if "model" in given else FEW)]  # others are only planned here
         status, said = cli.main(argv), capsys.readouterr().err
         if "controlnet" in given:  # without its configuration it cannot even be planned
             assert status == terminal.BAD_INPUT and "has not been downloaded" in said
