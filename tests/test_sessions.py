@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook
+from accelerate.hooks import ModelHook, add_hook_to_module
 from PIL import Image
 from torch import Tensor
 
@@ -197,6 +198,25 @@ def test_model_offloading_moves_each_network_at_most_twice_a_step(
             name for name, before in zip(order[start:end], [None, *order[start:end]], strict=False) if name != before
         ]
         assert max(Counter(comings).values(), default=0) <= 2
+
+
+class _Elsewhere(ModelHook):  # type: ignore[misc]
+    """Brings a network from where it cannot compute, as a card is to what waits in memory: another dtype here."""
+
+    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        module.to(torch.float32)
+        return args, kwargs
+
+
+def test_an_offloaded_controlnet_comes_before_its_map_is_embedded(
+    make_pipe: PipeFactory, control_map: Image.Image
+) -> None:
+    expected = draw(Montage.from_pipe(make_pipe(1, torch.float32)), control_map, 0)
+    pipe = make_pipe(1, torch.float32)
+    pipe.controlnet.controlnet_cond_embedding.to(torch.float64)
+    add_hook_to_module(pipe.controlnet, _Elsewhere())
+    found = draw(Montage.from_pipe(pipe), control_map, 0)
+    assert torch.allclose(found.latents, expected.latents, atol=1e-4)
 
 
 def _announced(decode: Callable[..., Any], order: list[str]) -> Callable[..., Any]:

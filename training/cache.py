@@ -13,8 +13,7 @@ from training.render import render
 
 HEIGHT, WIDTH = 256, 384  # px of a cached scene: half as wide again as a window, so that crops differ
 CHUNK = 250  # scenes a file
-FIRST_SEED = 0  # scenes are seeded FIRST_SEED + their number; held-out scenes start at HELD_OUT
-HELD_OUT = 10**9
+HELD_OUT = 10**9  # first seed of the scenes that nothing is trained on
 CANNY_THRESHOLDS = (100, 200)  # of the gradient, 0..255
 
 
@@ -36,11 +35,8 @@ def edges(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _write(job: tuple[Path, int]) -> None:
-    path, index = job
-    scenes = [
-        render(np.random.default_rng(FIRST_SEED + index * CHUNK + number), height=HEIGHT, width=WIDTH)
-        for number in range(CHUNK)
-    ]
+    path, seed = job
+    scenes = [render(np.random.default_rng(seed + number), height=HEIGHT, width=WIDTH) for number in range(CHUNK)]
     partial = path.with_suffix(".partial.npz")
     np.savez(
         partial,
@@ -54,10 +50,10 @@ def _write(job: tuple[Path, int]) -> None:
     partial.rename(path)
 
 
-def build(folder: Path, scenes: int, workers: int) -> None:
-    """Render scenes into `folder` with several processes; chunks that are there already are kept."""
+def build(folder: Path, scenes: int, first_seed: int, workers: int) -> None:
+    """Render scenes of the seeds from `first_seed` on into `folder`; chunks that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder / f"{index:05d}.npz", index) for index in range(-(-scenes // CHUNK))]
+    jobs = [(folder / f"{index:05d}.npz", first_seed + index * CHUNK) for index in range(-(-scenes // CHUNK))]
     missing = [job for job in jobs if not job[0].exists()]
     with Pool(workers) as pool:
         for _ in pool.imap_unordered(_write, missing):

@@ -143,6 +143,7 @@ _PEOPLE_WORDS: dict[str, tuple[str, ...]] = {
     "three": ("three people", "three hikers", "three friends", "people"),
     "group": ("a group of people", "many people", "a crowd", "several hikers", "people"),
 }
+PEOPLE = tuple(_PEOPLE_WORDS)
 _VAGUE = (
     "a landscape",
     "landscape",

@@ -16,7 +16,7 @@ from training.tokenizer import build as build_tokenizer
 from training.train_codec import train_codec
 from training.train_model import CHECKPOINT, LOG, Plan, train_model
 
-STAGES = ("cache", "codec", "latents", "model", "export", "sheet")
+STAGES = ("cache", "codec", "encode", "model", "export", "sheet")
 
 
 def run(
@@ -25,30 +25,31 @@ def run(
     stages: tuple[str, ...],
     *,
     scenes: int,
+    first_seed: int,
     workers: int,
     channels: int,
     codec_seconds: float,
     plan: Plan,
 ) -> None:
     """Run stages of the recipe, in order; everything but the exported model is written below `out`."""
-    cache, codec, latents, model, tokenizer = (
-        out / name for name in ("cache", "codec", "latents", "model", "tokenizer")
+    cache, codec, encoded, model, tokenizer = (
+        out / name for name in ("cache", "codec", "encoded", "model", "tokenizer")
     )
     if "cache" in stages:
-        build(cache, scenes, workers)
+        build(cache, scenes, first_seed, workers)
     if plan.start and not codec.exists():
         out.mkdir(parents=True, exist_ok=True)
         shutil.copytree(plan.start / "vae", codec)
         shutil.copytree(plan.start / "tokenizer", tokenizer)
     if "codec" in stages and not codec.exists():
         launch(train_codec, workers, codec, cache, codec_seconds, channels)
-    if "latents" in stages:
-        launch(encode_cache, workers, cache, latents, codec)
+    if not tokenizer.exists():
+        build_tokenizer().save_pretrained(tokenizer)
+    if "encode" in stages:
+        launch(encode_cache, workers, cache, encoded, codec, tokenizer)
     if "model" in stages:
         model.mkdir(parents=True, exist_ok=True)
-        if not tokenizer.exists():
-            build_tokenizer().save_pretrained(tokenizer)
-        launch(train_model, workers, model, cache, latents, tokenizer, plan)
+        launch(train_model, 1 if plan.device == "cuda" else workers, model, encoded, tokenizer, plan)
     if "export" in stages:
         export(model / CHECKPOINT, codec, tokenizer, target)
         if (model / LOG).exists():  # a run shorter than the first entry has no curve
@@ -64,7 +65,13 @@ def main() -> None:
     parser.add_argument("--target", type=Path, default=Path("synccontrol/models/tiny"), help="the exported model")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="which stages, in this order")
     parser.add_argument("--scenes", type=int, default=20_000, help="rendered scenes")
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the scenes; another one gives other scenes")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes, one thread each; the model trains in one where it is on a GPU",
+    )
     parser.add_argument("--channels", type=int, default=8, help="latent channels")
     parser.add_argument("--codec-seconds", type=float, default=300, help="training time of the codec")
     parser.add_argument("--minutes", type=float, default=106, help="training time of the model, over all resumptions")
@@ -73,18 +80,21 @@ def main() -> None:
     parser.add_argument(
         "--controlled-share", type=float, default=Plan.controlled_share, help="of the windows, above 0, at most 1"
     )
-    parser.add_argument("--device", default=Plan.device, help="where the model trains; cuda wants --workers 1")
+    parser.add_argument("--ema", type=float, default=Plan.most_ema, help="decay of the averaged weights, a step")
+    parser.add_argument(
+        "--device", default=Plan.device, choices=("cpu", "cuda"), help="where the model trains; one process on cuda"
+    )
+    parser.add_argument("--compiled", action="store_true", help="compile the loss first: minutes, which pay on a GPU")
     parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
     arguments = parser.parse_args()
     if not 0 < arguments.controlled_share <= 1:
         parser.error(f"--controlled-share is {arguments.controlled_share}; it must be above 0 and at most 1")
-    if arguments.device != "cpu" and arguments.workers > 1:
-        parser.error(f"--device {arguments.device} trains in one process; add --workers 1")
     run(
         arguments.out,
         arguments.target,
         tuple(arguments.stages),
         scenes=arguments.scenes,
+        first_seed=arguments.first_seed,
         workers=arguments.workers,
         channels=arguments.channels,
         codec_seconds=arguments.codec_seconds,
@@ -94,7 +104,9 @@ def main() -> None:
             batch=arguments.batch,
             controlled_share=arguments.controlled_share,
             learning_rate=arguments.learning_rate,
+            most_ema=arguments.ema,
             device=arguments.device,
+            compiled=arguments.compiled,
         ),
     )
 

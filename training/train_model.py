@@ -1,6 +1,7 @@
 """The second stage: UNet, text encoder and ControlNets, trained together."""
 
 import csv
+import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from training.dataset import CELL, Batch, Windows
+from training.dataset import CELL, NARROW, WINDOW, Batch, Windows
 from training.networks import Networks, load_weights, scheduler
 from training.parallel import average_gradients, mean_over_processes, same_start
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
-WINDOW, NARROW = 256, 128  # px of width
 FIGURE_WEIGHT = 2.0  # added to the weight of cells that a skeleton covers
 TIME_POWER = 1.5  # timesteps are T u^1.5, u uniform: outlines form in the lower half, and layouts need fewer looks
 
@@ -43,6 +43,7 @@ class Plan:
     save_every: float = 240.0  # seconds
     log_every: int = 50  # steps
     device: str = "cpu"  # or "cuda", with one process
+    compiled: bool = False  # the loss is compiled first, which takes minutes and pays on a GPU
 
 
 @dataclass
@@ -62,23 +63,25 @@ class _State:
     progress: _Progress
 
 
-def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_folder: Path, plan: Plan) -> None:
+def train_model(rank: int, folder: Path, scenes: Path, tokenizer_folder: Path, plan: Plan) -> None:
     """Train until the plan's minutes are used up; go on from the checkpoint in `folder` if there is one."""
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     workers = dist.get_world_size()
-    windows = Windows(cache, latents, tokenizer, rank, workers, plan.controlled_share)
-    state = _begin(folder / CHECKPOINT, windows.latents[0].shape[0], tokenizer, plan)
+    empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
+    windows = Windows(scenes, empty, rank, workers, plan.controlled_share, plan.device)
+    state = _begin(folder / CHECKPOINT, windows.latents.shape[1], tokenizer, plan)
     networks, progress, parameters = state.networks, state.progress, state.networks.parameters()
     torch.manual_seed(progress.step * workers + rank)
-    rng = np.random.default_rng([rank, progress.step])
-    alphas = scheduler().alphas_cumprod
-    recent: list[float] = []
+    generator = torch.Generator(plan.device).manual_seed(progress.step * workers + rank)
+    alphas = scheduler().alphas_cumprod.to(plan.device)
+    loss_of = torch.compile(_loss, dynamic=False) if plan.compiled else _loss
+    recent: list[Tensor] = []
     last = saved = time.monotonic()
     while (share := mean_over_processes(torch.tensor(progress.seconds / 60 / plan.minutes))) < 1:
         narrow = share < plan.narrow_share
-        batch = windows.batch(rng, plan.batch * (2 if narrow else 1), NARROW if narrow else WINDOW)
+        batch = windows.batch(generator, plan.batch * (2 if narrow else 1), NARROW if narrow else WINDOW)
         state.optimizer.param_groups[0]["lr"] = _rate(plan, progress.step, share)
-        loss = _loss(networks, batch, alphas, plan.device)
+        loss = loss_of(networks, batch, alphas)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if plan.start is None and share < plan.alike_share:
@@ -89,11 +92,11 @@ def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_f
         progress.step += 1
         progress.samples += len(batch.latents) * workers
         _follow(state.ema, networks, min(plan.most_ema, (1 + progress.step) / (20 + progress.step)))
-        recent.append(loss.item())
+        recent.append(loss.detach())
         now = time.monotonic()
         progress.seconds, last = progress.seconds + now - last, now
         if rank == 0 and progress.step % plan.log_every == 0:
-            _log(folder / LOG, progress, float(np.mean(recent)), NARROW if narrow else WINDOW)
+            _log(folder / LOG, progress, float(torch.stack(recent).mean()), NARROW if narrow else WINDOW)
             recent = []
         if rank == 0 and now - saved > plan.save_every:
             _save(folder / CHECKPOINT, state)
@@ -105,20 +108,17 @@ def train_model(rank: int, folder: Path, cache: Path, latents: Path, tokenizer_f
 def _begin(checkpoint: Path, channels: int, tokenizer: CLIPTokenizer, plan: Plan) -> _State:
     """Return what was saved, or networks to begin with that are the same in every process."""
     networks = Networks.exported(plan.start) if plan.start else Networks.fresh(channels, tokenizer)
-    progress = _Progress()
+    same_start(networks.modules().values())
     for module in networks.modules().values():
         module.to(plan.device)
-    for network in (
-        networks.unet,
-        *networks.controlnets.values(),
-    ):  # the fused kernel is slow backwards
-        network.set_attn_processor(AttnProcessor())
+    if plan.device == "cpu":  # where the fused kernel is slow backwards
+        for network in (networks.unet, *networks.controlnets.values()):
+            network.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(
         networks.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     if not checkpoint.exists():
-        same_start(networks.modules().values())
-        return _State(networks, deepcopy(networks), optimizer, progress)
+        return _State(networks, deepcopy(networks), optimizer, _Progress())
     saved = load_weights(networks, checkpoint, "model")
     optimizer.load_state_dict(saved["optimizer"])
     ema = deepcopy(networks)
@@ -132,24 +132,23 @@ def _rate(plan: Plan, step: int, share: float) -> float:
     return plan.learning_rate * min(1.0, (step + 1) / plan.warm_up) * cosine
 
 
-def _loss(networks: Networks, batch: Batch, alphas: Tensor, device: str) -> Tensor:
+def _loss(networks: Networks, batch: Batch, alphas: Tensor) -> Tensor:
     """Return the mean squared error of the predicted v (Salimans and Ho, arXiv 2202.00512)."""
-    size = len(batch.latents)
-    strata = (torch.arange(size) + torch.rand(size)) / size  # timesteps spread evenly over the batch
-    t = (strata[torch.randperm(size)] ** TIME_POWER * len(alphas)).long().clamp(max=len(alphas) - 1)
-    alpha_bar = alphas[t].to(device)[:, None, None, None]
-    alpha, sigma, latents = alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), batch.latents.to(device)
-    noise = torch.randn_like(latents)
-    maps = {control: control_maps.to(device) for control, control_maps in batch.maps.items()}
-    with torch.autocast(device, torch.bfloat16):
-        predicted = networks.predict(alpha * latents + sigma * noise, t.to(device), batch.tokens.to(device), maps)
-    squared = (predicted.float() - (alpha * noise - sigma * latents)).square()
-    return (squared * _weight(batch).to(device)).mean()
+    size, device = len(batch.latents), alphas.device
+    strata = (torch.randperm(size, device=device) + torch.rand(size, device=device)) / size  # spread evenly
+    t = (strata**TIME_POWER * len(alphas)).long().clamp(max=len(alphas) - 1)
+    alpha_bar = alphas[t][:, None, None, None]
+    alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    noise = torch.randn_like(batch.latents)
+    with torch.autocast(device.type, torch.bfloat16):
+        predicted = networks.predict(alpha * batch.latents + sigma * noise, t, batch.tokens, batch.maps)
+    squared = (predicted.float() - (alpha * noise - sigma * batch.latents)).square()
+    return (squared * _weight(batch)).mean()
 
 
 def _weight(batch: Batch) -> Tensor:
     """Return the weight (b, 1, h, w) of every cell: more where a skeleton asks for a figure, which is a small part."""
-    weight = torch.ones(len(batch.latents), 1, *batch.latents.shape[2:])
+    weight = torch.ones_like(batch.latents[:, :1])
     if "pose" in batch.maps:
         skeletons = batch.maps["pose"]
         end = sum(len(maps) for maps in batch.maps.values())  # poses are the last of the controlled windows
@@ -170,7 +169,11 @@ def _follow(ema: Networks, networks: Networks, decay: float) -> None:
 
 
 def _log(path: Path, progress: _Progress, loss: float, width: int) -> None:
-    """Append a line to the training log."""
+    """Append a line to the training log. Raise `FloatingPointError` if the loss is no number any more."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} at step {progress.step}; lower --learning-rate, the log is {path}"
+        )
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -162,6 +162,8 @@ class AbstractUNetFamily(AbstractFamily):
     def _embed(self, net: Any, crops: Tensor) -> Tensor:
         """Returns a ControlNet's embedding of crops (k, 3, H, W) of its control map."""
         embedder = net.controlnet_cond_embedding.original
+        if "_hf_hook" in vars(net):  # accelerate's, which brings an offloaded network to its device
+            net._hf_hook.pre_forward(net)
         crops = crops.to(device=self.device, dtype=net.dtype)
         if net.config.controlnet_conditioning_channel_order == "bgr":
             crops = crops.flip(1)

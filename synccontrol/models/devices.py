@@ -36,7 +36,16 @@ def check_offload(offload: str, device: str) -> None:
 
 
 def settle(pipe: Any, device: str, offload: str) -> Any:
-    """Returns a pipeline on a device; offloaded ones come there network by network, or layer by layer."""
+    """Returns a pipeline on a device; offloaded ones come there network by network, or layer by layer.
+
+    Raises:
+        ConfigError: two networks share parts, which cannot be offloaded.
+    """
+    if offload != NONE and _shares(pipe):
+        raise ConfigError(
+            f"offload {offload} is not for a ControlNet that shares parts with its transformer, as this one does: "
+            "the one would take them away from the other; leave it out, or draw without the ControlNet"
+        )
     if offload == MODEL:
         pipe.enable_model_cpu_offload(device=device)
     elif offload == SEQUENTIAL:
@@ -44,3 +53,10 @@ def settle(pipe: Any, device: str, offload: str) -> Any:
     else:
         pipe.to(device)
     return pipe
+
+
+def _shares(pipe: Any) -> bool:
+    """Returns whether some weights are part of two networks."""
+    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    weights = [{id(weight) for weight in network.parameters()} for network in networks]
+    return len(set().union(*weights)) < sum(map(len, weights))

@@ -12,6 +12,15 @@ from synccontrol import Montage
 from synccontrol.errors import ConfigError
 from synccontrol.models import devices
 from tests.conftest import PipeFactory
+from tests.families import checkpoints_flow
+
+
+@pytest.fixture(scope="module")
+def z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a tiny Z-Image, whose ControlNets share parts with its transformer."""
+    folder = tmp_path_factory.mktemp("z_image")
+    checkpoints_flow.write_z_image(folder)
+    return folder
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
@@ -42,3 +51,10 @@ def test_a_pipeline_is_settled_as_diffusers_does_it(
             "sequential": [("enable_sequential_cpu_offload", "cuda:1")],
         }[offload]
     )
+
+
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_networks_that_share_parts_are_not_offloaded(z_image: Path, offload: str) -> None:
+    pipe = Montage.from_pretrained(str(z_image), ["depth"], offline=True).denoiser.pipe
+    with pytest.raises(ConfigError, match=f"offload {offload} is not for a ControlNet that shares parts"):
+        devices.settle(pipe, "cuda", offload)

@@ -108,7 +108,7 @@ def prompt_states(pipe: StableDiffusionPipeline, prompt: str) -> Tensor:
         prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
     with torch.no_grad():
-        states: Tensor = pipe.text_encoder(tokens.input_ids)[0]
+        states: Tensor = pipe.text_encoder(tokens.input_ids.to(pipe.text_encoder.device))[0]
     return states
 
 
