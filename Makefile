@@ -37,7 +37,7 @@ app: $(VENV)/.app
 	$(BIN)/python -m synccontrol.app --open
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

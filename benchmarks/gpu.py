@@ -24,6 +24,7 @@ from benchmarks import sd_shapes
 from benchmarks.literal import forgetful, synthetic_map
 from synccontrol import Montage, SyncConfig, families
 from synccontrol.canvas.windows import lay_out
+from synccontrol.geometry import Geometry
 from synccontrol.jobs import footprint
 from synccontrol.models import hub
 from synccontrol.models.defaults import DEFAULT, NAMES, PAPER, Defaults
@@ -66,7 +67,7 @@ def forecast(folder: Path, settings: Defaults, width: int, height: int) -> int:
         return footprint.rehearse(family, layout, settings.sampling, settings.windows, sync, objective).peak
 
 
-def literal(pipe: Any, settings: Defaults, guide: Image.Image) -> Callable[[], object]:
+def literal(pipe: Any, geometry: Geometry, settings: Defaults, guide: Image.Image) -> Callable[[], object]:
     """Returns the literal program on the GPU, ready to draw."""
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
@@ -81,7 +82,8 @@ def literal(pipe: Any, settings: Defaults, guide: Image.Image) -> Callable[[], o
         clamp=False,
     )
     program = Published(pipe, PROMPT, "", told, forgetful(network()))
-    noise = torch.randn(1, 4, guide.height // 8, guide.width // 8, generator=torch.Generator().manual_seed(0))
+    cells = (side // geometry.cell for side in (guide.height, guide.width))
+    noise = torch.randn(1, geometry.channels, *cells, generator=torch.Generator().manual_seed(0))
     crop = map_tensor(guide, torch.float16).to(DEVICE)
     return lambda: program.run(noise.half().to(DEVICE), crop)
 
@@ -118,11 +120,12 @@ def rows(name: str, width: int, methods: Sequence[str], times: int) -> Iterator[
         SHAPES[name](Path(folder))
         pipe = pipeline(Path(folder))
         montage = Montage.from_pipe(pipe)
-        guide = synthetic_map(width, montage.denoiser.geometry.window_px[0])
+        geometry = montage.denoiser.geometry
+        guide = synthetic_map(width, geometry.window_px[0])
         for method in methods:
             own = settings_of(name, method)
             if method == LITERAL:
-                draw = literal(pipe, own, guide)
+                draw = literal(pipe, geometry, own, guide)
             else:
                 ours(montage, own, guide, 2)()
                 draw = ours(montage, own, guide, own.sampling.steps)

@@ -38,14 +38,16 @@ def merge(boxes: Floats, cut: npt.NDArray[np.bool_]) -> Floats:
 
     Boxes of whole people come first, in the order given; one is dropped where another, kept before, covers nearly the
     same. Of people whom the border of their view may have cut the larger come first; one is dropped where it lies
-    mostly inside another that was kept: a child in front of its parent is whole in some view, and stays.
+    mostly inside another that was kept: a child in front of its parent is whole in some view, and stays. A box narrower
+    than a pixel, as the last joint at a border leaves it, holds nobody.
 
     Args:
         boxes: Left, top, right, bottom, px.
         cut: (n,) which of them touch a border of the view they were found in.
     """
-    area = np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), 1.0)
-    whole, parts = np.flatnonzero(~cut), np.flatnonzero(cut)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area, seen = np.prod(sides, axis=1), (sides >= 1).all(axis=1)
+    whole, parts = np.flatnonzero(seen & ~cut), np.flatnonzero(seen & cut)
     kept: list[int] = []
     for index in [*whole, *parts[np.argsort(-area[parts], kind="stable")]]:
         shared = _shared(boxes[index], boxes[kept])

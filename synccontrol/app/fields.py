@@ -130,10 +130,10 @@ def settings(values: Mapping[str, Any]) -> Fields:
 
 def composing() -> Fields:
     """Returns how a picture starts from another one."""
-    values = {**record(ComposeConfig()), wish.STRENGTH: 0.0}
+    values = record(ComposeConfig())
     found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
-    found[wish.STRENGTH].info += f"; 0: {SAID[wish.STRENGTH]}"
-    return found
+    help_ = wish.COMPOSING[wish.STRENGTH].metadata["help"]
+    return {**found, wish.STRENGTH: _field(wish.STRENGTH, f"{help_}; 0: {SAID[wish.STRENGTH]}", 0.0, ())}
 
 
 def enlarging() -> Fields:
@@ -141,9 +141,7 @@ def enlarging() -> Fields:
     values = record(EnlargeConfig())
     found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.ENLARGING.items()}
     tall = wish.ENLARGING["tall"].metadata
-    choices = [("by the preset", ""), *((one, one) for one in tall["choices"])]
-    found["tall"].choices, found["tall"].value = choices, ""
-    return found
+    return {**found, "tall": _field("tall", tall["help"], "", [("by the preset", ""), *tall["choices"]])}
 
 
 def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:
@@ -156,7 +154,9 @@ def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Compone
     return _field(flag.replace("-", " "), help_, value, field.metadata["choices"])
 
 
-def _field(label: str, text: str, value: Any, choices: Sequence[str], visible: bool = True) -> gr.Component:
+def _field(
+    label: str, text: str, value: Any, choices: Sequence[str | tuple[str, str]], visible: bool = True
+) -> gr.Component:
     common: dict[str, Any] = {"label": label, "info": text, "visible": visible, "min_width": 220}
     if choices:
         return gr.Dropdown(list(choices), value=value, filterable=False, **common)

@@ -1,7 +1,6 @@
 """`synccontrol upscale`: a finished picture enlarged and drawn over, by its own settings where it has some."""
 
 import argparse
-import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from synccontrol.command.commands import COMMANDS
 from synccontrol.enlarge import AT_ONCE, TIMES, EnlargeConfig
 from synccontrol.errors import InputError
 from synccontrol.region import Region
-from synccontrol.terminal import Parser, status
+from synccontrol.terminal import DONE, Parser, status
 
 TILE = "tile"  # the control type that holds a picture's colours and shapes
 
@@ -39,19 +38,24 @@ def main(argv: Sequence[str] | None = None, prog: str = "synccontrol upscale") -
     """Returns the exit status of drawing."""
     from synccontrol.command import cli
 
-    given = sys.argv[1:] if argv is None else list(argv)
-    own, others = build_parser(prog).parse_known_args(given)
-    found: list[str] = []
+    words: list[str] = []
 
     def translate() -> int:
-        found.extend(_drawing(own.picture, own.by, own.strength, others))
-        return 0
+        asked, parser = sys.argv[1:] if argv is None else list(argv), build_parser(prog)
+        if asked and asked[0].startswith("-") and not {"-h", "--help"} & set(asked):
+            parser.error("the picture comes first")  # or the value of a flag of drawing would be taken for it
+        own, others = parser.parse_known_args(asked)
+        given = vars(flags.build_parser(prog).parse_args(others))
+        words.extend([*_drawing(own.picture, own.by, own.strength, given), *others])
+        return DONE
 
-    return status(translate, "interrupted") or cli.main(found, prog)
+    return status(translate) or cli.main(words, prog)
 
 
-def _drawing(picture: Path, by: int, strength: float, others: Sequence[str]) -> list[str]:
+def _drawing(picture: Path, by: int, strength: float, given: Mapping[str, Any]) -> list[str]:
     """Returns the flags of drawing: start from the picture at twice its size, and then perhaps once more.
+
+    `given` holds the flags of drawing that follow.
 
     Raises:
         InputError: it is no picture.
@@ -70,10 +74,10 @@ def _drawing(picture: Path, by: int, strength: float, others: Sequence[str]) -> 
         words += ["--region", str(shown)]
     if stored.get("region") and stored.get("region_map"):
         words += ["--region-map", stored["region_map"]]
-    words += _tile(picture, stored, others)
-    if not any(word == "--output" or word.startswith("--output=") for word in others):
+    words += _tile(picture, stored, given)
+    if "output" not in given:
         words += ["--output", str(Path("out") / f"{picture.stem}-{by}x.png")]
-    return [*words, *others]
+    return words
 
 
 def _stored(picture: Path) -> Mapping[str, Any]:
@@ -85,15 +89,14 @@ def _stored(picture: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _tile(picture: Path, stored: Mapping[str, Any], others: Sequence[str]) -> list[str]:
+def _tile(picture: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Returns flags of the tile ControlNet beside the picture's own, where the model is a preset that has one."""
     from synccontrol.models import presets
 
-    named = [after for word, after in itertools.pairwise(others) if word == "--model"]
-    model = named[-1] if named else stored.get("model", flags.DEFAULTS["model"])
+    model = given.get("model", stored.get("model", flags.DEFAULTS["model"]))
     controls = list(stored.get("control") or ())
     known = presets.PRESETS.get(model)
-    if known is None or TILE not in known.controlnets or TILE in controls or "--control" in others:
+    if known is None or TILE not in known.controlnets or TILE in controls or "control" in given:
         return []
     words = [word for control in (*controls, TILE) for word in ("--control", control)]
     maps = [path for path in stored.get("control_map") or () if path]

@@ -218,6 +218,8 @@ def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
     Image.new("RGB", (1900, 1500)).save(path)
     drop(visit.page, "#history .drop", path, "image/png")
     expect(visit.news).to_contain_text("1900x1500 pixels")
+    visit.page.locator("#easel .file").set_input_files(GUIDES / "desert.png")  # nothing that failed is in the way
+    expect(visit.news).to_contain_text("1536x256 px")
 
 
 def test_a_guide_is_sketched(visit: Seen) -> None:

@@ -102,11 +102,16 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
     assert stored["region"] == ["0.000000-50.000000% x 0.000000-100.000000%: a hill"]
     assert enlarged("a.png", "--by", "4", "--strength", "0.5", "--output", "c.png")[0] == 0
     assert pixels("c.png").shape == (256, 512, 3)
-    status, _, err = enlarged("missing.png")
-    assert status == 2 and "missing.png" in err and err.count("\n") == 1
+    for wrong, words in (
+        (["missing.png"], "missing.png"),
+        (["--prompt", "x", "a.png"], "the picture comes first"),
+        (["a.png", "--by", "3"], "--by"),
+    ):
+        status, _, err = enlarged(*wrong)
+        assert status == 2 and words in err and err.count("\n") == 1
 
 
 def test_a_tile_controlnet_follows_the_picture_where_the_model_has_one() -> None:
-    words = upscale._tile(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, ["--model", "sd15"])
+    words = upscale._tile(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, {"model": "sd15"})
     assert words == ["--control", "depth", "--control", "tile", "--guide", "g.png", "--control-map", "tile=a.png"]
-    assert upscale._tile(Path("a.png"), {"control": ["depth"], "model": "tiny"}, []) == []
+    assert upscale._tile(Path("a.png"), {"control": ["depth"], "model": "tiny"}, {}) == []

@@ -169,6 +169,8 @@ def test_boxes_of_whole_people_replace_those_of_parts() -> None:
     assert boxes.merge(found[:0], cut[:0]).shape == (0, 4)
     lone = boxes.merge(found[[0]], cut[[0]])  # of whom no view shows more
     assert lone.tolist() == found[[0]].tolist()
+    sliver = np.float32([parent, [160, 20, 160, 200]])  # of the parent, in a view that begins at the last joint
+    assert boxes.merge(sliver, np.array([False, True])).tolist() == [parent]
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)

@@ -43,6 +43,25 @@ window.synccontrol = {
     });
   },
 
+  // Returns what draws on a canvas as the pointer moves: where an event is, and a line from one place to another.
+  brush(canvas, pen, colour, size) {
+    return {
+      at(event) {
+        const box = canvas.getBoundingClientRect();
+        return [((event.clientX - box.left) * canvas.width) / box.width, ((event.clientY - box.top) * canvas.height) / box.height];
+      },
+      line([x, y], [toX, toY]) {
+        pen.strokeStyle = colour();
+        pen.lineWidth = Number(size.value);
+        pen.lineCap = pen.lineJoin = "round";
+        pen.beginPath();
+        pen.moveTo(x, y);
+        pen.lineTo(toX + 0.01, toY);
+        pen.stroke();
+      },
+    };
+  },
+
   // Lets files be dropped onto an element.
   droppable(element, take) {
     element.addEventListener("dragover", (event) => event.preventDefault());

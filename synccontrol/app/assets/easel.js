@@ -48,7 +48,12 @@ synccontrol.parts.easel = (element, trigger) => {
   };
 
   const take = async (file) => {
-    const data = await synccontrol.read(file);
+    let data;
+    try {
+      data = await synccontrol.read(file);
+    } catch {
+      return hint(`${file.name} cannot be read; open it again`);
+    }
     name = file.name;
     if (!/\.json$/i.test(name) && file.type !== "application/json") {
       try {
@@ -64,19 +69,7 @@ synccontrol.parts.easel = (element, trigger) => {
     send(data);
   };
 
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) * canvas.width) / box.width, ((event.clientY - box.top) * canvas.height) / box.height];
-  };
-  const dot = ([x, y], [toX, toY]) => {
-    pen.strokeStyle = find("colour").value;
-    pen.lineWidth = Number(find("size").value);
-    pen.lineCap = pen.lineJoin = "round";
-    pen.beginPath();
-    pen.moveTo(x, y);
-    pen.lineTo(toX + 0.01, toY);
-    pen.stroke();
-  };
+  const { at, line } = synccontrol.brush(canvas, pen, () => find("colour").value, find("size"));
   const cropping = () => find("crop").getAttribute("aria-pressed") === "true";
   const frame = (from, to) => {
     pen.putImageData(past[past.length - 1], 0, 0);
@@ -103,11 +96,11 @@ synccontrol.parts.easel = (element, trigger) => {
     canvas.setPointerCapture(event.pointerId);
     remember();
     if (cropping()) corner = at(event);
-    else dot((stroke = at(event)), stroke);
+    else line((stroke = at(event)), stroke);
   });
   canvas.addEventListener("pointermove", (event) => {
     if (corner) frame(corner, at(event));
-    if (stroke) dot(stroke, (stroke = at(event)));
+    if (stroke) line(stroke, (stroke = at(event)));
   });
   canvas.addEventListener("pointerup", (event) => {
     if (corner) crop(corner, at(event));

@@ -12,19 +12,7 @@ synccontrol.parts.start = (element, trigger) => {
     canvas.height = find("shown").naturalHeight;
     find("clean").disabled = true;
   };
-  const at = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [((event.clientX - box.left) * canvas.width) / box.width, ((event.clientY - box.top) * canvas.height) / box.height];
-  };
-  const dot = ([x, y], [toX, toY]) => {
-    pen.strokeStyle = COLOUR;
-    pen.lineWidth = Number(find("size").value);
-    pen.lineCap = pen.lineJoin = "round";
-    pen.beginPath();
-    pen.moveTo(x, y);
-    pen.lineTo(toX + 0.01, toY);
-    pen.stroke();
-  };
+  const { at, line } = synccontrol.brush(canvas, pen, () => COLOUR, find("size"));
   const send = () => {
     const mask = document.createElement("canvas");
     [mask.width, mask.height] = [canvas.width, canvas.height];
@@ -40,10 +28,10 @@ synccontrol.parts.start = (element, trigger) => {
   };
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
-    dot((stroke = at(event)), stroke);
+    line((stroke = at(event)), stroke);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (stroke) dot(stroke, (stroke = at(event)));
+    if (stroke) line(stroke, (stroke = at(event)));
   });
   canvas.addEventListener("pointerup", () => {
     if (!stroke) return;
