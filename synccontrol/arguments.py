@@ -63,14 +63,19 @@ class Pictures:
             others={role: images.to_rgb(picture) for role, picture in others.items() if picture is not None},
         )
 
-    def size(self, height: int | None, width: int | None, grown: int = 0) -> tuple[int, int]:
+    def size(self, height: int | None, width: int | None, compose: ComposeConfig) -> tuple[int, int]:
         """Returns height and width, px: as asked, or those of what is started from, or else of the control map.
 
-        What is started from grows by so many px in width.
+        What is started from grows in width as `compose` says.
 
         Raises:
-            ConfigError: there is none of them, or one is no whole number.
+            ConfigError: there is none of them, one is no whole number, or there is nothing to start from.
         """
+        grown = sum(compose.margins)
+        if compose != ComposeConfig() and INIT_IMAGE not in self.others:
+            raise ConfigError(
+                "compose says how an init image is drawn anew, and there is none; give one, or leave it out"
+            )
         shown = [self.others[INIT_IMAGE]] if INIT_IMAGE in self.others else [*self.maps[:1]]
         height = shown[0].height if shown and height is None else height
         width = shown[0].width + (grown if INIT_IMAGE in self.others else 0) if shown and width is None else width

@@ -210,7 +210,7 @@ class Montage:
         pictures: dict[str, AnyPicture | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
         shown = Pictures.given(control_map, ip_image=ip_image, **pictures)
         compose = arguments.config(compose, ComposeConfig())
-        height, width = shown.size(height, width, sum(compose.margins))
+        height, width = shown.size(height, width, compose)
         view = View(
             window=0,
             prompt=arguments.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),

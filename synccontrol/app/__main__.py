@@ -1,11 +1,13 @@
-"""python -m synccontrol.app: serves the page until Ctrl+C."""
+"""python -m synccontrol.app: serves the page until Ctrl+C, or SIGTERM."""
 
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 
 from synccontrol.app.options import build_parser as build_parser
 from synccontrol.app.options import parsed
+from synccontrol.command.interrupt import SIGNALS
 from synccontrol.errors import ConfigError
 from synccontrol.terminal import DONE, status
 
@@ -29,6 +31,8 @@ def _serve(argv: Sequence[str], prog: str) -> int:
         raise ConfigError("the page needs Gradio: pip install 'synccontrol[app]'") from error
     from synccontrol.app.serving import served
 
+    for number in SIGNALS:  # also where whoever started it in the background had it ignore Ctrl+C
+        signal.signal(number, signal.default_int_handler)
     with served(options) as address:
         print(f"The page is at {address} (Ctrl+C closes it)", flush=True)
         threading.Event().wait()

@@ -130,18 +130,28 @@ def settings(values: Mapping[str, Any]) -> Fields:
 
 def composing() -> Fields:
     """Returns how a picture starts from another one."""
-    values = record(ComposeConfig())
-    found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.COMPOSING.items()}
-    help_ = wish.COMPOSING[wish.STRENGTH].metadata["help"]
-    return {**found, wish.STRENGTH: _field(wish.STRENGTH, f"{help_}; 0: {SAID[wish.STRENGTH]}", 0.0, ())}
+    values, strength = record(ComposeConfig()), wish.COMPOSING[wish.STRENGTH]
+    text = f"{strength.metadata['help']}; 0: {SAID[wish.STRENGTH]}"
+    return {
+        name: _field(name, text, 0.0, ()) if field is strength else _setting(_flag(name), field, values[name])
+        for name, field in wish.COMPOSING.items()
+    }
 
 
 def enlarging() -> Fields:
     """Returns how a finished picture is enlarged."""
-    values = record(EnlargeConfig())
-    found = {name: _setting(name.replace("_", "-"), field, values[name]) for name, field in wish.ENLARGING.items()}
-    tall = wish.ENLARGING["tall"].metadata
-    return {**found, "tall": _field("tall", tall["help"], "", [("by the preset", ""), *tall["choices"]])}
+    values, tall = record(EnlargeConfig()), wish.ENLARGING["tall"]
+    choices = [("by the preset", ""), *tall.metadata["choices"]]
+    return {
+        name: _field(name, tall.metadata["help"], "", choices)
+        if field is tall
+        else _setting(_flag(name), field, values[name])
+        for name, field in wish.ENLARGING.items()
+    }
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:

@@ -106,7 +106,8 @@ def compose_of(given: Mapping[str, Any]) -> ComposeConfig:
         raise ConfigError(f"--{name.replace('_', '-')} does nothing without an --init-image; name one, or leave it out")
     if given[MASK] is not None and given[INIT_IMAGE] is None:
         raise ConfigError("--mask needs an --init-image, the picture that is repainted")
-    return ComposeConfig(**values).chosen(given[MASK] is not None)
+    made = ComposeConfig(**values)
+    return made if given[INIT_IMAGE] is None else made.chosen(given[MASK] is not None)
 
 
 def enlarge_of(given: Mapping[str, Any]) -> EnlargeConfig:

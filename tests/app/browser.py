@@ -89,6 +89,7 @@ class Seen:
     def unfold(self, name: str) -> None:
         """Opens the settings of a kind."""
         self.page.get_by_role("button", name=name, exact=False).filter(has_text=name).first.click()
+        self.page.wait_for_timeout(500)  # fields that are mounted only now take their values once more
 
     def draw(self) -> None:
         """Draws, and waits until it is done."""

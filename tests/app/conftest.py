@@ -79,8 +79,8 @@ def values(checkpoint: Path) -> Callable[..., dict[str, Any]]:
 
 
 @contextmanager
-def serving(*flags: str, **environment: str) -> Iterator[str]:
-    """Returns the address of a page that a process of its own serves, as users start it."""
+def serving(*flags: str, ending: signal.Signals = signal.SIGINT, **environment: str) -> Iterator[str]:
+    """Returns the address of a page that a process of its own serves, as users start it, until it gets a signal."""
     command = [sys.executable, "-m", "synccontrol.app", "--offline", "--port", str(free_port()), *flags]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **environment}
@@ -91,7 +91,7 @@ def serving(*flags: str, **environment: str) -> Iterator[str]:
             assert line.startswith("The page is at http://"), line
             yield line.split()[4]
         finally:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ending)
             assert process.wait(20) == 130
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from synccontrol.app.guard import ASSETS
-from tests.app.conftest import LIMITS, url
+from tests.app.conftest import LIMITS, serving, url
 from tests.app.test_uploads import bomb
 
 pytestmark = pytest.mark.slow
@@ -146,6 +147,13 @@ def test_nothing_is_asked_of_other_servers(page: str) -> None:
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
     again = httpx.get(page, cookies={"synccontrol": "mine"})
     assert "set-cookie" not in again.headers
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_of_visitors_stays_when_it_ends(checkpoint: Path, tmp_path: Path, ending: signal.Signals) -> None:
+    with serving("--model", str(checkpoint), "--device", "cpu", ending=ending, TMPDIR=str(tmp_path)):
+        assert list(tmp_path.glob("synccontrol-*"))
+    assert not list(tmp_path.glob("synccontrol-*"))
 
 
 def test_assets_have_their_kind(page: str) -> None:

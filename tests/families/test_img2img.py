@@ -23,17 +23,12 @@ from synccontrol.families.qwen_image import unpack
 from synccontrol.models import hub
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import checkpoints_flow, tiny_sdxl
+from tests.families.test_stock_parity import STOCK
 
 PROMPT, NEGATIVE = "a red hill", "fog"
 STEPS, STRENGTH = 8, 0.5
 TOLERANCE = 1e-4  # of the latents' deviation
 OFF = SyncConfig(weight=0.0)
-STOCK = {
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "dpmpp_2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
 MapMaker = Callable[..., Image.Image]
 
 
@@ -141,16 +136,17 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
     assert_same(ours(case, init, None, "model"), theirs)
 
 
+def qwen(folder: Path) -> Any:
+    """Returns a tiny Qwen-Image; its native size is no setting, so it is told."""
+    pipe = sure(hub.load(str(folder), [], dtype=torch.float32, offline=True))
+    pipe.default_sample_size = checkpoints_flow.WINDOW
+    return pipe
+
+
 def test_qwen_image(qwen_image: Path, make_map: MapMaker) -> None:
     flow = checkpoints_flow
-
-    def load() -> Any:
-        pipe = sure(hub.load(str(qwen_image), [], dtype=torch.float32, offline=True))
-        pipe.default_sample_size = flow.WINDOW
-        return pipe
-
-    case = Case(load(), flow.WINDOW, flow.CELL, flow.CHANNELS)
+    case = Case(qwen(qwen_image), flow.WINDOW, flow.CELL, flow.CHANNELS)
     init = make_map(case.size, case.size, 1)
-    pipe = diffusers.QwenImageImg2ImgPipeline.from_pipe(load())
+    pipe = diffusers.QwenImageImg2ImgPipeline.from_pipe(qwen(qwen_image))
     theirs = pipe(PROMPT, image=init, true_cfg_scale=4.0, height=case.size, width=case.size, **told()).images
     assert_same(ours(case, init, None, "model"), unpack(theirs, case.window, case.window))

@@ -19,7 +19,7 @@ from synccontrol.models import hub
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import checkpoints_flow as flow
 from tests.families import tiny_sdxl
-from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, STOCK, Case, sure, told
+from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, STOCK, Case, qwen, sure, told
 
 TOLERANCE = 1e-4  # of the latents' deviation
 MapMaker = Callable[..., Image.Image]
@@ -104,14 +104,9 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
 
 
 def test_qwen_image(qwen_image: Path, make_map: MapMaker) -> None:
-    def load() -> Any:
-        pipe = sure(hub.load(str(qwen_image), [], dtype=torch.float32, offline=True))
-        pipe.default_sample_size = flow.WINDOW
-        return pipe
-
-    case = Case(load(), flow.WINDOW, flow.CELL, flow.CHANNELS)
+    case = Case(qwen(qwen_image), flow.WINDOW, flow.CELL, flow.CHANNELS)
     init = make_map(case.size, case.size, 1)
-    pipe = diffusers.QwenImageInpaintPipeline.from_pipe(load())
+    pipe = diffusers.QwenImageInpaintPipeline.from_pipe(qwen(qwen_image))
     size = {"height": case.size, "width": case.size}
     theirs = pipe(PROMPT, image=init, mask_image=hole(case), true_cfg_scale=4.0, **size, **told()).images
     assert_same(ours(case, init, None, "model"), unpack(theirs, case.window, case.window))
