@@ -83,6 +83,18 @@ class Batch:
     tokens: Tensor  # (b, LENGTH)
     maps: dict[str, Tensor]  # control -> (k, 3, H, W), 0..1
 
+    def copy(self) -> "Batch":
+        """Return the same values in memory of their own."""
+        maps = {control: maps.clone(memory_format=torch.contiguous_format) for control, maps in self.maps.items()}
+        return Batch(latents=self.latents.clone(), tokens=self.tokens.clone(), maps=maps)
+
+    def fill(self, other: "Batch") -> None:
+        """Take over the values of a batch of the same shapes, in place."""
+        self.latents.copy_(other.latents)
+        self.tokens.copy_(other.tokens)
+        for control, maps in self.maps.items():
+            maps.copy_(other.maps[control])
+
 
 class Windows:
     """Cuts windows out of the scenes of a folder, all of which lie on one device."""

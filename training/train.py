@@ -84,11 +84,17 @@ def main() -> None:
     parser.add_argument(
         "--device", default=Plan.device, choices=("cpu", "cuda"), help="where the model trains; one process on cuda"
     )
-    parser.add_argument("--compiled", action="store_true", help="compile the loss first: minutes, which pay on a GPU")
+    parser.add_argument("--narrow-share", type=float, default=Plan.narrow_share, help="of the time, on narrow windows")
+    parser.add_argument("--warm-up", type=int, default=Plan.warm_up, help="steps of a rising learning rate")
     parser.add_argument("--batch", type=int, default=Plan.batch, help="windows a process and step")
     arguments = parser.parse_args()
     if not 0 < arguments.controlled_share <= 1:
         parser.error(f"--controlled-share is {arguments.controlled_share}; it must be above 0 and at most 1")
+    if arguments.device == "cuda" and round(arguments.controlled_share * arguments.batch) % 50:
+        parser.error(
+            "on a GPU every step is alike, so that --batch times --controlled-share must be a multiple of 50 windows, "
+            "e.g. --batch 250 --controlled-share 0.4"
+        )
     run(
         arguments.out,
         arguments.target,
@@ -104,9 +110,10 @@ def main() -> None:
             batch=arguments.batch,
             controlled_share=arguments.controlled_share,
             learning_rate=arguments.learning_rate,
+            warm_up=arguments.warm_up,
             most_ema=arguments.ema,
             device=arguments.device,
-            compiled=arguments.compiled,
+            narrow_share=arguments.narrow_share,
         ),
     )
 

@@ -3,6 +3,7 @@
 import csv
 import math
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,6 @@ class Plan:
     save_every: float = 240.0  # seconds
     log_every: int = 50  # steps
     device: str = "cpu"  # or "cuda", with one process
-    compiled: bool = False  # the loss is compiled first, which takes minutes and pays on a GPU
 
 
 @dataclass
@@ -68,35 +68,41 @@ def train_model(rank: int, folder: Path, scenes: Path, tokenizer_folder: Path, p
     tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
     workers = dist.get_world_size()
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids[0]
-    windows = Windows(scenes, empty, rank, workers, plan.controlled_share, plan.device)
+
+    def windows_of() -> Windows:
+        return Windows(scenes, empty, rank, workers, plan.controlled_share, plan.device)
+
+    windows = windows_of()
     state = _begin(folder / CHECKPOINT, windows.latents.shape[1], tokenizer, plan)
     networks, progress, parameters = state.networks, state.progress, state.networks.parameters()
     torch.manual_seed(progress.step * workers + rank)
     generator = torch.Generator(plan.device).manual_seed(progress.step * workers + rank)
     alphas = scheduler().alphas_cumprod.to(plan.device)
-    loss_of = torch.compile(_loss, dynamic=False) if plan.compiled else _loss
+    shape: tuple[bool, bool] | None = None
     recent: list[Tensor] = []
     last = saved = time.monotonic()
     while (share := mean_over_processes(torch.tensor(progress.seconds / 60 / plan.minutes))) < 1:
-        narrow = share < plan.narrow_share
+        narrow, alike = share < plan.narrow_share, plan.start is None and share < plan.alike_share
+        new_shape = shape != (narrow, alike)
+        if new_shape and shape:
+            windows = windows_of()  # with what was encoded meanwhile
+        shape = narrow, alike
         batch = windows.batch(generator, plan.batch * (2 if narrow else 1), NARROW if narrow else WINDOW)
+        if new_shape:
+            backward = _backward(networks, alphas, alike, batch)
         state.optimizer.param_groups[0]["lr"] = _rate(plan, progress.step, share)
-        loss = loss_of(networks, batch, alphas)
-        state.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if plan.start is None and share < plan.alike_share:
-            networks.share_gradients()
+        recent.append(backward(batch))
         average_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        state.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]  # step is left out
         state.optimizer.step()
         progress.step += 1
         progress.samples += len(batch.latents) * workers
         _follow(state.ema, networks, min(plan.most_ema, (1 + progress.step) / (20 + progress.step)))
-        recent.append(loss.detach())
         now = time.monotonic()
         progress.seconds, last = progress.seconds + now - last, now
         if rank == 0 and progress.step % plan.log_every == 0:
-            _log(folder / LOG, progress, float(torch.stack(recent).mean()), NARROW if narrow else WINDOW)
+            _log(folder / LOG, progress, float(torch.stack(recent).nanmean()), NARROW if narrow else WINDOW)
             recent = []
         if rank == 0 and now - saved > plan.save_every:
             _save(folder / CHECKPOINT, state)
@@ -114,6 +120,9 @@ def _begin(checkpoint: Path, channels: int, tokenizer: CLIPTokenizer, plan: Plan
     if plan.device == "cpu":  # where the fused kernel is slow backwards
         for network in (networks.unet, *networks.controlnets.values()):
             network.set_attn_processor(AttnProcessor())
+    else:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.enable_cudnn_sdp(False)
     optimizer = torch.optim.AdamW(
         networks.parameters(), plan.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
@@ -126,6 +135,43 @@ def _begin(checkpoint: Path, channels: int, tokenizer: CLIPTokenizer, plan: Plan
     return _State(networks, ema, optimizer, _Progress(*saved["progress"]))
 
 
+def _backward(networks: Networks, alphas: Tensor, alike: bool, example: Batch) -> Callable[[Batch], Tensor]:
+    """Return what leaves the gradients of a batch in the parameters and returns its loss.
+
+    On a GPU its kernels, too small to be started one by one, are recorded once as a CUDA graph: every batch must
+    have the shapes of the example.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        for parameter in networks.parameters():
+            parameter.grad = None
+        loss = _loss(networks, batch, alphas)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if alike:
+            networks.share_gradients()
+        return loss.detach()
+
+    if alphas.device.type == "cpu":
+        return work
+    read = example.copy()
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):  # kernels are chosen before anything is recorded
+            work(read)
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = work(read)
+
+    def replay(batch: Batch) -> Tensor:
+        read.fill(batch)
+        graph.replay()
+        return recorded.clone()
+
+    return replay
+
+
 def _rate(plan: Plan, step: int, share: float) -> float:
     """Return the learning rate: a linear start, then a cosine down to a fiftieth."""
     cosine = 0.02 + 0.98 * (0.5 + 0.5 * float(np.cos(np.pi * share)))
@@ -135,7 +181,8 @@ def _rate(plan: Plan, step: int, share: float) -> float:
 def _loss(networks: Networks, batch: Batch, alphas: Tensor) -> Tensor:
     """Return the mean squared error of the predicted v (Salimans and Ho, arXiv 2202.00512)."""
     size, device = len(batch.latents), alphas.device
-    strata = (torch.randperm(size, device=device) + torch.rand(size, device=device)) / size  # spread evenly
+    order = torch.rand(size, device=device).argsort()
+    strata = (order + torch.rand(size, device=device)) / size  # spread evenly
     t = (strata**TIME_POWER * len(alphas)).long().clamp(max=len(alphas) - 1)
     alpha_bar = alphas[t][:, None, None, None]
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
