@@ -112,7 +112,7 @@ class Drawing:
         batches = Batches(picture.windows.batch, self._note)
         sync = self._sync(picture.sync.later(skipped), solver, batches)
         noise = self._noise.to(device=device, dtype=family.canvas_dtype)
-        x_t = solver.start(noise, None if kept is None else kept.canvas())
+        x_t = solver.start(noise, None if kept is None else kept.start(skipped))
         predict = self._predict(len(solver.levels))
         if kept is not None:
             predict = kept.within(predict, solver.kind)
@@ -123,9 +123,12 @@ class Drawing:
         """Returns the prediction of windows: of every region by its own prompt, where there are any."""
         family, view = self._family, self._given.view
         crops = [partial(self._layout.look, map_, family.geometry.cell) for map_ in self._maps]
+        kept = self._kept.beside() if self._kept is not None else []
 
         def condition(view: View, sampling: SamplingConfig, windows: Sequence[int]) -> Predict:
-            views = [dataclasses.replace(view, window=window) for window in windows]
+            views = [
+                dataclasses.replace(view, window=window, beside=kept[window] if kept else None) for window in windows
+            ]
             return family.condition(views, crops, sampling, steps, self._note)
 
         if self._shares is None:

@@ -11,6 +11,8 @@ from synccontrol.files import images, painting
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.repaint import Repaint
 
+NEW = 0.5  # the least share of what is new in a pixel that networks made for repainting draw, as in diffusers
+
 
 class Kept:
     """A picture that is started from.
@@ -50,12 +52,38 @@ class Kept:
             self._canvas = Merger(layout, "ramp", windows)(windows)
         return self._canvas
 
+    @torch.no_grad()
+    def beside(self) -> list[Tensor]:
+        """Returns what networks made for repainting see of each window beside its latents; none: all is drawn anew.
+
+        Call it inside a session. What is more new than old counts as new.
+        """
+        family, layout, found = self._family, self._layout, list[Tensor]()
+        if self._new is None or not family.inpaints:
+            return found
+        pixels = torch.cat([images.to_tensor(self._start) * 2 - 1, torch.from_numpy(self._new)[None, None]], dim=1)
+        for window in range(len(layout)):
+            seen = layout.look(pixels.to(family.canvas_dtype), family.geometry.cell, [window]).to(family.device)
+            found.append(family.beside(seen[:, :3], (seen[:, 3:] >= NEW).to(seen)))
+        return found
+
+    def start(self, skipped: int) -> Tensor | None:
+        """Returns the clean canvas that noise is laid over, if so many steps are left out; None: noise is all there is.
+
+        Networks made for repainting see what is kept, and are used to noise alone.
+        """
+        alone = self._new is not None and self._family.inpaints and not skipped
+        return None if alone else self.canvas()
+
     def within(self, predict: Predict, kind: str) -> Predict:
         """Returns the prediction of windows whose kept part stays; `kind` is what is predicted."""
         if self._free is None:
             return predict
         canvas = self.canvas()
-        return Repaint(predict, self._layout.crop(canvas), self._layout.crop(self._free.to(canvas)), kind)
+        free = self._layout.crop(self._free.to(canvas))
+        if self._family.inpaints:  # its networks keep what is kept: all of a window is theirs, or nothing
+            free = free.amax(dim=(1, 2, 3), keepdim=True).expand_as(free)
+        return Repaint(predict, self._layout.crop(canvas), free, kind)
 
     def latents(self, x0: Tensor) -> Tensor:
         """Returns a clean canvas with the kept part in its place."""

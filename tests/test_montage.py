@@ -202,9 +202,9 @@ def test_a_pipeline_that_draws_no_pictures_from_text_is_refused(make_pipe: Calla
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     pipe = make_pipe(controls=0)
-    inpainting = UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 9})
-    broken = StableDiffusionPipeline(**{**pipe.components, "unet": inpainting}, requires_safety_checker=False)
-    with pytest.raises(ModelError, match="no text-to-image model"):
+    edits = UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 8})  # as instruct-pix2pix
+    broken = StableDiffusionPipeline(**{**pipe.components, "unet": edits}, requires_safety_checker=False)
+    with pytest.raises(ModelError, match="takes 8 channels, so it is no model for text or repainting"):
         Montage.from_pipe(broken)
     with pytest.raises(ModelError, match="no model family serves dict"):
         Montage.from_pipe({})

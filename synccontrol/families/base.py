@@ -38,6 +38,7 @@ class View:
     prompt: str | Encoded  # text, or an encoded one
     negative_prompt: str | Encoded  # heard with guidance only
     reference: Image.Image | None = None  # RGB, what an IP-Adapter is shown
+    beside: Tensor | None = None  # (1, channels, h, w), of `AbstractFamily.beside`; None: all of it is drawn anew
 
 
 class AbstractFamily(abc.ABC):
@@ -49,6 +50,7 @@ class AbstractFamily(abc.ABC):
     pipe: Any  # the diffusers pipeline
     geometry: Geometry
     controls: int  # number of control maps that the ControlNets follow
+    inpaints: bool = False  # its networks are made for repainting: they are shown what is kept
 
     @property
     def device(self) -> torch.device:
@@ -154,6 +156,15 @@ class AbstractFamily(abc.ABC):
     @abc.abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:
         """Returns clean latents (n, c, h, w) for pictures (n, 3, H, W) in -1..1: the most likely ones, none drawn."""
+
+    def beside(self, pictures: Tensor, new: Tensor) -> Tensor:
+        """Returns what networks that are made for repainting see beside the latents of windows, for `View.beside`.
+
+        Args:
+            pictures: (n, 3, H, W) in -1..1.
+            new: (n, 1, H, W), 1 where they are drawn anew, else 0.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no networks that are made for repainting")
 
     def release(self) -> None:
         """Lets offloaded networks leave the device, after a picture."""

@@ -111,7 +111,7 @@ def geometry_of(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
     """Returns the native sizes that the configurations of a UNet and an autoencoder state."""
     size = unet["sample_size"]
     h, w = (size, size) if isinstance(size, int) else size
-    return Geometry(window=(h, w), cell=2 ** (len(vae["block_out_channels"]) - 1), channels=unet["in_channels"])
+    return Geometry(window=(h, w), cell=2 ** (len(vae["block_out_channels"]) - 1), channels=unet["out_channels"])
 
 
 def blank_parts(

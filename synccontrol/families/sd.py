@@ -11,10 +11,15 @@ from synccontrol.config import Geometry
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
 from synccontrol.families.prompts import TOKENS, Reader
-from synccontrol.families.unet import Text
+from synccontrol.families.text import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline")
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionControlNetPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionControlNetInpaintPipeline",
+)
 HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
 _KINDS = checkpoints.Kinds(StableDiffusionPipeline, StableDiffusionControlNetPipeline)

@@ -20,13 +20,16 @@ from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
 from synccontrol.families.prompts import TOKENS, Reader
-from synccontrol.families.unet import Text
+from synccontrol.families.text import Text
 from synccontrol.families.unet_family import AbstractUNetFamily
 
 PIPELINES = (
     "StableDiffusionXLPipeline",
     "StableDiffusionXLControlNetPipeline",
     "StableDiffusionXLControlNetUnionPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLControlNetInpaintPipeline",
+    "StableDiffusionXLControlNetUnionInpaintPipeline",
 )
 HALF = torch.float16  # the dtype of 16 bits that its networks run in
 

@@ -1,7 +1,7 @@
 """The ground of families with a UNet: ControlNets, UNet and guidance, called in one place."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synccontrol.config import SamplingConfig
 from synccontrol.families.base import Crops, control_scales
+from synccontrol.families.text import Prompts, Text
 from synccontrol.sampling.levels import Level
 
 EMBEDDING_BUDGET = 2**28  # bytes of control embeddings that a picture keeps on the device
@@ -44,53 +45,6 @@ class Hints:
             self._left -= embedding.nbytes
             self._kept[window] = embedding
         return embedding
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Text:
-    """What the networks are told of some prompts or views, a row each."""
-
-    states: Tensor  # (n, tokens, features), of the text encoders
-    added: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)  # diffusers' added conditions, (n, ...) each
-    references: Sequence[Tensor] = ()  # what each IP-Adapter is shown, (n, pictures, ...) of its image encoder
-
-    @classmethod
-    def joined(cls, texts: "Sequence[Text]") -> "Text":
-        """Returns several after each other."""
-        added = {name: torch.cat([text.added[name] for text in texts]) for name in texts[0].added}
-        references = [torch.cat(shown) for shown in zip(*(text.references for text in texts), strict=True)]
-        return cls(states=torch.cat([text.states for text in texts]), added=added, references=references)
-
-    def __getitem__(self, rows: Sequence[int]) -> "Text":
-        added = {name: table[rows] for name, table in self.added.items()}
-        return Text(states=self.states[rows], added=added, references=[shown[rows] for shown in self.references])
-
-    def lengthened(self, length: int, filler: Tensor) -> "Text":
-        """Returns the text with as many tokens as `length`: states of no words (1, k, features) follow, k divides all.
-
-        States of zeros, which stand for no text at all, go on as zeros.
-        """
-        missing = length - self.states.shape[1]
-        filling = filler.expand(len(self.states), -1, -1).repeat(1, missing // filler.shape[1], 1)
-        states = torch.cat([self.states, filling * bool(self.states.any())], dim=1)
-        return dataclasses.replace(self, states=states)
-
-    def options(self) -> dict[str, Any]:
-        """Returns the arguments of diffusers' networks."""
-        shown = {"image_embeds": list(self.references)} if self.references else {}
-        return {"encoder_hidden_states": self.states, "added_cond_kwargs": {**self.added, **shown} or None}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """The encoded prompts of the views: rows of a table, which views with the same prompt share."""
-
-    table: Text
-    rows: Sequence[int]  # of each view
-
-    def __call__(self, views: Sequence[int]) -> Text:
-        """Returns what the networks are told of views."""
-        return self.table[[self.rows[view] for view in views]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,6 +102,7 @@ class UNetPredict:
     windows: Sequence[int]  # of each view
     prompts: Sequence[Prompts]  # unconditional and conditional; the latter alone without guidance
     timestep_cond: Tensor | None  # (1, c): the guidance scale, of models that were distilled to take it as an input
+    beside: Tensor | None  # (n, c, h, w), what of each view the UNet alone sees beside its latents
     sampling: SamplingConfig
     steps: int
 
@@ -157,6 +112,8 @@ class UNetPredict:
         inputs = torch.cat([z.to(self.unet.dtype)] * len(texts))
         down, mid = self._control(inputs, texts, level, [self.windows[view] for view in views])
         timestep_cond = self.timestep_cond.expand(len(inputs), -1) if self.timestep_cond is not None else None
+        if self.beside is not None:
+            inputs = torch.cat([inputs, self.beside[list(views)].repeat(len(texts), 1, 1, 1)], dim=1)
         prediction: Tensor = self.unet(
             inputs,
             level.t,

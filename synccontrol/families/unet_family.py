@@ -1,15 +1,16 @@
 """What families with a UNet have in common: an autoencoder, and any number of ControlNets or none."""
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from PIL import Image
+from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from preprocess.silence import silent
 from synccontrol.config import Geometry, SamplingConfig
@@ -17,11 +18,10 @@ from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints, prompts, references
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View
 from synccontrol.families.prompts import Reader
-from synccontrol.families.unet import EMBEDDING_BUDGET, Control, Hints, Prompts, Text, UNetPredict
+from synccontrol.families.text import Asked, Text, encoded
+from synccontrol.families.unet import EMBEDDING_BUDGET, Control, Hints, UNetPredict
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.loop import Predict
-
-Asked: TypeAlias = tuple[str | Encoded, Image.Image | None]  # a prompt, and what an IP-Adapter is shown
 
 
 class AbstractUNetFamily(AbstractFamily):
@@ -37,10 +37,13 @@ class AbstractUNetFamily(AbstractFamily):
     """
 
     def __init__(self, pipe: Any, controls: Sequence[str] = ()) -> None:
-        config = pipe.unet.config
-        channels = config.in_channels
-        if channels != config.out_channels or channels != pipe.vae.config.latent_channels:
-            raise ModelError(f"the UNet takes {channels} channels, so it is no text-to-image model; choose one that is")
+        config, channels = pipe.unet.config, pipe.vae.config.latent_channels
+        self.inpaints = config.in_channels == 2 * channels + 1  # beside the latents, a mask and what is kept
+        if config.out_channels != channels or not (self.inpaints or config.in_channels == channels):
+            raise ModelError(
+                f"the UNet takes {config.in_channels} channels, so it is no model for text or repainting; "
+                "choose one that is"
+            )
         self.pipe = pipe
         self.geometry: Geometry = checkpoints.geometry_of(config, pipe.vae.config)
         controlnet = getattr(pipe, "controlnet", None)
@@ -90,17 +93,30 @@ class AbstractUNetFamily(AbstractFamily):
         timestep_cond = None
         if distilled:
             scale = torch.tensor([sampling.guidance_scale - 1])
-            embedding = self.pipe.get_guidance_scale_embedding(scale, unet.config.time_cond_proj_dim)
+            embedding = StableDiffusionPipeline.get_guidance_scale_embedding(
+                self.pipe, scale, unet.config.time_cond_proj_dim
+            )
             timestep_cond = embedding.to(device=self.device, dtype=self.dtype)
+        beside = self._beside(views, note).to(unet.dtype) if self.inpaints else None
         return UNetPredict(
             unet=unet,
             controls=self._controls(crops) if crops else [],
             windows=[view.window for view in views],
-            prompts=_prompts(sides, lambda: self._text("", note=note).states)[::-1],
+            prompts=encoded(sides, lambda: self._text("", note=note).states)[::-1],
             timestep_cond=timestep_cond,
+            beside=beside,
             sampling=sampling,
             steps=steps,
         )
+
+    def _beside(self, views: Sequence[View], note: Note) -> Tensor:
+        """Returns what the UNet sees beside the latents of views: where nothing says what is kept, all are new."""
+        if all(view.beside is not None for view in views):
+            return torch.cat([view.beside for view in views if view.beside is not None])
+        note("the model is made for repainting, and no mask says what is kept: all is drawn anew")
+        picture = torch.zeros(1, 3, *self.geometry.window_px, device=self.device, dtype=self.canvas_dtype)
+        blank = self.beside(picture, torch.ones_like(picture[:, :1]))
+        return torch.cat([blank if view.beside is None else view.beside for view in views])
 
     def _controls(self, crops: Sequence[Crops]) -> list[Control]:
         budget, rest, controls = EMBEDDING_BUDGET // len(crops), iter(crops), []
@@ -185,45 +201,16 @@ class AbstractUNetFamily(AbstractFamily):
         found: Tensor = vae.encode(pictures.to(device=self.device, dtype=vae.dtype)).latent_dist.mode()
         return self._scaled(found.to(pictures.dtype))
 
+    def beside(self, pictures: Tensor, new: Tensor) -> Tensor:
+        cells = max_pool2d(new, self.geometry.cell)  # of which any pixel is new
+        kept = self.encode(pictures * (1 - new))  # what is new is grey, as in diffusers
+        return torch.cat([cells.to(kept), kept], dim=1)
+
     def decode(self, x0: Tensor) -> Tensor:
         vae = self.pipe.vae
         latents = self._unscaled(x0).to(device=self.device, dtype=vae.dtype)
         pictures: Tensor = vae.decode(latents, return_dict=False)[0]
         return pictures.to(x0.dtype)
-
-
-def _prompts(
-    sides: Sequence[tuple[Sequence[Asked], Callable[[Asked], Text]]], empty: Callable[[], Tensor]
-) -> list[Prompts]:
-    """Returns encoded prompts, each of which is encoded once; all are as long as the longest.
-
-    Args:
-        sides: of the guidance: what is asked for in every view, and how it is encoded.
-        empty: the states of an empty prompt, which shorter prompts are filled up with.
-
-    Raises:
-        ConfigError: one cannot be filled up to the length of the others.
-    """
-    asked = [{_key(one): one for one in of_views} for of_views, _ in sides]
-    texts = [{key: read(one) for key, one in of_side.items()} for of_side, (_, read) in zip(asked, sides, strict=True)]
-    lengths = {text.states.shape[1] for side in texts for text in side.values()}
-    if len(lengths) > 1:
-        filler = empty()
-        if any((max(lengths) - length) % filler.shape[1] for length in lengths):
-            raise ConfigError(
-                f"prompts are {', '.join(map(str, sorted(lengths)))} tokens long, and differ by no multiple of "
-                f"{filler.shape[1]}; give all embeddings in one length"
-            )
-        texts = [{key: text.lengthened(max(lengths), filler) for key, text in side.items()} for side in texts]
-    return [
-        Prompts(table=Text.joined(list(side.values())), rows=[list(side).index(_key(one)) for one in of_views])
-        for side, (of_views, _) in zip(texts, sides, strict=True)
-    ]
-
-
-def _key(asked: Asked) -> tuple[str | Encoded, int]:
-    prompt, reference = asked
-    return prompt, id(reference)  # pictures have no hash
 
 
 def _note_unguided(views: Sequence[View], sampling: SamplingConfig, note: Note) -> None:

@@ -24,7 +24,7 @@ def lines() -> list[str]:
         *found,
         "Cards are forecast at 4096x1024 px with one ControlNet, in 16 bits, without offloading; none was measured.",
         "Any diffusers folder, hub id (owner/name, owner/name@revision) or .safetensors file of Stable Diffusion "
-        "serves as --model too.",
+        "serves as --model too, with --mask also one made for repainting.",
     ]
 
 
