@@ -5,6 +5,7 @@ It knows nothing of detectors or pipelines; who loads something translates `HubE
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,7 @@ def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool)
     Raises:
         HubError: A model is not on this machine, and the network is off, does not answer or has no such model; or it is
             of another kind.
+        MemoryError: Its files cannot be mapped into memory.
     """
     off = is_off(offline)
     remote = [source for source in sources if not Path(source).exists()]
@@ -37,6 +39,8 @@ def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool)
         try:
             return load(True)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                raise MemoryError(str(error)) from error
             if not remote or (off and isinstance(error, ValueError)):
                 raise HubError(f"{names} cannot be used: {reason(error)}") from error
             if off:

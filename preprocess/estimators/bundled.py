@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
+from threading import Lock
+from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ Floats = npt.NDArray[np.float32]
 MODELS = Path(__file__).parents[1] / "models"
 CELL = 2  # pixels of the network's picture to a cell of the pose maps
 VOTE_UNIT = 32.0  # cells that a predicted vote of 1 stands for
+
+_NETWORKS: WeakValueDictionary[tuple[Path, torch.device], MapNet] = WeakValueDictionary()
+_LOADING = Lock()
 
 
 class BundledDepth:
@@ -57,9 +61,12 @@ class BundledPose:
         return people
 
 
-@cache
 def _network(folder: Path, device: torch.device) -> MapNet:
-    return MapNet.load(folder).to(device)
+    """Returns a network, which all that use it at the same time share."""
+    with _LOADING:
+        network = _NETWORKS.get((folder, device)) or MapNet.load(folder).to(device)
+        _NETWORKS[folder, device] = network
+    return network
 
 
 def _fit(picture: Bytes, network: MapNet) -> tuple[Bytes, int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from synccontrol.app.images import jpeg
+from synccontrol.jobs.detectors import Detectors
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.runtime import Request
@@ -54,6 +55,7 @@ class Hand(AbstractHand):
 
     def __init__(self) -> None:
         self._workers: OrderedDict[Request, Worker] = OrderedDict()
+        self._detectors = Detectors()
         self._loading = threading.Lock()
 
     def make(self, job: Job, watch: Watch) -> Outcome:
@@ -73,13 +75,14 @@ class Hand(AbstractHand):
     def close(self) -> None:
         with self._loading:
             self._workers.clear()
+            self._detectors.free()
 
     def _worker(self, request: Request) -> Worker:
         with self._loading:
             if request not in self._workers:
                 while len(self._workers) >= WORKERS:
                     self._workers.popitem(last=False)  # its memory is free before the next takes some
-                self._workers[request] = Worker(request)
+                self._workers[request] = Worker(request, detectors=self._detectors)
             self._workers.move_to_end(request)
             return self._workers[request]
 

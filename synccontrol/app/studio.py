@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import json
 import queue
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,14 +21,13 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import Layout
 from synccontrol.errors import SyncControlError
 from synccontrol.jobs import maps, runtime
+from synccontrol.jobs.detectors import Detectors
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.recipe import Recipe, anchored
 from synccontrol.models import hub
 from synccontrol.regional import window_shares
 from synccontrol.sampling.anchors import anchor_index, of_regions
-
-DETECTORS = 8  # that stay loaded, with their settings
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
 
@@ -65,7 +62,7 @@ class Studio:
         for hand in self._hands:
             self._idle.put(hand)
         self.line = Line(limits, len(self._hands))
-        self._detectors: OrderedDict[str, preprocess.Detector] = OrderedDict()
+        self._detectors = Detectors()
         self._detecting = threading.Lock()
 
     def look(self, job: Job, options: Mapping[str, Mapping[str, Option]]) -> Look:
@@ -84,7 +81,8 @@ class Studio:
         times = job.recipe.enlarge.upscale
         self.limits.check_drawn(times * laid.width, times * laid.height, job.recipe.sampling.steps)
         with self._detecting:
-            found = maps.control_maps(job, laid, geometry, partial(self._detect, options))
+            detected = partial(maps.control_maps, job, laid, geometry, partial(self._detect, options))
+            found = self._detectors.make_room(detected)
         notes += [*runtime.remarks(job.recipe.request, job.detected), *maps.remarks(found, job.recipe)]
         return Look(
             height=laid.height,
@@ -135,13 +133,7 @@ class Studio:
     def _detect(
         self, options: Mapping[str, Mapping[str, Option]], recipe: Recipe, control: str, name: str | None
     ) -> preprocess.Detector:
-        own, request, loop = options.get(control, {}), recipe.request, recipe.windows.closed
-        key = json.dumps([control, name, loop, request.device, request.offline, own], sort_keys=True)
-        if key not in self._detectors:
-            self._detectors[key] = runtime.detector(request, control, name, loop, **own)
-            while len(self._detectors) > DETECTORS:
-                self._detectors.popitem(last=False)
-        return self._detectors[key]
+        return self._detectors.load(recipe, control, name, **options.get(control, {}))
 
 
 def _anchors(job: Job, laid: maps.Laid, cell: int) -> list[int]:

@@ -123,9 +123,11 @@ def lay_out(height: int, width: int, geometry: Geometry, windows: WindowConfig) 
     """Returns where the windows of a picture of height x width px lie; a part of a cell counts as a whole one.
 
     Raises:
-        ConfigError: the size is below one window, the stride too large, a loop's width not in whole cells, or an
-            equirectangular picture not twice as wide as high.
+        ConfigError: the size is below one window or beyond all pictures, the stride too large, a loop's width not in
+            whole cells, or an equirectangular picture not twice as wide as high.
     """
+    if height * width > images.LARGEST:  # which nobody could read again
+        raise ConfigError(f"size {width}x{height} is beyond {images.LARGEST / 1e6:.0f} megapixels; draw it in parts")
     if windows.projection == EQUIRECTANGULAR:
         return sphere.lay_out(height, width, geometry, windows.stride)
     (window_h, window_w), cell = geometry.window_px, geometry.cell

@@ -180,7 +180,9 @@ class _Maker:
 
     def __init__(self, options: Options, quiet: bool) -> None:
         self._options, self._quiet = options, quiet
-        self._loaded: dict[tuple[str, str | None, bool], preprocess.Detector] = {}
+        from synccontrol.jobs.detectors import Detectors
+
+        self._loaded = Detectors()
 
     def make(self, job: "Job") -> None:
         """Writes a job's maps and says where. Raises `SyncControlError` if that cannot be."""
@@ -203,13 +205,7 @@ class _Maker:
             print(text, file=sys.stderr)
 
     def _detector(self, recipe: "Recipe", control: str, name: str | None) -> preprocess.Detector:
-        from synccontrol.jobs import runtime
-
-        key = (control, name, recipe.windows.closed)
-        if key not in self._loaded:
-            options = self._options[control]
-            self._loaded[key] = runtime.detector(recipe.request, control, name, recipe.windows.closed, **options)
-        return self._loaded[key]
+        return self._loaded.load(recipe, control, name, **self._options[control])
 
 
 if __name__ == "__main__":

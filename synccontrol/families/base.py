@@ -31,6 +31,14 @@ _LOCKS_GUARD = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Held:
+    """Whose session is on, and what does not change in it."""
+
+    thread: int
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """What is denoised: a window under one conditioning."""
 
@@ -51,10 +59,15 @@ class AbstractFamily(abc.ABC):
     geometry: Geometry
     controls: int  # number of control maps that the ControlNets follow
     inpaints: bool = False  # its networks are made for repainting: they are shown what is kept
+    _held: "_Held | None" = None  # by the session that is on
 
     @property
     def device(self) -> torch.device:
         """Returns the device on which the networks run."""
+        if self._held is not None:
+            return self._held.device
+        if not self.offloaded:  # diffusers' way to the same answer takes milliseconds
+            return next(weight.device for module in self._modules() for weight in module.parameters())
         device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
         return device
 
@@ -95,10 +108,15 @@ class AbstractFamily(abc.ABC):
         the same time, by any threads, montages and pipelines that share a module, take turns. A session inside a
         session of the same thread is the same session.
         """
+        if self._held is not None and self._held.thread == threading.get_ident():
+            yield
+            return
         modules = self._modules()
         with ExitStack() as stack:
             for lock in _locks(modules):
                 stack.enter_context(lock)
+            self._held = _Held(thread=threading.get_ident(), device=self.device)
+            stack.callback(setattr, self, "_held", None)
             trainable = [one for module in modules for one in module.parameters() if one.requires_grad]
             for parameter in trainable:
                 parameter.requires_grad_(False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 
+from synccontrol.jobs.detectors import Detectors
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.runtime import Request
@@ -38,7 +39,8 @@ class AbstractEngine(ABC):
 class LocalEngine(AbstractEngine):
     """Makes pictures in this process, one after the other.
 
-    While one is drawn, the control maps of the next are made and the one before it is written.
+    While one is drawn, the control maps of the next are made and the one before it is written. Detectors stay from one
+    model to the next if that follows the same controls, and are freed when there is nothing left to do.
 
     Args:
         on_step: called after every denoising step; KeyboardInterrupt from it ends the run.
@@ -47,13 +49,17 @@ class LocalEngine(AbstractEngine):
     def __init__(self, on_step: OnStep = ignore) -> None:
         self._on_step = on_step
         self._worker: Worker | None = None
+        self._detectors = Detectors()
 
     def ready(self, request: Request) -> None:
         self._worker_for(request)
 
     def work(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
-        for request, group in groupby(jobs, key=lambda job: job.recipe.request):
-            yield from self._overlap(self._worker_for(request), group)
+        try:
+            for request, group in groupby(jobs, key=lambda job: job.recipe.request):
+                yield from self._overlap(self._worker_for(request), group)
+        finally:
+            self._detectors.free()
 
     def close(self) -> None:
         self._worker = None
@@ -61,7 +67,8 @@ class LocalEngine(AbstractEngine):
     def _worker_for(self, request: Request) -> Worker:
         if self._worker is None or self._worker.request != request:
             self._worker = None  # its memory is free before the next takes some
-            self._worker = Worker(request)
+            self._detectors.keep(request)
+            self._worker = Worker(request, detectors=self._detectors)
         return self._worker
 
     def _overlap(self, worker: Worker, jobs: Iterator[Job]) -> Iterator[Outcome]:

@@ -12,20 +12,23 @@ from typing import Any
 import torch
 from PIL import Image
 
-import preprocess
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.files import images, metadata, outputs, poses, provenance
 from synccontrol.jobs import maps, runtime
+from synccontrol.jobs.detectors import Detectors
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome, Work
-from synccontrol.jobs.recipe import Recipe, anchored
+from synccontrol.jobs.recipe import anchored
 from synccontrol.jobs.runtime import Request
 from synccontrol.models.revision import revision
 from synccontrol.montage import Montage
-from synccontrol.result import Step
+from synccontrol.result import Result, Step
+from synccontrol.sampling.batches import is_out_of_memory
 
 OnStep = Callable[[Job, Step], object]
 RECIPES = 8  # whose anchors are kept read
+MAPS_ADVICE = "another --detector, --device cpu, or control maps of another run (--control-map)"
+ADVICE = "--sync-gradient x0, a larger --sync-shrink, --dtype float16, --device cpu"
 
 
 def ignore(job: Job, step: Step) -> None:
@@ -49,18 +52,25 @@ class Worker:
     """Makes pictures with one loaded model and its detectors.
 
     `make` does all. Engines that overlap pictures call its three stages, in threads of their own if they like:
-    `prepare` (reading, detecting), `draw` and `save`.
+    `prepare` (reading, detecting), `draw` and `save`. Where memory is short, detectors go, and it is tried again.
 
     Args:
         request: which model, detectors and machine.
         threads: of torch, where the same bytes are wanted as from another process; 0: torch's own number.
         montage: Rarely needed: the model, loaded elsewhere.
+        detectors: Rarely needed: those that it shares with other workers of this process.
 
     Raises:
         ModelError: the model is not to be had.
     """
 
-    def __init__(self, request: Request, threads: int = 0, montage: Montage | None = None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        threads: int = 0,
+        montage: Montage | None = None,
+        detectors: Detectors | None = None,
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
         self.request = request
@@ -70,7 +80,7 @@ class Worker:
             str(self._montage.denoiser.dtype).removeprefix("torch."),
             "" if montage else _revision(request),
         )
-        self._detector = lru_cache(maxsize=None)(self._load_detector)
+        self._detectors = detectors or Detectors()
         self._sync = lru_cache(RECIPES)(anchored)
         self._open = lru_cache(RECIPES)(images.open_image)
 
@@ -81,7 +91,7 @@ class Worker:
     def prepare(self, job: Job) -> Task:
         """Returns a job with its control maps made, and written if they are wanted."""
         task = Task(job)
-        with task.stage("maps"), _memory():
+        with task.stage("maps"), _memory(MAPS_ADVICE):
             if job.recipe.request != self.request:
                 raise ConfigError("the job asks for another model than this worker has; give it to a worker of its own")
             if not job.overwrite:
@@ -91,7 +101,8 @@ class Worker:
             task.size = laid.height, laid.width
             task.settings = {**job.picture(*task.size).settings(), **self._machine}
             task.started = dict(laid.started)
-            task.maps = maps.control_maps(job, laid, geometry, self._detect)
+            detected = partial(maps.control_maps, job, laid, geometry, self._detectors.load)
+            task.maps = self._detectors.make_room(detected)
             task.notes += maps.remarks(task.maps, job.recipe)
             self._save_maps(task)
         return task
@@ -100,29 +111,32 @@ class Worker:
         """Returns a prepared job with its picture drawn."""
         if task.error is not None:
             return task
-        job, recipe = task.job, task.job.recipe
-        with task.stage("drawing"), _memory():
-            result = self._montage(
-                job.prompt,
-                task.maps or None,
-                height=task.size[0],
-                width=task.size[1],
-                negative_prompt=job.negative_prompt,
-                seed=job.seed,
-                sampling=recipe.sampling,
-                windows=recipe.windows,
-                sync=self._sync(recipe) if recipe.anchor else recipe.sync,
-                ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
-                regions=recipe.regions,
-                region_map=self._open(recipe.region_map) if recipe.region_map else None,
-                compose=recipe.compose,
-                enlarge=recipe.enlarge,
-                **task.started,
-                on_step=partial(on_step, job),
-            )
+        with task.stage("drawing"), _memory(ADVICE):
+            result = self._detectors.make_room(lambda: self._drawn(task, on_step))
             task.image = result.image
             task.notes += result.notes
         return task
+
+    def _drawn(self, task: Task, on_step: OnStep) -> Result:
+        job, recipe = task.job, task.job.recipe
+        return self._montage(
+            job.prompt,
+            task.maps or None,
+            height=task.size[0],
+            width=task.size[1],
+            negative_prompt=job.negative_prompt,
+            seed=job.seed,
+            sampling=recipe.sampling,
+            windows=recipe.windows,
+            sync=self._sync(recipe) if recipe.anchor else recipe.sync,
+            ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
+            regions=recipe.regions,
+            region_map=self._open(recipe.region_map) if recipe.region_map else None,
+            compose=recipe.compose,
+            enlarge=recipe.enlarge,
+            **task.started,
+            on_step=partial(on_step, job),
+        )
 
     def save(self, task: Task) -> Outcome:
         """Returns what became of a drawn job, its picture written."""
@@ -149,12 +163,6 @@ class Worker:
             metadata.save_png(control_map, path, task.settings, job.overwrite, same=True)
             poses.save(control_map, path.with_suffix(poses.SUFFIX), job.overwrite)
 
-    def _detect(self, recipe: Recipe, control: str, name: str | None) -> preprocess.Detector:
-        return self._detector(control, name, recipe.windows.closed)
-
-    def _load_detector(self, control: str, name: str | None, loop: bool) -> preprocess.Detector:
-        return runtime.detector(self.request, control, name, loop)
-
     def _memory_held(self) -> int:
         device = self._montage.denoiser.device
         if device.type == "cuda":
@@ -168,11 +176,11 @@ def _revision(request: Request) -> str:
 
 
 @contextmanager
-def _memory() -> Iterator[None]:
-    """Says in one line what helps when a device's memory is full."""
+def _memory(advice: str) -> Iterator[None]:
+    """Says in one line what helps when memory is full, unless somebody has said so already."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryLimitError(
-            "the device is out of memory; try --sync-gradient x0, a larger --sync-shrink, --dtype float16, --device cpu"
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryLimitError) or not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(f"the device is out of memory; try {advice}") from error

@@ -67,7 +67,7 @@ class Batches:
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error says that a device, or the CPU, has no memory left."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
+        isinstance(error, RuntimeError) and ("out of memory" in str(error) or "allocate memory" in str(error))
     )
 
 

@@ -154,6 +154,7 @@ def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, wid
         (63, 200, WindowConfig(stride=4), "below one window"),
         (64, 200, WindowConfig(stride=8), "between 1 and 7"),
         (64, 201, WindowConfig(stride=4, loop=True), "use 200 or 208"),
+        (64, 10**10, WindowConfig(stride=4), "beyond 300 megapixels"),
     ],
 )
 def test_what_cannot_be_laid_out_says_what_would_work(
