@@ -16,7 +16,7 @@ from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.files import fitting, images, painting
-from synccontrol.picture import INIT_IMAGE, MASK, REGION_MAP, SINGLE, Picture, Source
+from synccontrol.picture import INIT_IMAGE, INPAINT, MASK, NO_START, REGION_MAP, SINGLE, Picture, Source
 from synccontrol.region import Region
 from synccontrol.settings import EMBEDDED, NO_FILE
 
@@ -119,12 +119,23 @@ class Pictures:
         )
 
 
-def check_controls(family: AbstractFamily, maps: Sequence[Image.Image], sampling: SamplingConfig) -> None:
-    """Raises `SyncControlError` unless there are maps for all ControlNets or none, and strengths for all."""
-    nets = family.controls
-    if maps and len(maps) != nets:
-        raise InputError(f"{len(maps)} control maps were given for {nets} ControlNets; give one for each, or none")
-    sampling.check_controls(nets)
+def check_controls(
+    family: AbstractFamily, shown: Pictures, sampling: SamplingConfig, controls: Sequence[str] = ()
+) -> None:
+    """Raises `SyncControlError` unless there are maps for all ControlNets or none, and strengths for all.
+
+    Those for `INPAINT`, of these controls, need none: they follow the picture that is started from.
+    """
+    own = controls.count(INPAINT)
+    nets, given = family.controls - own, len(shown.maps)
+    if own and INIT_IMAGE not in shown.others:
+        raise ConfigError(NO_START)
+    if given != nets and (given or own):
+        raise InputError(
+            f"{given} control maps were given for {nets} ControlNets"
+            + (" beside that for inpaint; give one for each" if own else "; give one for each, or none")
+        )
+    sampling.check_controls(family.controls)
 
 
 def said(family: AbstractFamily, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:

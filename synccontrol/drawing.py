@@ -12,11 +12,11 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.merge import Merger
 from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
-from synccontrol.families.base import AbstractFamily, View
+from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.files import fitting, images, painting
 from synccontrol.files.provenance import made_with
 from synccontrol.kept import Kept
-from synccontrol.picture import Picture
+from synccontrol.picture import INPAINT, Picture
 from synccontrol.regional import said, window_shares
 from synccontrol.result import Result, Step
 from synccontrol.sampling.anchors import anchor_index, of_regions
@@ -122,7 +122,7 @@ class Drawing:
     def _predict(self, steps: int) -> Predict:
         """Returns the prediction of windows: of every region by its own prompt, where there are any."""
         family, view = self._family, self._given.view
-        crops = [partial(self._layout.look, map_, family.geometry.cell) for map_ in self._maps]
+        crops = self._crops()
         kept = self._kept.beside() if self._kept is not None else []
 
         def condition(view: View, sampling: SamplingConfig, windows: Sequence[int]) -> Predict:
@@ -135,6 +135,14 @@ class Drawing:
             return condition(view, self._picture.sampling, range(len(self._layout)))
         asked = said(self._picture, view, self._shares.shape[1])
         return Regional(self._shares, lambda region, windows: condition(*asked[region], windows))
+
+    def _crops(self) -> list[Crops]:
+        """Returns what windows see of every control map."""
+        crops: list[Crops] = [partial(self._layout.look, map_, self._family.geometry.cell) for map_ in self._maps]
+        if self._kept is not None:
+            for place in (place for place, control in enumerate(self._picture.controls) if control == INPAINT):
+                crops.insert(place, self._kept.map)
+        return crops
 
     def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:
         """Returns what keeps the windows together; None when there is nothing to do."""

@@ -1,5 +1,7 @@
 """What a picture starts from, on its canvas, and what of it stays as it is."""
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,6 +13,7 @@ from synccontrol.files import images, painting
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.repaint import Repaint
 
+HOLE = -1.0  # what a control map for inpainting shows where there is no picture
 NEW = 0.5  # the least share of what is new in a pixel that networks made for repainting draw, as in diffusers
 
 
@@ -58,14 +61,28 @@ class Kept:
 
         Call it inside a session. What is more new than old counts as new.
         """
-        family, layout, found = self._family, self._layout, list[Tensor]()
+        family, found = self._family, list[Tensor]()
         if self._new is None or not family.inpaints:
             return found
-        pixels = torch.cat([images.to_tensor(self._start) * 2 - 1, torch.from_numpy(self._new)[None, None]], dim=1)
-        for window in range(len(layout)):
-            seen = layout.look(pixels.to(family.canvas_dtype), family.geometry.cell, [window]).to(family.device)
-            found.append(family.beside(seen[:, :3], (seen[:, 3:] >= NEW).to(seen)))
+        for window in range(len(self._layout)):
+            picture, new = (one.to(device=family.device, dtype=family.canvas_dtype) for one in self._look([window]))
+            found.append(family.beside(picture * 2 - 1, new))
         return found
+
+    def map(self, windows: Sequence[int]) -> Tensor:
+        """Returns what windows see of the control map for inpainting, (k, 3, H, W): -1 where all is drawn anew.
+
+        Else it is the picture, in 0..1 (lllyasviel/control_v11p_sd15_inpaint).
+        """
+        picture, new = self._look(windows)
+        return picture.where(new == 0, torch.full_like(picture, HOLE))
+
+    def _look(self, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns what windows see of the picture (k, 3, H, W) in 0..1, and where it is new (k, 1, H, W), 1 or 0."""
+        picture, cell = images.to_tensor(self._start), self._family.geometry.cell
+        new = torch.zeros_like(picture[:, :1]) if self._new is None else torch.from_numpy(self._new)[None, None]
+        seen = self._layout.look(torch.cat([picture, new.to(picture)], dim=1), cell, windows)
+        return seen[:, :3], (seen[:, 3:] >= NEW).to(seen)
 
     def start(self, skipped: int) -> Tensor | None:
         """Returns the clean canvas that noise is laid over, if so many steps are left out; None: noise is all there is.

@@ -169,8 +169,8 @@ class Montage:
 
         Args:
             prompt: what to draw.
-            control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet; None
-                draws from text only.
+            control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet, apart from
+                that for `inpaint`, which follows `init_image` and `mask`; None draws from text only.
             height: px, at least one window; the init image's if not given, or else the control map's.
             width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
             negative_prompt: what to avoid.
@@ -220,7 +220,7 @@ class Montage:
             reference=shown.others.get(IP_IMAGE),
         )
         arguments.check_regions(regions, view.prompt, view.negative_prompt)
-        arguments.check_controls(self.denoiser, shown.maps, sampling)
+        arguments.check_controls(self.denoiser, shown, sampling, self._origin.get("controls", ()))
         picture = Picture(
             prompt=arguments.recorded(view.prompt),
             negative_prompt=arguments.recorded(view.negative_prompt),

@@ -1,7 +1,7 @@
 """`Picture`: everything that decides one picture, as plain data that JSON and pickle carry."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from synccontrol.compose import ComposeConfig
@@ -30,11 +30,18 @@ GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE, MASK = ROLES = (
     "init_image",
     "mask",
 )
+INPAINT = "inpaint"  # the control type whose map is the picture that is started from, without what is drawn anew
+NO_START = "control inpaint follows the init image and its mask, and there is none; give one, or another control"
 SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Extras, ComposeConfig, EnlargeConfig)
+
+
+def followed(controls: Sequence[str]) -> tuple[str, ...]:
+    """Returns the controls that follow a map: all but `INPAINT`."""
+    return tuple(control for control in controls if control != INPAINT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

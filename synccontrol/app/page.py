@@ -13,6 +13,7 @@ from synccontrol.app.looking import Looking
 from synccontrol.app.making import Making
 from synccontrol.app.wish import preset_values
 from synccontrol.models import hub, listing
+from synccontrol.picture import followed
 
 TITLE = "SyncControl: wide pictures"
 GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sphere"
@@ -37,7 +38,7 @@ def build(handlers: Handlers) -> gr.Blocks:
     """Returns the page."""
     looking = handlers.looking
     models = looking.models
-    controls = sorted({name for model in models for name in listing.controls(model)})
+    controls = sorted({name for model in models for name in followed(listing.controls(model))})
     chosen = FIRST_CONTROL if FIRST_CONTROL in controls else NONE
     first = preset_values(hub.defaults(models[0], offline=looking.offline))
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:

@@ -27,7 +27,7 @@ def write(jobs: Sequence["Job"], folder: Path) -> Path:
 
 
 def _entry(job: "Job", folder: Path, values: dict[str, Any]) -> Entry:
-    controls = job.recipe.request.controls
+    controls = job.recipe.request.followed
     maps = job.map_outputs or job.control_maps
     named = [("guide", job.guide), *zip(controls, maps, strict=False), ("picture", job.output)]
     seconds = values.get("seconds") or {}

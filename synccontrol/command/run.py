@@ -113,7 +113,7 @@ def _check_requests(jobs: Iterable["Job"]) -> list[str]:
         runtime.machine_of(request)
         runtime.detector_names(request, detected)
         for place in detected:
-            runtime.check_control(request.controls[place])
+            runtime.check_control(request.followed[place])
         found |= dict.fromkeys(runtime.remarks(request, detected))
     return list(found)
 

@@ -11,6 +11,7 @@ from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import PER_CONTROL, compose_of, enlarge_of, extras_of
 from synccontrol.config import LARGEST_SEED, MIDDLE, check_seed, flags
 from synccontrol.errors import ConfigError
+from synccontrol.picture import followed
 from synccontrol.region import Region
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def template(args: Mapping[str, Any], seed: int) -> "Job":
     _check(args)
     return Job(
         guide=args["guide"],
-        control_maps=_control_maps(args["control"], args["control_map"]),
+        control_maps=_control_maps(followed(args["control"]), args["control_map"]),
         prompt=args["prompt"],
         negative_prompt=args["negative_prompt"],
         seed=seed,
@@ -105,7 +106,7 @@ def changer(args: Mapping[str, Any]) -> Change:
 
 def _check(args: Mapping[str, Any]) -> None:
     """Raises `ConfigError` for flags that make no sense together."""
-    controls, maps, guide = args["control"], args["control_map"], args["guide"]
+    controls, maps, guide = followed(args["control"]), args["control_map"], args["guide"]
     if guide is not None and not controls and not _is_manifest(guide):
         import preprocess
 
@@ -169,7 +170,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         model=args["model"],
         controls=tuple(args["control"]),
         controlnets=tuple(args["controlnet"]),
-        detectors=tuple(args["detector"]) or own_detectors(args["model"], args["control"]),
+        detectors=tuple(args["detector"]) or own_detectors(args["model"], followed(args["control"])),
         extras=extras,
         device=args["device"],
         dtype=args["dtype"],

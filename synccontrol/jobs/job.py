@@ -15,7 +15,9 @@ class Job:
     """One picture to make. Pure data: it can be pickled and sent to another machine."""
 
     guide: Path | None
-    control_maps: tuple[Path | None, ...] = ()  # ready-made ones, one per control; None: detected from the guide
+    control_maps: tuple[
+        Path | None, ...
+    ] = ()  # ready-made ones, one per control that follows one; None: detected from the guide
     prompt: str
     negative_prompt: str
     seed: int
@@ -42,7 +44,7 @@ class Job:
         """Returns which controls, by their place, are detected from the guide."""
         if self.guide is None:
             return ()
-        count = len(self.recipe.request.controls)
+        count = len(self.recipe.request.followed)
         maps = self.control_maps or (None,) * count
         return tuple(index for index, path in zip(range(count), maps, strict=False) if path is None)
 

@@ -135,7 +135,7 @@ def _work(layout: AbstractLayout, shares: Tensor | None, anchor: "int | str | Im
 
 def _sources(job: Job) -> tuple[dict[int | None, Image.Image], dict[int | None, str]]:
     """Returns the pictures that a job follows, and what to call each."""
-    controls = job.recipe.request.controls
+    controls = job.recipe.request.followed
     if job.control_maps and len(job.control_maps) != len(controls):
         raise InputError(f"{len(job.control_maps)} control maps for {len(controls)} controls; give one for each")
     sources: dict[int | None, Image.Image] = {}
@@ -158,12 +158,12 @@ def _open_map(path: Path, control: str) -> Image.Image:
 
 
 def control_maps(job: Job, laid: Laid, geometry: Geometry, detect: Detect) -> list[Image.Image]:
-    """Returns the control maps on the canvas, one per control: the ready-made ones, and those of the guide.
+    """Returns the control maps on the canvas, one per control that follows one: ready-made, or those of the guide.
 
     Raises:
         SyncControlError: a detector is not to be had, or a map cannot be made.
     """
-    recipe, controls = job.recipe, job.recipe.request.controls
+    recipe, controls = job.recipe, job.recipe.request.followed
     if not laid.sources:
         return []
     shown = {place: laid.fittings[place].show(picture) for place, picture in laid.sources.items()}
@@ -187,7 +187,7 @@ def remarks(maps: Sequence[Image.Image], recipe: Recipe) -> list[str]:
     known = preprocess.names()
     return [
         f"{control}: {remark}"
-        for control, control_map in zip(recipe.request.controls, maps, strict=False)  # drawn from text, it has none
+        for control, control_map in zip(recipe.request.followed, maps, strict=False)  # drawn from text, it has none
         if control in known
         for remark in preprocess.remarks(control, control_map)
     ]

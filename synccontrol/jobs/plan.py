@@ -123,7 +123,7 @@ def _of_one(wanted: Job, first: Path, path: Path, own: Path, index: Mapping[Path
         named = index[place].get(stem) or index[place].get(stem.with_name(f"{stem.name}.{control}"))
         return named or place / own  # which is not there, and fails this picture
 
-    controls = wanted.recipe.request.controls or ("",)
+    controls = wanted.recipe.request.followed or ("",)
     return dataclasses.replace(
         wanted,
         guide=in_place(wanted.guide, ""),
@@ -182,6 +182,6 @@ def _with_maps(jobs: Iterable[Job], save_maps: bool) -> Iterator[Job]:
         return
     names = Names(job.output for job in jobs)
     for job in jobs:
-        controls = job.recipe.request.controls
+        controls = job.recipe.request.followed
         maps = (names.free(job.output.with_suffix(f".{control}{PNG}")) for control in controls)
         yield dataclasses.replace(job, map_outputs=tuple(maps))

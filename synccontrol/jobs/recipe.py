@@ -9,7 +9,7 @@ from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.files.images import open_image
 from synccontrol.jobs.runtime import Request
-from synccontrol.picture import ANCHOR, INIT_IMAGE, IP_IMAGE, MASK, REGION_MAP
+from synccontrol.picture import ANCHOR, INIT_IMAGE, INPAINT, IP_IMAGE, MASK, NO_START, REGION_MAP
 from synccontrol.region import Region
 
 
@@ -52,3 +52,5 @@ def check_settings(recipe: Recipe, geometry: Geometry) -> None:
     """Raises `ConfigError` for settings with which no picture of this model can be made."""
     recipe.sync.check_side(min(geometry.window_px))
     recipe.sampling.check_controls(len(recipe.request.controls))
+    if INPAINT in recipe.request.controls and recipe.init_image is None:
+        raise ConfigError(NO_START)

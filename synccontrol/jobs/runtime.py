@@ -12,6 +12,7 @@ from synccontrol.extras import Extras
 from synccontrol.files.fitting import Colour
 from synccontrol.models import devices, hub, presets
 from synccontrol.montage import Montage
+from synccontrol.picture import followed
 
 AUTO = "auto"
 BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors that were made for its pictures
@@ -31,6 +32,11 @@ class Request:
     dtype: str = AUTO
     offload: str = devices.NONE
     offline: bool = False
+
+    @property
+    def followed(self) -> tuple[str, ...]:
+        """Returns the controls that follow a map, detected or ready-made; places of maps and detectors count these."""
+        return followed(self.controls)
 
     def __post_init__(self) -> None:
         require_choice("offload", self.offload, devices.OFFLOADS)
@@ -85,7 +91,7 @@ def remarks(request: Request, detected: Sequence[int]) -> list[str]:
     """Returns a line for every control, of those detected, that only a detector of the bundled world reads."""
     if request.model == BUNDLED_WORLD or request.detectors:
         return []
-    controls = [request.controls[place] for place in detected]
+    controls = [request.followed[place] for place in detected]
     found = [control for control in controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
     return [
         f"{control} is read by the bundled detector, which knows pictures of the bundled model; for photographs name "
@@ -127,7 +133,7 @@ def detector_names(request: Request, detected: Sequence[int]) -> list[str | None
     Raises:
         ConfigError: there are names, but not one for each.
     """
-    names, controls = request.detectors, request.controls
+    names, controls = request.detectors, request.followed
     if not names:
         return [None] * len(detected)
     if len(names) == len(controls):
@@ -147,7 +153,7 @@ def check_control(control: str) -> None:
 def outside(request: Request) -> list[Colour | None]:
     """Returns what the map of each control shows beyond its guide: a colour, or None: its border goes on."""
     known = preprocess.names()
-    return [preprocess.outside(control) if control in known else BLACK for control in request.controls]
+    return [preprocess.outside(control) if control in known else BLACK for control in request.followed]
 
 
 def load(request: Request) -> Montage:

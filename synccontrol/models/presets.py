@@ -79,6 +79,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "segmentation": "lllyasviel/control_v11p_sd15_seg",
                 "tile": "lllyasviel/control_v11f1e_sd15_tile",
                 "qr": "monster-labs/control_v1p_sd15_qrcode_monster",
+                "inpaint": "lllyasviel/control_v11p_sd15_inpaint",
             },
             geometry=_WINDOWS[512],
             variant="fp16",

@@ -115,3 +115,26 @@ def test_a_tile_controlnet_follows_the_picture_where_the_model_has_one() -> None
     words = upscale._tile(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, {"model": "sd15"})
     assert words == ["--control", "depth", "--control", "tile", "--guide", "g.png", "--control-map", "tile=a.png"]
     assert upscale._tile(Path("a.png"), {"control": ["depth"], "model": "tiny"}, {}) == []
+
+
+def test_a_controlnet_for_inpainting_follows_the_picture(run: Run, checkpoint: Path) -> None:
+    draw(Path("start.png"), 128, 64)
+    draw(Path("guide.png"), 128, 64, 1)
+    Image.fromarray(np.repeat(np.arange(128)[None] > 80, 64, 0).astype(np.uint8) * 255).save("mask.png")
+    net = str(checkpoint / "controlnet-canny")
+    given = ["--control", "inpaint", "--controlnet", net, "--prompt", "x", "--stride", "4"]
+    start = ["--init-image", "start.png", "--mask", "mask.png"]
+    other = ["--control", "canny", "--controlnet", net, "--guide", "guide.png", "--save-control-map"]
+    for more in ([], other):
+        flags = [*given, *start, *more, "--overwrite"]
+        assert run(*flags, "--output", "a.png") == (0, "a.png\n", "")
+        assert run("--settings", "a.png", "--output", "b.png", "--overwrite", model=[])[0] == 0
+        assert np.array_equal(pixels("a.png"), pixels("b.png"))
+    assert metadata.read_settings(Path("a.png"))["control"] == ["inpaint", "canny"]
+    assert pixels("a.canny.png").shape == (64, 128, 3) and not Path("a.inpaint.png").exists()
+    ready = ["--control", "canny", "--controlnet", net, "--control-map", "a.canny.png"]
+    assert run(*given, *start, *ready, "--output", "c.png")[0] == 0
+    assert np.array_equal(pixels("a.png"), pixels("c.png"))
+    for flags in ([*given, "--width", "128"], [*given, "--init-image", "start.png", "--guide", "guide.png"]):
+        status, _, err = run(*flags, "--output", "d.png")
+        assert status == 2 and err.count("\n") == 1

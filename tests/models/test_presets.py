@@ -18,6 +18,7 @@ from synccontrol.errors import ModelError
 from synccontrol.families import sources
 from synccontrol.jobs import footprint, runtime
 from synccontrol.models import hub, presets
+from synccontrol.picture import followed
 from tests.conftest import FEATURES, PipeFactory
 from tests.families import tiny_sdxl
 
@@ -39,7 +40,7 @@ def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
         ids = [preset.base, *preset.controlnets.values(), *([preset.vae] if preset.vae else [])]
         commit, file = r"(@[0-9a-f]{40})?", r"(/[\w./-]+\.safetensors)?"
         assert name == "tiny" or all(re.fullmatch(rf"[\w.-]+/[\w.-]+{commit}{file}", one) for one in ids)
-        assert set(preset.controlnets) <= set(preprocess.names())
+        assert set(followed(tuple(preset.controlnets))) <= set(preprocess.names())
         for control, detector in preset.detectors.items():
             assert detector in preprocess.detectors(control)
         windows = preset.defaults.windows

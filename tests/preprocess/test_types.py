@@ -21,6 +21,7 @@ from preprocess.errors import DetectorError, OptionError
 from synccontrol import terminal
 from synccontrol.command import cli
 from synccontrol.models import presets
+from synccontrol.picture import INPAINT
 from training.render import render
 
 WITHOUT_WEIGHTS = [
@@ -206,7 +207,7 @@ def test_a_place_that_is_no_folder(control: str) -> None:
 
 
 def test_photographic_models_have_controlnets_of_every_type() -> None:
-    assert set(presets.PRESETS["sd15"].controlnets) == set(preprocess.names())
+    assert set(presets.PRESETS["sd15"].controlnets) == {*preprocess.names(), INPAINT}
     assert set(presets.PRESETS["sd21"].controlnets) == set(preprocess.names()) - {"mlsd", "tile"}
     assert set(presets.PRESETS["sdxl"].controlnets) == set(preprocess.names()) - {"qr"}
 
