@@ -171,8 +171,7 @@ class SyncConfig:
     )
     shrink: int = option(1, "factor by which the objective sees the windows smaller")
     adain: float = option(
-        0.0,
-        "how far windows take on the mean and deviation of the anchor's latents, 0..1; 0 turns it off",
+        0.0, "how far windows take on mean and deviation of the anchor's latents, 0..1; 0 turns it off"
     )
     adain_steps: int = option(6, "denoising steps, from the first, in which they do")
     across: float = option(0.2, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
@@ -181,6 +180,7 @@ class SyncConfig:
         "window that the others follow: middle, an index from the top left, or an image",
         flag="anchor",
     )
+    skipped: int = 0  # denoising steps, from the first, that are left out; no flag: it follows from the strength
 
     def __post_init__(self) -> None:
         require_number("sync weight", self.weight, 0.0)
@@ -207,17 +207,16 @@ class SyncConfig:
     @property
     def active(self) -> bool:
         """Returns whether sync does anything at all."""
-        return self.perceptual or (self.adain > 0 and self.adain_steps > 0)
+        return self.perceptual or (self.adain > 0 and self.adain_steps > self.skipped)
 
     @property
     def perceptual(self) -> bool:
         """Returns whether the objective has anything to do."""
-        return self.weight > 0 and self.steps > 0
+        return self.weight > 0 and self.steps > self.skipped
 
     def later(self, skipped: int) -> "SyncConfig":
         """Returns what is left of it when so many denoising steps, from the first, are left out."""
-        steps, adain_steps = (max(own - skipped, 0) for own in (self.steps, self.adain_steps))
-        return dataclasses.replace(self, steps=steps, adain_steps=adain_steps, weight=self.weight_at(skipped))
+        return dataclasses.replace(self, skipped=skipped)
 
     def check_side(self, side: int) -> None:
         """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
@@ -230,12 +229,13 @@ class SyncConfig:
         )
 
     def due(self, index: int) -> bool:
-        """Returns whether the objective moves the windows at denoising step `index` (from 0)."""
-        return self.perceptual and index < self.steps and index % self.every == 0
+        """Returns whether the objective moves the windows at denoising step `index` (from 0) of those that are left."""
+        step = index + self.skipped
+        return self.perceptual and step < self.steps and step % self.every == 0
 
     def adain_due(self, index: int) -> bool:
         """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""
-        return self.adain > 0 and index < self.adain_steps
+        return self.adain > 0 and index + self.skipped < self.adain_steps
 
     def further_looks(self, index: int) -> int:
         """Returns how often the networks see each window but the anchor at a step, beyond the first time."""
@@ -247,4 +247,4 @@ class SyncConfig:
 
     def weight_at(self, index: int) -> float:
         """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
-        return self.weight * self.decay**index
+        return self.weight * self.decay ** (index + self.skipped)

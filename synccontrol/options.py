@@ -11,10 +11,11 @@ def option(default: Any, text: str, *, flag: str = "", choices: Collection[str] 
 
 
 def flags(config: Any) -> dict[str, dataclasses.Field[Any]]:
-    """Returns the fields of a config class or object by the name of their flag, without dashes in front."""
+    """Returns the fields of a config class or object that are flags, by their names, without dashes in front."""
     return {
         field.metadata["flag"] or (config.prefix + field.name).replace("_", "-"): field
         for field in dataclasses.fields(config)
+        if "flag" in field.metadata
     }
 
 

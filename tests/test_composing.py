@@ -77,8 +77,13 @@ def test_sync_acts_where_its_steps_are_left(montage: Montage) -> None:
 
 
 def test_what_is_left_of_sync() -> None:
-    left = SyncConfig(weight=20.0, decay=0.5, steps=5, adain=1.0, adain_steps=1).later(2)
-    assert (left.weight, left.steps, left.adain_steps) == (5.0, 3, 0)
+    whole = SyncConfig(weight=20.0, decay=0.5, steps=5, every=2, adain=1.0, adain_steps=3)
+    left = whole.later(1)
+    for index in range(8):
+        assert left.due(index) == whole.due(index + 1) and left.adain_due(index) == whole.adain_due(index + 1)
+        assert left.weight_at(index) == whole.weight_at(index + 1)
+    assert [index for index in range(8) if left.due(index)] == [1, 3]
+    assert left.active and whole.later(3).perceptual and not whole.later(5).active
 
 
 def test_settings_say_how_it_started(montage: Montage) -> None:

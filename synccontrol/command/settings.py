@@ -16,6 +16,7 @@ from synccontrol.files import metadata, provenance
 from synccontrol.models.defaults import PAPER
 from synccontrol.picture import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, MASK, REGION_MAP, SINGLE, Source
 
+OF_THE_PICTURE = ("loop", "projection", "anchor")  # of those that presets say, what is the picture's and no model's
 PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
 
 
@@ -133,7 +134,7 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     if INIT_IMAGE in given:
         names += [MASK, f"{MASK}_sha256", "extend", "strength"]
     if "preset" in given:
-        names += list(PUBLISHED)
+        names += [name for name in PUBLISHED if name not in OF_THE_PICTURE]
     if "control" in given:
         names += [name for name in PER_CONTROL if isinstance(values.get(name), list)]
     return names

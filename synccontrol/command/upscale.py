@@ -10,6 +10,8 @@ from synccontrol.command import parser as flags
 from synccontrol.command.commands import COMMANDS
 from synccontrol.enlarge import AT_ONCE, TIMES, EnlargeConfig
 from synccontrol.errors import InputError
+from synccontrol.models.defaults import DEFAULT
+from synccontrol.picture import followed
 from synccontrol.region import Region
 from synccontrol.terminal import DONE, Parser, status
 
@@ -74,7 +76,10 @@ def _drawing(picture: Path, by: int, strength: float, given: Mapping[str, Any]) 
         words += ["--region", str(shown)]
     if stored.get("region") and stored.get("region_map"):
         words += ["--region-map", stored["region_map"]]
-    words += _tile(picture, stored, given)
+    own = stored.get("model", flags.DEFAULTS["model"])
+    if stored and given.get("model", own) != own and "preset" not in given:
+        words += ["--preset", DEFAULT]  # steps, strides and the like are made for a model
+    words += _controls(picture, stored, given)
     if "output" not in given:
         words += ["--output", str(Path("out") / f"{picture.stem}-{by}x.png")]
     return words
@@ -89,19 +94,22 @@ def _stored(picture: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _tile(picture: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Returns flags of the tile ControlNet beside the picture's own, where the model is a preset that has one."""
+def _controls(picture: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Returns flags of the controls, where they are not just the picture's own.
+
+    The tile ControlNet stands beside them where the model is a preset that has one, and ControlNets and detectors that
+    were named for another model are not.
+    """
     from synccontrol.models import presets
 
-    model = given.get("model", stored.get("model", flags.DEFAULTS["model"]))
-    controls = list(stored.get("control") or ())
+    own = stored.get("model", flags.DEFAULTS["model"])
+    model, controls = given.get("model", own), list(stored.get("control") or ())
     known = presets.PRESETS.get(model)
-    if known is None or TILE not in known.controlnets or TILE in controls or "control" in given:
+    tile = known is not None and TILE in known.controlnets and TILE not in controls
+    if "control" in given or not (tile or (controls and model != own)):
         return []
-    words = [word for control in (*controls, TILE) for word in ("--control", control)]
-    maps = [path for path in stored.get("control_map") or () if path]
-    words += [
-        word for control, path in zip(controls, maps, strict=False) for word in ("--control-map", f"{control}={path}")
-    ]
+    words = [word for control in (*controls, *([TILE] if tile else ())) for word in ("--control", control)]
+    maps = zip(followed(controls), stored.get("control_map") or (), strict=False)
+    words += [word for control, path in maps if path for word in ("--control-map", f"{control}={path}")]
     words += ["--guide", stored["guide"]] if stored.get("guide") else []
-    return [*words, "--control-map", f"{TILE}={picture}"]
+    return [*words, *(["--control-map", f"{TILE}={picture}"] if tile else ())]

@@ -1,6 +1,7 @@
 """Composing from the command line: what is asked for is drawn, forecast, written down, and drawn again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from synccontrol.command import upscale
 from synccontrol.files import metadata
+from synccontrol.models import hub
 from tests.command.pictures import Run, draw, pixels
 
 
@@ -85,7 +87,7 @@ def test_a_tall_landscape_is_upscaled_unless_rows_are_wanted(run: Run) -> None:
 
 
 def test_a_finished_picture_is_upscaled_by_its_own_settings(
-    run: Run, canny: list[str], capsys: pytest.CaptureFixture[str]
+    run: Run, checkpoint: Path, canny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(Path("guide.png"), 128, 64)
     flags = ["--guide", "guide.png", *canny, "--region", "0-64: a hill", "--prompt", "dawn", "--stride", "4"]
@@ -102,6 +104,12 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
     assert stored["region"] == ["0.000000-50.000000% x 0.000000-100.000000%: a hill"]
     assert enlarged("a.png", "--by", "4", "--strength", "0.5", "--output", "c.png")[0] == 0
     assert pixels("c.png").shape == (256, 512, 3)
+    shutil.copytree(checkpoint, "other")
+    net = ["--control", "canny", "--controlnet", "other/controlnet-canny", "--guide", "guide.png"]
+    assert enlarged("a.png", "--model", "other", "--strength", "0.5", "--output", "d.png", *net)[0] == 0
+    other, own = metadata.read_settings(Path("d.png")), hub.defaults("other")
+    assert (stored["steps"], stored["stride"], stored["prompt"]) == (2, 4, other["prompt"])
+    assert (other["steps"], other["stride"]) == (own.sampling.steps, own.windows.stride)
     for wrong, words in (
         (["missing.png"], "missing.png"),
         (["--prompt", "x", "a.png"], "the picture comes first"),
@@ -112,9 +120,9 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
 
 
 def test_a_tile_controlnet_follows_the_picture_where_the_model_has_one() -> None:
-    words = upscale._tile(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, {"model": "sd15"})
+    words = upscale._controls(Path("a.png"), {"control": ["depth"], "guide": "g.png"}, {"model": "sd15"})
     assert words == ["--control", "depth", "--control", "tile", "--guide", "g.png", "--control-map", "tile=a.png"]
-    assert upscale._tile(Path("a.png"), {"control": ["depth"], "model": "tiny"}, {}) == []
+    assert upscale._controls(Path("a.png"), {"control": ["depth"], "model": "tiny"}, {}) == []
 
 
 def test_a_controlnet_for_inpainting_follows_the_picture(run: Run, checkpoint: Path) -> None:
