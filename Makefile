@@ -3,6 +3,7 @@
 #   make test    installs, runs the tests
 # make app installs what the page needs, serves it and opens a browser.
 # make test-slow runs those that take minutes: the examples as documented, with all their steps.
+# make fuzz runs the command line on 10,000 command lines, manifests and files, right and wrong (CASES=... on more).
 # make site builds the site of the documents into site/; make pictures draws their pictures again.
 # make test-browser tests the page in Chromium, if it is there.
 
@@ -26,7 +27,7 @@ photographs it cannot draw: synccontrol --list-models names models that do.
 endef
 export NEXT
 
-.PHONY: demo app test test-slow test-browser check format site pictures
+.PHONY: demo app test test-slow fuzz test-browser check format site pictures
 
 demo: $(VENV)/.run
 	$(BIN)/python cli.py --offline --control depth --guide examples/guides/valley.png \
@@ -41,6 +42,10 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+CASES ?= 10000
+fuzz: $(VENV)/.dev
+	CASES=$(CASES) $(BIN)/python -m pytest -m slow tests/fuzz
 
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser

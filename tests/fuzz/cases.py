@@ -35,9 +35,9 @@ def _values(names: list[str]) -> dict[str, st.SearchStrategy[str]]:
     sides = st.sampled_from(("64", "96", "160", "161", "1", "0", "-5", "63", "9999999999", "x"))
     values = {
         "guide": st.one_of(
-            files, st.sampled_from(("corpus", "corpus/*.png", "corpus/[", "**", "", "none", ".", "/dev/null"))
+            files, st.sampled_from(("few", "few/*.png", "few/[", "few/**", "", "none", "few/.", "/dev/null"))
         ),
-        "control-map": st.one_of(files, st.sampled_from(("corpus", "canny=corpus/good.png", "depth=", "=", ""))),
+        "control-map": st.one_of(files, st.sampled_from(("few", "canny=corpus/good.png", "depth=", "=", ""))),
         "control": st.sampled_from(("canny", "depth", "smell", "", "qr")),
         "prompt": st.sampled_from(TEXTS),
         "negative-prompt": st.sampled_from(TEXTS),
@@ -133,6 +133,20 @@ def _rows(names: list[str]) -> st.SearchStrategy[Any]:
     right = st.fixed_dictionaries({"image": own["image"]}, optional={key: own[key] for key in own if key != "image"})
     wrong = st.dictionaries(st.sampled_from((*own, *others)), anything, max_size=3)
     return st.one_of(right, st.builds(lambda one, two: {**one, **two}, right, wrong), anything)
+
+
+Case = tuple[list[str], bytes, bytes]  # a command line, and the manifests that it may name
+
+
+def cases(names: list[str]) -> st.SearchStrategy[Case]:
+    """Returns what draws cases; a manifest that no flag names is empty, so that no two cases are the same."""
+
+    def named(argv: list[str]) -> st.SearchStrategy[Case]:
+        nothing = st.just(b"")
+        rows = manifests(names) if "rows.jsonl" in argv else nothing
+        return st.tuples(st.just(argv), rows, tables() if "rows.csv" in argv else nothing)
+
+    return command_lines(names).flatmap(named)
 
 
 def manifests(names: list[str]) -> st.SearchStrategy[bytes]:

@@ -28,6 +28,14 @@ def _png(width: int, height: int, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
+def write_few(folder: Path) -> None:
+    """Writes a folder of few pictures: good, broken, hidden, and one below."""
+    (folder / "deep").mkdir(parents=True)
+    for name in ("good.png", ".hidden.png", "deep/good.png"):
+        _noise().save(folder / name)
+    (folder / "broken.png").write_bytes(b"no picture")
+
+
 def write(folder: Path) -> list[str]:
     """Writes the corpus; returns the names of its files."""
     folder.mkdir(parents=True)

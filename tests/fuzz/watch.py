@@ -47,6 +47,8 @@ class Watcher:
     def _judge(self, event: str, path: str) -> None:
         parent, name = os.path.split(path)
         real = Path(os.path.realpath(parent)) / name
+        if event == "os.mkdir" and real.is_dir():  # nothing is made
+            return
         if not path.startswith(HARMLESS) and not any(real.is_relative_to(folder) for folder in self._allowed):
             self.strange.append(f"{event} {path}")
 
