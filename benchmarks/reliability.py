@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDE = 256  # px, one window of the bundled model
 GUIDES = 4
 LONGEST = 3600.0  # s that a run may take
-POLL = 0.02  # s
+POLL = 0.1  # s
 WORKER_NAME = "ray::Remote"  # of Ray's workers, in the process list
 WARM_UP = 0.2  # of the items, whose memory does not count
 BLOCKS = 20  # of the other items, whose means are compared
@@ -63,8 +63,7 @@ def command(manifest: Path, output: Path, *flags: str) -> list[str]:
 def start(words: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Starts a run, in a group of its own, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(words, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def finish(words: Sequence[str]) -> None:
@@ -148,8 +147,9 @@ def workers(folder: Path, items: int, count: int, seed: int) -> dict[str, Any]:
         goal = made(output) + chance.randint(1, max(1, 2 * items // (count + 2)))
         while process.poll() is None and made(output) < min(goal, items - 2):
             time.sleep(POLL)
-        victims = [child for child in psutil.Process(process.pid).children(True) if _is_worker(child)]
-        if victims and process.poll() is None:
+        alive = process.poll() is None
+        victims = [child for child in psutil.Process(process.pid).children(True) if _is_worker(child)] if alive else []
+        if victims:
             time.sleep(chance.uniform(0, 0.2))
             chance.choice(victims).kill()
             killed += 1

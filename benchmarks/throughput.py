@@ -3,6 +3,7 @@
 The same pictures of the bundled model, 256x512, are made by a shell loop of single calls, by one call for the folder,
 and if wanted by Ray with one worker and with two; in turns, on one thread each. What counts is the ratio within one run
 of this program. On a machine that does other things too, CPU seconds say more than seconds (Ray's are not all counted).
+A loop of single calls takes as long for each; `--single` makes only so many of the pictures that way.
 """
 
 import argparse
@@ -49,8 +50,8 @@ def timed(commands: Sequence[Sequence[str]]) -> dict[str, float]:
     return {"seconds": time.monotonic() - begin, "cpu_seconds": cpu}
 
 
-def measure(count: int, steps: int, rounds: int, ray: bool) -> dict[str, Any]:
-    """Returns how long each way takes, a mean over rounds."""
+def measure(count: int, single: int, steps: int, rounds: int, ray: bool) -> dict[str, Any]:
+    """Returns how long each way takes for a picture, a mean over rounds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         guides = prepare(folder, count)
@@ -59,7 +60,8 @@ def measure(count: int, steps: int, rounds: int, ray: bool) -> dict[str, Any]:
         many = [*call, "--guide", str(guides[0].parent)]
         ways = {
             "single calls": [
-                [*call, "--guide", str(guide), "--output", str(folder / "one" / guide.name)] for guide in guides
+                [*call, "--guide", str(guide), "--output", str(folder / "one" / guide.name)]
+                for guide in guides[:single]
             ],
             "one run": [[*many, "--output", str(folder / "all")]],
         }
@@ -71,12 +73,14 @@ def measure(count: int, steps: int, rounds: int, ray: bool) -> dict[str, Any]:
             for way in list(ways)[:: -1 if number % 2 else 1]:
                 found[way].append(timed(ways[way]))
         for guide in guides:
-            first, *others = (path / guide.name for path in folder.iterdir() if path.name != "in")
+            first, *others = folder.glob(f"[!i]*/{guide.name}")
             assert all(first.read_bytes() == other.read_bytes() for other in others), "other bytes"
+    made = {way: single if way == "single calls" else count for way in ways}
     means = {
-        way: {name: statistics.mean(one[name] for one in times) for name in times[0]} for way, times in found.items()
+        way: {name: statistics.mean(one[name] for one in times) / made[way] for name in times[0]}
+        for way, times in found.items()
     }
-    return {"pictures": count, "steps": steps, "rounds": rounds, **means}
+    return {"pictures": count, "steps": steps, "rounds": rounds, "seconds of a picture": means}
 
 
 def main() -> None:
@@ -86,6 +90,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[12, 4], help="denoising steps (default: 12, the model's own, and 4)"
     )
+    parser.add_argument("--single", type=int, help="of them by single calls (default: all)")
     parser.add_argument("--rounds", type=int, default=2, help="of all ways (default: 2)")
     parser.add_argument("--ray", action="store_true", help="Ray, too")
     parser.add_argument("--output", type=Path, help="JSON file")
@@ -94,17 +99,14 @@ def main() -> None:
     print("| Steps | Way | s a picture | CPU s a picture | single calls take ... times as long | in CPU s |")
     print("|---|---|---|---|---|---|")
     for steps in options.steps:
-        row = measure(options.pictures, steps, options.rounds, options.ray)
+        single = min(options.single or options.pictures, options.pictures)
+        row = measure(options.pictures, single, steps, options.rounds, options.ray)
         rows.append(row)
-        base = row["single calls"]
-        for way, times in row.items():
-            if isinstance(times, dict):
-                each = [times[name] / row["pictures"] for name in ("seconds", "cpu_seconds")]
-                ratios = [base[name] / times[name] for name in ("seconds", "cpu_seconds")]
-                print(
-                    f"| {steps} | {way} | {each[0]:.2f} | {each[1]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |",
-                    flush=True,
-                )
+        ways = row["seconds of a picture"]
+        for way, times in ways.items():
+            wall, cpu = (f"{times[name]:.2f}" for name in ("seconds", "cpu_seconds"))
+            ratios = [ways["single calls"][name] / times[name] for name in ("seconds", "cpu_seconds")]
+            print(f"| {steps} | {way} | {wall} | {cpu} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
     if options.output is not None:
         machine = {"processor": platform.machine(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
         options.output.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")

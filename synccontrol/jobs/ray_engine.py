@@ -19,11 +19,13 @@ from synccontrol.jobs.kept import differences
 from synccontrol.jobs.outcome import Outcome
 from synccontrol.jobs.runtime import AUTO, Request
 from synccontrol.jobs.worker import Worker
+from synccontrol.result import Step
 from synccontrol.terminal import describe
 
 TRIES = 3  # workers that a job may outlive, and that may die one after the other while they load
 KNOCK_SECONDS = 5.0  # in which a cluster answers
 POLL_SECONDS = 0.5  # between looks at whether somebody wants an end
+CALLS = 2  # of a worker at a time: making, and being stopped
 
 
 class Remote:
@@ -39,6 +41,7 @@ class Remote:
         os.chdir(folder)
         self._request, self._threads = request, threads
         self._worker: Worker | None = None
+        self._stopped = False
 
     def load(self) -> str:
         """Loads the model; returns an empty text, or in a line why it is not to be had."""
@@ -48,10 +51,21 @@ class Remote:
             return describe(error)
         return ""
 
-    def make(self, job: Job) -> Outcome:
-        """Returns what became of a job."""
+    def make(self, job: Job) -> Outcome | None:
+        """Returns what became of a job; None: it was stopped."""
         assert self._worker is not None
-        return self._worker.make(job)
+        try:
+            return self._worker.make(job, self._check)
+        except KeyboardInterrupt:
+            return None
+
+    def stop(self) -> None:
+        """Has the picture under way, and all that would follow, end after a step."""
+        self._stopped = True
+
+    def _check(self, job: Job, step: Step) -> None:
+        if self._stopped:
+            raise KeyboardInterrupt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +86,7 @@ class RayEngine(AbstractEngine):
     Args:
         workers: how many.
         address: of a cluster that is there ('auto' finds the one of this machine); empty: a new one on this machine.
-        check: called now and then; KeyboardInterrupt from it ends the run when the pictures under way are done.
+        check: called now and then; KeyboardInterrupt from it ends the run after the step under way.
 
     Raises:
         ConfigError: Ray is not installed, or there is no such cluster.
@@ -87,13 +101,15 @@ class RayEngine(AbstractEngine):
         self._again: deque[Job] = deque()  # jobs whose worker died
         self._deaths: dict[Path, int] = {}  # by output
         self._stillborn = 0  # workers in a row that died before they had a job
+        died = self._ray.exceptions
+        self._lost = (died.RayActorError, died.ObjectLostError, died.NodeDiedError)  # with a worker, or its machine
 
     def ready(self, request: Request) -> None:
         if request == self._request:
             return
-        for actor in self._idle:
+        for actor in (*self._idle, *(busy.actor for busy in self._busy.values())):  # the latter still load
             self._ray.kill(actor)
-        assert not self._busy
+        self._busy.clear()
         self._request, self._idle = request, []
         for _ in range(self._workers):
             self._start()
@@ -115,7 +131,7 @@ class RayEngine(AbstractEngine):
         """Yields what becomes of the jobs of one model."""
         interrupted = None
         more = True
-        while more or self._again or any(busy.job for busy in self._busy.values()):
+        while (interrupted is None and (more or self._again)) or any(busy.job for busy in self._busy.values()):
             try:
                 while self._idle and interrupted is None:
                     job = self._again.popleft() if self._again else next(jobs, None)
@@ -125,15 +141,18 @@ class RayEngine(AbstractEngine):
                     self._submit(job)
                 self._check()
             except KeyboardInterrupt as error:
-                interrupted, more = error, False
-                self._again.clear()
+                interrupted = error
+                for busy in self._busy.values():
+                    busy.actor.stop.remote()
             yield from self._finished()
         if interrupted is not None:
+            self._again.clear()
+            self._request = None  # these workers make nothing any more
             raise interrupted
 
     def _start(self) -> None:
         needs = gpus_of(self._ray, self._request.device if self._request else AUTO)
-        remote = self._ray.remote(Remote).options(num_cpus=1, num_gpus=needs)
+        remote = self._ray.remote(Remote).options(num_cpus=1, num_gpus=needs, max_concurrency=CALLS)
         actor = remote.remote(self._request, torch.get_num_threads(), str(Path.cwd()))
         self._busy[actor.load.remote()] = _Busy(actor)
 
@@ -148,7 +167,7 @@ class RayEngine(AbstractEngine):
             busy = self._busy.pop(reference)
             try:
                 result = self._ray.get(reference)
-            except self._ray.exceptions.RayActorError:
+            except self._lost:
                 self._replace(busy)
                 if busy.job is not None:
                     yield from self._bereaved(busy.job)
@@ -156,11 +175,12 @@ class RayEngine(AbstractEngine):
             if busy.job is None and result:
                 raise ModelError(result)
             self._idle.append(busy.actor)
-            if busy.job is not None:
+            if busy.job is not None and result is not None:
                 yield result
 
     def _replace(self, busy: _Busy) -> None:
         """Starts a worker in place of one that died. Raises `ModelError` if they keep dying before their first job."""
+        self._ray.kill(busy.actor)  # it may only be out of reach
         self._stillborn = self._stillborn + 1 if busy.job is None else 0
         if self._stillborn >= TRIES * self._workers:
             raise ModelError("workers die while they load the model; give them more memory, or start fewer")
@@ -194,6 +214,7 @@ def connected(workers: int, address: str) -> Any:
         _knock(address)
     code = str(Path(synccontrol.__file__).parents[1])
     here: dict[str, Any] = {"num_cpus": max(workers, os.cpu_count() or 1), "include_dashboard": False}
+    here["address"] = "local"  # else Ray joins what somebody else has started here
     variables = {name: os.environ[name] for name in ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY") if name in os.environ}
     try:
         ray.init(
@@ -202,7 +223,7 @@ def connected(workers: int, address: str) -> Any:
             runtime_env={"env_vars": variables if address else {**variables, "PYTHONPATH": code}},
             **({"address": address} if address else here),
         )
-    except (ConnectionError, ValueError) as error:
+    except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
         raise _nobody(address, error) from error
     return ray
 
@@ -220,5 +241,6 @@ def _knock(address: str) -> None:
 
 def _nobody(address: str, error: Exception) -> ConfigError:
     return ConfigError(
-        f"there is no Ray cluster at {address!r} ({' '.join(str(error).split())}); start one with `ray start --head`"
+        f"there is no Ray cluster at {address!r} ({' '.join(str(error).split())}); start one with `ray start --head`, "
+        "or if one is there that asks for its token (~/.ray/auth_token), set RAY_AUTH_MODE=token"
     )
