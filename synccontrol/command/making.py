@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from synccontrol.command.interrupt import Interrupt
 from synccontrol.command.parser import RAY
 from synccontrol.command.progress import Progress
+from synccontrol.command.remote import Outputs
 from synccontrol.errors import ConfigError, OutputError
 from synccontrol.jobs import batch
 from synccontrol.jobs.engine import AbstractEngine, LocalEngine
+from synccontrol.jobs.outcome import Outcome
 from synccontrol.terminal import BAD_INPUT, DONE, INTERRUPTED, ITEM_FAILED
 
 if TYPE_CHECKING:
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
 
 
 def make(
-    jobs: Sequence["Job"], kept: int, args: argparse.Namespace, many: bool, begin: Sequence[str], again: str
+    jobs: Sequence["Job"],
+    kept: int,
+    args: argparse.Namespace,
+    many: bool,
+    begin: Sequence[str],
+    again: str,
+    remote: Outputs | None,
 ) -> int:
     """Returns the exit status of making pictures.
 
@@ -30,12 +38,17 @@ def make(
         many: there may be several, so that one that fails does not fail the run.
         begin: what to note once the model is loaded; not earlier, so that bad input is one line.
         again: the command that goes on with the run.
+        remote: puts pictures where they belong, if that is not here.
 
     Raises:
         SyncControlError: what every picture needs is not to be had.
         KeyboardInterrupt: somebody wants an end, and there is one picture.
     """
     interrupt = Interrupt()
+
+    def report(job: "Job", outcome: Outcome | None) -> None:
+        progress.report(job, remote.publish(job, outcome) if remote and outcome else outcome)
+
     with Progress(len(jobs), args.output if many else None, args.quiet) as progress:
         engine = _engine(args, progress, interrupt)
         try:
@@ -44,7 +57,7 @@ def make(
                 progress.note(text)
             with interrupt.deferred():
                 for some in _in_turn(jobs):
-                    batch.run(some, engine, progress.report, interrupt.check)
+                    batch.run(some, engine, report, interrupt.check)
         except KeyboardInterrupt:
             if not many:
                 raise

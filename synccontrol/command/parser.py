@@ -94,7 +94,9 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--guide", type=path, help="picture, folder of pictures, quoted glob, or JSONL or CSV manifest")
+    group.add_argument(
+        "--guide", type=path, help="picture, folder of pictures (also s3://...), quoted glob, or JSONL or CSV manifest"
+    )
     group.add_argument("--control", action="append", help="control type; repeat it for several at once")
     group.add_argument(
         "--control-map",
@@ -174,7 +176,9 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
 
 def _add_output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--output", type=path, help="PNG file, or folder, where each new try gets a number (default: out)"
+        "--output",
+        type=path,
+        help="PNG file, or folder (also s3://...), where each new try gets a number (default: out)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace outputs that exist; else they are kept")
     group.add_argument("--save-control-map", action="store_true", help="write the control maps beside the picture")

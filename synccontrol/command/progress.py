@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
+from synccontrol.files import stores
 from synccontrol.jobs import records
 from synccontrol.terminal import printable
 
@@ -106,4 +107,4 @@ class Progress:
 
     def _print(self, text: str, to_stdout: bool = False) -> None:
         with tqdm.external_write_mode(file=sys.stdout if to_stdout else sys.stderr):
-            print(text, file=sys.stdout if to_stdout else sys.stderr, flush=True)
+            print(stores.told(text), file=sys.stdout if to_stdout else sys.stderr, flush=True)

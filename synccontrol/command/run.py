@@ -12,9 +12,11 @@ from synccontrol.command.parser import CONFIGS
 from synccontrol.command.settings import Stored
 from synccontrol.config import record
 from synccontrol.errors import ConfigError
+from synccontrol.files import stores
 from synccontrol.terminal import DONE
 
 if TYPE_CHECKING:
+    from synccontrol.command.remote import Outputs
     from synccontrol.jobs.job import Job
     from synccontrol.jobs.maps import Note
     from synccontrol.jobs.recipe import Recipe
@@ -30,13 +32,21 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     """
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    from synccontrol.command.remote import mirrored
+
+    with mirrored(args) as (here, remote):
+        return _run(here, stored, again, remote)
+
+
+def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str], remote: "Outputs | None") -> int:
+    """Returns the exit status of one run among files of this machine, finished ones of which go on elsewhere."""
     from synccontrol.command import making
     from synccontrol.jobs import batch, forecast, maps, plan, records
     from synccontrol.jobs import kept as there
     from synccontrol.jobs.runtime import machine_of
     from synccontrol.models import hub, presets
 
-    note: Note = maps.silent if args.quiet else lambda text: print(text, file=sys.stderr)
+    note: Note = maps.silent if args.quiet else lambda text: print(stores.told(text), file=sys.stderr)
     making.check(args)
     seeds = wanted.seeds(vars(args))
     template = wanted.template(vars(args), seeds[0])
@@ -56,7 +66,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
         records.complete(args.output, kept)
     if not jobs:
         if not many:
-            print(kept[0].output)
+            print(stores.told(str(kept[0].output)))
         _report(planned, args, note)
         return DONE
     remarks = _check_requests(jobs)
@@ -68,7 +78,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
     if not many:
         maps.check(jobs[0], hub.geometry(request.model, request.offline))
     begin = [f"{request.model}: {presets.about(request.model)}", *remarks]
-    status = making.make(jobs, len(kept), args, many, begin, again(seeds[0]))
+    status = making.make(jobs, len(kept), args, many, begin, again(seeds[0]), remote)
     _report(planned, args, note)
     return status
 
@@ -148,11 +158,11 @@ def _say_kept(kept: Sequence["Job"], note: "Note") -> None:
         note(one if len(kept) == 1 else several)
     if other:  # said even when notes are not wanted: what was asked for is not what is there
         names = sorted({name for found in other.values() for name in found})
-        print(
+        said = (
             f"{len(other)} of the outputs that are kept were made with another {', '.join(names)} "
-            f"({next(iter(other))}); name another --output, or allow --overwrite",
-            file=sys.stderr,
+            f"({next(iter(other))}); name another --output, or allow --overwrite"
         )
+        print(stores.told(said), file=sys.stderr)
 
 
 def _report(jobs: Sequence["Job"], args: argparse.Namespace, note: "Note") -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import synccontrol
 from synccontrol.errors import InputError
+from synccontrol.files import stores
 from synccontrol.picture import Source
 
 VERSIONS, DEVICE, DTYPE, REVISION = KEYS = ("versions", "device", "dtype", "model_revision")
@@ -20,7 +21,9 @@ def source(role: str, path: Path) -> Source:
         raise InputError(f"{path} is no file; give one")
     try:
         with path.open("rb") as file:
-            return Source(role=role, path=str(path), sha256=hashlib.file_digest(file, "sha256").hexdigest())
+            return Source(
+                role=role, path=stores.told(str(path)), sha256=hashlib.file_digest(file, "sha256").hexdigest()
+            )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a file") from error
 

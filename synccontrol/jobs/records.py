@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synccontrol.errors import InputError, OutputError
-from synccontrol.files import metadata, provenance
+from synccontrol.files import metadata, provenance, stores
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
 
@@ -30,9 +30,9 @@ def record(job: Job, outcome: Outcome, folder: Path) -> dict[str, Any]:
     return {
         "output": os.path.relpath(job.output, folder),
         "status": FAILED if outcome.error else MADE,
-        "error": outcome.error,
+        "error": stores.told(outcome.error),
         "notes": list(outcome.notes),
-        "guide": None if job.guide is None else str(job.guide),
+        "guide": None if job.guide is None else stores.told(str(job.guide)),
         "control_maps": [None if path is None else str(path) for path in job.control_maps],
         "saved_maps": [os.path.relpath(path, folder) for path in job.map_outputs],
         "seed": job.seed,
