@@ -5,7 +5,9 @@ Montages of the bundled model, 1536x256 px, three regions of three places; nothi
 others, far from it, so that sync could pull it where it was not asked to go.
 
 Asked for are place and time of every window that lies wholly in a region, read by a classifier that is trained here on
-rendered scenes. Seams: the Discontinuity Score between cells inside of the soft borders over that between other cells.
+rendered scenes. Seams: the Discontinuity Score between cells inside of the soft borders over that between other cells,
+which says how much more goes on there; and of the border's own place over that in the rest of the soft border (`line`),
+which says whether there is a line.
 Style: the mean distance of Gram matrices (VGG-16 of ST-LPIPS) of windows of different regions, with sync and without.
 Brackets are 95 % bootstrap intervals over montages.
 """
@@ -66,14 +68,20 @@ def windows_of(soft: float) -> list[tuple[int, int]]:
     return found
 
 
-def seam(picture: np.ndarray, soft: float) -> float:
-    """Returns the Discontinuity Score inside of the soft borders over that at other places between cells."""
+def seam(picture: np.ndarray, soft: float) -> tuple[float, float]:
+    """Returns the Discontinuity Score inside of soft borders over that elsewhere, and at their middles over inside.
+
+    Places are those between cells; the middle is the place nearest to the border and those beside it.
+    """
     scores = seams.discontinuity(picture.astype(np.float64), False)
     reach = max(soft * HEIGHT / 2, CELL)
     borders = [Region(area=area, prompt="x").box(HEIGHT, WIDTH)[2] for area in AREAS[:-1]]
     places = np.arange(CELL, WIDTH - CELL, CELL)
-    near = np.abs(places[:, None] - np.array(borders)).min(axis=1) <= reach
-    return float(scores[places[near]].mean() / scores[places[~near]].mean())
+    away = np.abs(places[:, None] - np.array(borders)).min(axis=1)
+    near, line = away <= reach, away <= CELL
+    inside, outside = scores[places[near & ~line]], scores[places[~near]]
+    line_score = scores[places[line]].mean()
+    return float(scores[places[near]].mean() / outside.mean()), float(line_score / (inside if soft else outside).mean())
 
 
 def figure(values: list[float]) -> dict[str, float]:
@@ -87,7 +95,7 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Returns the figures of one kind of montage; pictures go to `out/regions`."""
     classifier, eye = judge
-    values: dict[str, list[float]] = {name: [] for name in ("place", "time", "seam", "style")}
+    values: dict[str, list[float]] = {name: [] for name in ("place", "time", "seam", "line", "style")}
     for number in seeds:
         wanted = asked(number, times)
         base, regions = regions_of(wanted, times, soft)
@@ -101,7 +109,9 @@ def measure(
         pairs = list(zip(places, found_places, found_times, strict=True))
         values["place"].append(float(np.mean([wanted[region][0] == place for (region, _), place, _ in pairs])))
         values["time"].append(float(np.mean([wanted[region][1] == time for (region, _), _, time in pairs])))
-        values["seam"].append(seam(np.asarray(shown), soft))
+        around, line = seam(np.asarray(shown), soft)
+        values["seam"].append(around)
+        values["line"].append(line)
         values["style"].append(_apart(eye, places, crops))
     return {name: figure(found) for name, found in values.items()}
 

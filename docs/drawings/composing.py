@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from docs.drawings.sheets import IMAGES, montage, scaled, stack
+from docs.drawings.sheets import IMAGES, montage, row, scaled, stack
 from synccontrol import ComposeConfig, EnlargeConfig, Region
 from synccontrol.enlarge import UPSCALE
 
 HEIGHT, WIDTH, SEED = 256, 1536, 3  # px
 PLACES = ("a city", "a forest", "mountains, a lake")
+TOWER = (512, 1024)  # width and height, px
 
 
 def regions(*prompts: str) -> list[Region]:
@@ -18,8 +20,34 @@ def regions(*prompts: str) -> list[Region]:
     return [Region(area=area, prompt=prompt) for area, prompt in zip(areas, prompts, strict=True)]
 
 
+def tower() -> Image.Image:
+    """Returns the depth map of a tower before a hill."""
+    width, height = TOWER
+    y, x = np.mgrid[:height, :width].astype(float)
+    hill = np.maximum(1 - np.abs(x - 380) / 260, 0) * 110
+    ground = np.where(
+        y > 620 - hill, np.maximum((y - 620) * 0.75 / 404, 0.18 + 0.1 * np.clip((y - 500) / 500, 0, 1)), 0
+    )
+    away = np.abs(x - 230)
+    walls = (away < 70 - 18 * np.clip((700 - y) / 600, 0, 1)) & (y > 180) & (y < 900)
+    roof = (away < (y - 90) * 0.75) & (y > 90) & (y <= 180)
+    eaves = (away < 72) & (y > 180) & (y < 215)
+    depth = np.where(eaves, 0.64, np.where(walls | roof, 0.62, ground))
+    return Image.fromarray((255 * depth).astype(np.uint8)).convert("RGB")
+
+
+def at_two_scales() -> None:
+    """Writes `docs/images/scales.jpg`."""
+    model, (width, height), shown = montage("depth"), TOWER, tower()
+    options: dict[str, Any] = {"prompt": "a city at sunset", "control_map": shown, "seed": 2}
+    rows = model(**options, height=height, width=width).image
+    two = model(**options, height=height // 2, width=width // 2, enlarge=EnlargeConfig(upscale=2)).image
+    row([scaled(picture, width // 2) for picture in (shown, rows, two)], IMAGES / "scales.jpg")
+
+
 def draw() -> None:
-    """Writes `docs/images/regions.jpg`, `repainting.jpg` and `tall.jpg`."""
+    """Writes the pictures."""
+    at_two_scales()
     model = montage()
     size: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "seed": SEED}
     sunset, noon = (model(time, regions=regions(*PLACES), **size).image for time in ("sunset", "noon"))
@@ -33,5 +61,5 @@ def draw() -> None:
     stack([sunset, lake, city], IMAGES / "repainting.jpg")
     tall: dict[str, Any] = {"height": 2 * HEIGHT, "width": WIDTH, "seed": 0}
     rows = model("a mountain valley at sunset", **tall).image
-    row = model("a mountain valley at sunset", enlarge=EnlargeConfig(tall=UPSCALE), **tall).image
-    stack([scaled(rows, WIDTH // 2), scaled(row, WIDTH // 2)], IMAGES / "tall.jpg")
+    one = model("a mountain valley at sunset", enlarge=EnlargeConfig(tall=UPSCALE), **tall).image
+    stack([scaled(rows, WIDTH // 2), scaled(one, WIDTH // 2)], IMAGES / "tall.jpg")

@@ -29,6 +29,17 @@ def stack(pictures: Sequence[Image.Image], path: Path) -> None:
     sheet.save(path, optimize=True, quality=QUALITY)
 
 
+def row(pictures: Sequence[Image.Image], path: Path) -> None:
+    """Writes pictures of one height side by side."""
+    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    sheet, left = Image.new("RGB", (width, pictures[0].height), "white"), 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + GAP
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True, quality=QUALITY)
+
+
 def scaled(picture: Image.Image, width: int) -> Image.Image:
     """Returns a picture at another width, px."""
     return picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
