@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import quote, unquote
 from synccontrol.errors import ConfigError, InputError, OutputError
 
 HEAD = 2**18  # bytes of a PNG in which its settings stand
+AT_ONCE = 8  # objects that are fetched
 FILE = "file"
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # a `Path` leaves one of the two slashes
 _MIRRORED = re.compile(r"[^\s('\"]*/([a-z][a-z0-9+.-]+%3A%2F%2F[^\s/'\"]*)")
@@ -70,12 +72,17 @@ class Store:
 
     def fetch(self, names: Iterable[str], folder: Path, most: int | None = None) -> None:
         """Writes objects into a folder, the first `most` bytes of each. Raises `InputError` where that fails."""
-        for name in names:
+
+        def one(name: str) -> None:
             place = folder / name if name else folder
             with self._answering():
                 content = self._fs.cat_file(self._path(name), start=0, end=most)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for _ in pool.map(one, names):
+                pass
 
     def put(self, content: bytes, name: str, overwrite: bool = False) -> None:
         """Writes an object, whole or not at all; without `overwrite` only if there is none (a conditional put).

@@ -54,6 +54,8 @@ class Remote:
     def make(self, job: Job) -> Outcome | None:
         """Returns what became of a job; None: it was stopped."""
         assert self._worker is not None
+        if self._threads:
+            torch.set_num_threads(self._threads)  # of this thread, which need not be the one that loaded
         try:
             return self._worker.make(job, self._check)
         except KeyboardInterrupt:
