@@ -29,7 +29,7 @@ def plot(log: Path, target: Path) -> None:
     def text(words: str, x: int, y: int) -> None:
         cv2.putText(picture, words, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _INK, 1, cv2.LINE_AA)
 
-    for value in (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0):
+    for value in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.6, 0.8, 1.0):
         if low <= np.log10(value) <= high:
             cv2.line(picture, at(0, value), at(minutes.max(), value), _GRID, 1)
             text(f"{value:g}", 14, at(0, value)[1] + 5)
