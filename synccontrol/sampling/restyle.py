@@ -8,7 +8,7 @@ from torch import Tensor
 
 from synccontrol.sampling.anchors import Anchors
 
-SLACK = 0.1  # deviations by which a restyled window may go away from the anchor's statistics again
+PATIENCE = 3  # looks in a row at which a restyled window may be further from the anchor's statistics than before
 
 Statistics = tuple[Tensor, Tensor]  # mean and deviation of every channel, (1, c, 1, 1)
 
@@ -26,7 +26,7 @@ class Restyle:
         self._anchors = anchors
         self._across = across
         self._encoded = encoded
-        self._apart: dict[int, float] = {}  # how near windows have been to the anchor's statistics
+        self._away: dict[int, tuple[float, int]] = {}  # how far each window was, and how many looks in a row it left
 
     @torch.no_grad()
     def lacking(self, x0: Mapping[int, Float[Tensor, "1 c h w"]]) -> dict[int, Float[Tensor, "c h w"]]:
@@ -76,20 +76,21 @@ class Restyle:
         return found
 
     def _follows(self, window: int, apart: float) -> bool:
-        """Returns whether a window is to be restyled: no longer, once it goes away from the anchor instead.
+        """Returns whether a window is to be restyled: no longer, once it keeps going away from the anchor instead.
 
         Under guidance a window may answer with a move the other way: where the prompt says what is to be seen, the
         prompted prediction hardly hears what was added to z, and guidance takes away a multiple of what the unprompted
-        one hears. Such windows agree by their prompt; to go on would drive them apart.
+        one hears. Such windows agree by their prompt; to go on would drive them apart. One look or two further away
+        mean nothing: estimates take shape in the first steps, and differ more as they do.
 
         Args:
             window: its index.
             apart: root mean square of what it lacks, in deviations of its estimate.
         """
-        least = self._apart.get(window, float("inf"))
-        follows = apart <= least + SLACK
-        self._apart[window] = min(apart, least) if follows else -SLACK
-        return follows
+        former, looks = self._away.get(window, (float("inf"), 0))
+        if looks < PATIENCE:
+            self._away[window] = apart, looks + 1 if apart > former else 0
+        return self._away[window][1] < PATIENCE
 
 
 def _statistics(x0: Float[Tensor, "1 c h w"], share: Float[Tensor, "h w"]) -> Statistics:
