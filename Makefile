@@ -22,8 +22,8 @@ The picture is out/demo.png; the guide it follows is examples/guides/valley.png.
   synccontrol doctor
 
 This model is small and knows one illustrated world: mountains, snow, desert, forest, meadow, lake, sea, city,
-people; dawn, noon, sunset, night, overcast. Other words mean nothing to it, its outlines are loose, and
-photographs it cannot draw: synccontrol --list-models names models that do.
+people; dawn, noon, sunset, night, overcast. Other words mean nothing to it, and photographs
+it cannot draw: synccontrol --list-models names models that do.
 endef
 export NEXT
 
