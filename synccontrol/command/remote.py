@@ -2,10 +2,9 @@
 
 import argparse
 import dataclasses
-import os
-import platform
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +50,7 @@ class Outputs:
         """Puts the records of the run into the store, under a name of its own. Raises `OutputError`."""
         path = self._folder / RECORDS
         if path.exists():
-            run = f"{time.strftime('%Y%m%dT%H%M%S')}-{platform.node()}-{os.getpid()}"
+            run = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
             self._store.put(path.read_bytes(), f"results-{run}.jsonl")
 
 

@@ -66,8 +66,10 @@ class AbstractFamily(abc.ABC):
         """Returns the device on which the networks run."""
         if self._held is not None:
             return self._held.device
-        if not self.offloaded:  # diffusers' way to the same answer takes milliseconds
-            return next(weight.device for module in self._modules() for weight in module.parameters())
+        weights = (weight for module in self._modules() for weight in module.parameters())
+        weight = None if self.offloaded else next(weights, None)
+        if weight is not None:  # diffusers' way to the same answer takes milliseconds
+            return weight.device
         device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
         return device
 
