@@ -129,7 +129,7 @@ def material(folder: Path) -> None:
     """Writes the files that the pages' commands speak of as the reader's own."""
     (folder / "examples").symlink_to(ROOT / "examples")
     noise = np.random.default_rng(0)
-    wide, small = ("wide", "sunset", "ring"), ("sketch", "guides/a", "guides/b")
+    wide, small = ("wide", "sunset", "ring"), ("sketch", "tower", "guides/a", "guides/b")
     for name, size in [*((name, (1024, 256)) for name in wide), *((name, (512, 256)) for name in small)]:
         (folder / name).parent.mkdir(exist_ok=True)
         blocks = noise.integers(0, 255, (8, 16, 3), dtype=np.uint8)
