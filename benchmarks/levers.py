@@ -2,7 +2,8 @@
 
 The bundled model, the bench's montages (`benchmarks/frontier/material.py`) of 1024x256 px without a control and under
 exact depth maps, half of the prompts vague, half specific. The base is 12 steps of DPM++ 2M, windows that overlap by
-half, ramp weights, no sync, guidance in all steps; every other row changes what its name says. Coherence is the mean
+half, ramp weights, no sync, guidance in all steps; every other row changes what its name says, but for `default`, which
+is the preset. Coherence is the mean
 ST-LPIPS (VGG, which nothing optimises) over all pairs of windows side by side, lower is more alike; depth RMSE is read
 off the picture; +- is the standard error over montages; CPU seconds are of one thread, the median.
 """
@@ -52,6 +53,10 @@ def _sampled(base: Defaults, **changes: object) -> Defaults:
 
 
 LEVERS = {
+    "default": _OWN,
+    "default, 18 steps": _sampled(_synced(_OWN, adain_steps=9), steps=18),
+    "default, no sync": _synced(_OWN, adain=0.0),
+    "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0), steps=18),
     "base": BASE,
     "statistics, 6 steps": _ADAIN,
     "statistics, half as far": _synced(_ADAIN, adain=0.5),
@@ -88,17 +93,18 @@ def main() -> None:
     """Runs every lever, prints a table and writes JSON and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-control", type=int, default=8, help="montages a lever and control (default: 8)")
+    parser.add_argument("--controls", nargs="*", default=CONTROLS, choices=CONTROLS, help="default: all")
     parser.add_argument("--only", nargs="*", default=list(LEVERS), choices=list(LEVERS), help="default: all")
     parser.add_argument("--output", type=Path, default=Path("out/levers"), help="folder")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    montages = {of: Montage.from_pretrained("tiny", [] if of == NONE else [of], offline=True) for of in CONTROLS}
+    montages = {of: Montage.from_pretrained("tiny", [] if of == NONE else [of], offline=True) for of in args.controls}
     metric, read = objectives.load("stlpips-vgg"), reading.reader("depth", None, Settings(offline=True))
     found = {}
     for name in args.only:
         apart: dict[str, list[float]] = {"vague": [], "specific": []}
         errors, seconds = [], []
-        for of, index in itertools.product(CONTROLS, range(args.per_control)):
+        for of, index in itertools.product(args.controls, range(args.per_control)):
             made: Item = item(index, of, HEIGHT, WIDTH)
             own, start = LEVERS[name], time.process_time()
             sync: SyncConfig = own.sync
@@ -120,7 +126,8 @@ def main() -> None:
             path = args.output / name.replace(" ", "-").replace(",", "").replace("/", "-") / f"{of}-{made.name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             result.image.save(path)
-        row = {"vague": figure(apart["vague"]), "specific": figure(apart["specific"]), "depth RMSE": figure(errors)}
+        row = {"vague": figure(apart["vague"]), "specific": figure(apart["specific"])}
+        row |= {"depth RMSE": figure(errors)} if errors else {}
         found[name] = {**row, "CPU seconds": [statistics.median(seconds)]}
         texts = [f"{value[0]:.3f} ± {value[1]:.3f}" for value in row.values()]
         print(f"| {name} | {' | '.join(texts)} | {found[name]['CPU seconds'][0]:.1f} |", flush=True)

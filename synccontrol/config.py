@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-MIDDLE = "middle"
-MODEL = "model"
+MIDDLE, MODEL = "middle", "model"
 WEIGHTS = ("uniform", "ramp", "gaussian")
 GRADIENTS = ("full", "x0")
 STEP_SIZES = ("gradient", "rms")
@@ -180,7 +179,7 @@ class SyncConfig:
         "window that the others follow: middle, an index from the top left, or an image",
         flag="anchor",
     )
-    skipped: int = 0  # denoising steps, from the first, that are left out; no flag: it follows from the strength
+    skipped: int = dataclasses.field(default=0, init=False)  # denoising steps that `later` left out, from the first
 
     def __post_init__(self) -> None:
         require_number("sync weight", self.weight, 0.0)
@@ -216,7 +215,9 @@ class SyncConfig:
 
     def later(self, skipped: int) -> "SyncConfig":
         """Returns what is left of it when so many denoising steps, from the first, are left out."""
-        return dataclasses.replace(self, skipped=skipped)
+        left = dataclasses.replace(self)
+        object.__setattr__(left, "skipped", skipped)
+        return left
 
     def check_side(self, side: int) -> None:
         """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
@@ -230,8 +231,7 @@ class SyncConfig:
 
     def due(self, index: int) -> bool:
         """Returns whether the objective moves the windows at denoising step `index` (from 0) of those that are left."""
-        step = index + self.skipped
-        return self.perceptual and step < self.steps and step % self.every == 0
+        return self.perceptual and (step := index + self.skipped) < self.steps and step % self.every == 0
 
     def adain_due(self, index: int) -> bool:
         """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""

@@ -140,8 +140,9 @@ class Drawing:
         """Returns what windows see of every control map."""
         crops: list[Crops] = [partial(self._layout.look, map_, self._family.geometry.cell) for map_ in self._maps]
         if self._kept is not None:
-            for place in (place for place, control in enumerate(self._picture.controls) if control == INPAINT):
-                crops.insert(place, self._kept.map)
+            for place, control in enumerate(self._picture.controls):
+                if control == INPAINT:
+                    crops.insert(place, self._kept.map)
         return crops
 
     def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:

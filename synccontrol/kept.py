@@ -64,8 +64,10 @@ class Kept:
         family, found = self._family, list[Tensor]()
         if self._new is None or not family.inpaints:
             return found
+        shown = self._shown()
         for window in range(len(self._layout)):
-            picture, new = (one.to(device=family.device, dtype=family.canvas_dtype) for one in self._look([window]))
+            seen = self._look(shown, [window])
+            picture, new = (one.to(device=family.device, dtype=family.canvas_dtype) for one in seen)
             found.append(family.beside(picture * 2 - 1, new))
         return found
 
@@ -74,14 +76,18 @@ class Kept:
 
         Else it is the picture, in 0..1 (lllyasviel/control_v11p_sd15_inpaint).
         """
-        picture, new = self._look(windows)
+        picture, new = self._look(self._shown(), windows)
         return picture.where(new == 0, torch.full_like(picture, HOLE))
 
-    def _look(self, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns what windows see of the picture (k, 3, H, W) in 0..1, and where it is new (k, 1, H, W), 1 or 0."""
-        picture, cell = images.to_tensor(self._start), self._family.geometry.cell
+    def _shown(self) -> Tensor:
+        """Returns the picture, and how much of it is new, (1, 4, height, width) in 0..1."""
+        picture = images.to_tensor(self._start)
         new = torch.zeros_like(picture[:, :1]) if self._new is None else torch.from_numpy(self._new)[None, None]
-        seen = self._layout.look(torch.cat([picture, new.to(picture)], dim=1), cell, windows)
+        return torch.cat([picture, new.to(picture)], dim=1)
+
+    def _look(self, shown: Tensor, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Returns what windows see of the picture (k, 3, H, W) in 0..1, and where it is new (k, 1, H, W), 1 or 0."""
+        seen = self._layout.look(shown, self._family.geometry.cell, windows)
         return seen[:, :3], (seen[:, 3:] >= NEW).to(seen)
 
     def start(self, skipped: int) -> Tensor | None:

@@ -25,6 +25,7 @@ from synccontrol.evaluate.keypoints import pck
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.score import score
 from synccontrol.files import images
+from synccontrol.models.codec import PatchAutoencoder
 from synccontrol.result import Result
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT, edges
@@ -32,6 +33,7 @@ from training.measure import TOLERANCE, Classifier, train_classifier
 from training.networks import CONTROLS
 from training.render import BIOMES, TIMES, Scene, render
 from training.samples import VAGUE, Picture, control_map, draw_windows, pipeline
+from training.train_codec import pictures as tensors
 
 HEIGHT, WIDTH = 256, 1536  # px of a montage that follows a control
 VAGUE_WIDTH = 1024  # px of a montage of the vague prompt
@@ -136,6 +138,7 @@ def measure_fidelity(count: int, folder: Path) -> dict[str, dict[str, Figure]]:
     for start in range(0, count, STRIP):
         captions = [scene.caption for scene in wanted[start : start + STRIP]]
         sets["drawn"] += draw_windows(pipe, captions, [nothing] * len(captions), strength=0.0, seed=start)
+    sets["coded"] = round_trip(sets["rendered"])
     for name, pictures in sets.items():
         (folder / name).mkdir(exist_ok=True)
         for start in range(0, count, STRIP):
@@ -147,8 +150,17 @@ def measure_fidelity(count: int, folder: Path) -> dict[str, dict[str, Figure]]:
             m.metric: {"mean": m.value, "low": m.low, "high": m.high, "n": count}
             for m in score(folder / name, settings, lambda _: None).measurements
         }
-        for name in ("drawn", "rendered")
+        for name in ("drawn", "coded", "rendered")
     }
+
+
+@torch.no_grad()
+def round_trip(pictures: list[Picture]) -> list[Picture]:
+    """Return pictures (H, W, 3) as the codec gives them back: what no drawing can be nearer than."""
+    codec = PatchAutoencoder.from_pretrained(MODEL / "vae", torch_dtype=torch.float32)
+    coded = (codec.encode(tensors(picture[None])).latent_dist.mode() for picture in pictures)
+    back = (codec.decode(latents).sample[0].clamp(-1, 1) for latents in coded)
+    return [((picture + 1) * 127.5).round().byte().permute(1, 2, 0).numpy() for picture in back]
 
 
 def main() -> None:

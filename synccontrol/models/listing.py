@@ -22,7 +22,7 @@ def lines() -> list[str]:
         found += [f"{name}: {preset.about}", *(f"  {key:9} {value}" for key, value in _facts(preset, on_disk).items())]
     return [
         *found,
-        "Cards are forecast at 4096x1024 px with one ControlNet, in 16 bits, without offloading; none was measured.",
+        "Cards are forecast at 4096x1024 px with one ControlNet, in 16 bits, without offloading.",
         "Any diffusers folder, hub id (owner/name, owner/name@revision) or .safetensors file of Stable Diffusion "
         "serves as --model too, with --mask also one made for repainting.",
     ]
