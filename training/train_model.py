@@ -93,9 +93,7 @@ def train_model(rank: int, folder: Path, scenes: Path, tokenizer_folder: Path, p
         state.optimizer.param_groups[0]["lr"] = _rate(plan, progress.step, share)
         recent.append(backward(batch))
         average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
-        state.optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]  # step is left out
-        state.optimizer.step()
+        update(state.optimizer, parameters)
         progress.step += 1
         progress.samples += len(batch.latents) * workers
         _follow(state.ema, networks, min(plan.most_ema, (1 + progress.step) / (20 + progress.step)))
@@ -170,6 +168,13 @@ def _backward(networks: Networks, alphas: Tensor, alike: bool, example: Batch) -
         return recorded.clone()
 
     return replay
+
+
+def update(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Take a step down clipped gradients; one whose gradients are not finite is left out, without a look at them."""
+    norm = nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+    optimizer.found_inf = norm.isfinite().logical_not().float()  # type: ignore[attr-defined]  # fused ones know it
+    optimizer.step()
 
 
 def _rate(plan: Plan, step: int, share: float) -> float:

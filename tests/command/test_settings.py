@@ -52,6 +52,16 @@ def test_what_is_left_out_is_said(run: Run, loud: Run) -> None:
     assert "left out" not in err and "may differ" not in err
 
 
+def test_a_preset_in_place_of_a_pictures_settings_leaves_its_ring_closed(run: Run) -> None:
+    assert (
+        run("--prompt", "x", "--width", "128", "--loop", "--anchor", "1", "--steps", "2", "--output", "a.png")[0] == 0
+    )
+    assert run("--settings", "a.png", "--preset", "paper", "--output", "b.png")[0] == 0
+    before, after = (metadata.read_settings(Path(name)) for name in ("a.png", "b.png"))
+    assert (after["loop"], after["anchor"]) == (before["loop"], before["anchor"]) == (True, 1)
+    assert (before["window_weights"], after["window_weights"]) == ("ramp", "uniform")
+
+
 def test_why_the_same_picture_cannot_be_promised_is_one_line(run: Run, loud: Run, canny: list[str]) -> None:
     draw(Path("wide.png"))
     assert run("--guide", "wide.png", "--prompt", "x", *canny, "--output", "a.png")[0] == 0

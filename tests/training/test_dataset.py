@@ -76,3 +76,14 @@ def test_small_batches_keep_the_shares_in_the_long_run(windows: Windows) -> None
     batches = [windows.batch(generator, 5, NARROW).maps for _ in range(400)]
     for control, share in CONTROL_SHARES.items():
         assert sum(len(maps.get(control, ())) for maps in batches) / 1600 == pytest.approx(share, abs=0.03)
+
+
+def test_a_batch_takes_over_the_values_of_another_in_memory_of_its_own(windows: Windows) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = (windows.batch(generator, 50, NARROW) for _ in range(2))
+    kept = first.copy()
+    taken = first.copy()
+    taken.fill(second)
+    for one, like in ((taken, second), (first, kept)):
+        assert torch.equal(one.latents, like.latents) and torch.equal(one.tokens, like.tokens)
+        assert all(torch.equal(maps, like.maps[control]) for control, maps in one.maps.items())
