@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.layout import AbstractLayout, Decode
 from synccontrol.canvas.merge import Merger
 from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
@@ -160,7 +160,7 @@ class Drawing:
             assert isinstance(config.anchor, Image.Image)
             anchor = self._anchor_picture(config.anchor).to(device=family.device, dtype=family.canvas_dtype)
         networks = Networks(
-            decode=family.decode,
+            decode=family.glimpse,
             encode=family.encode,
             kind=solver.kind,
             half=family.dtype == torch.float16,
@@ -192,7 +192,7 @@ class Drawing:
     def _result(self, x0: Tensor) -> Result:
         family = self._family
         return Result(
-            image=self._decoded(x0),
+            image=self._decoded(x0, family.decode),
             latents=x0,
             seed=self._picture.seed,
             config=self._picture.settings() | made_with(str(family.device), str(family.dtype).removeprefix("torch.")),
@@ -201,17 +201,15 @@ class Drawing:
 
     def _render(self, x0: Tensor) -> Image.Image:
         with self._family.session():
-            return self._decoded(x0)
+            return self._decoded(x0, self._family.glimpse)
 
     @torch.no_grad()
-    def _decoded(self, x0: Tensor) -> Image.Image:
+    def _decoded(self, x0: Tensor, decode: Decode) -> Image.Image:
         """Returns the picture of clean latents; in smaller tiles when the device is out of memory."""
         picture, family, tile = self._picture, self._family, self._layout.tile
         while True:
             try:
-                pixels = self._layout.decode(
-                    x0, family.decode, family.geometry.cell, picture.height, picture.width, tile
-                )
+                pixels = self._layout.decode(x0, decode, family.geometry.cell, picture.height, picture.width, tile)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

@@ -7,10 +7,12 @@ from synccontrol.checks import require_number
 from synccontrol.errors import ConfigError
 from synccontrol.options import option
 
+AUTO = "auto"  # the small autoencoder that is known to fit
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Extras:
-    """LoRAs, an IP-Adapter, another autoencoder. Raises `ConfigError` for a value outside its range."""
+    """LoRAs, an IP-Adapter, other autoencoders. Raises `ConfigError` for a value outside its range."""
 
     prefix: ClassVar[str] = ""  # of flags
 
@@ -20,6 +22,9 @@ class Extras:
     ip_adapter: str = option("", "IP-Adapter: hub id, or file in a folder or on the hub")
     ip_scale: float = option(1.0, "strength of the IP-Adapter")
     vae: str = option("", "autoencoder in place of the model's own: file, folder or hub id")
+    tiny_vae: str = option(
+        "", "small autoencoder (TAESD) that the objective and previews look through: auto, folder or hub id"
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.lora, str) or not all(isinstance(one, str) for one in self.lora):

@@ -16,7 +16,7 @@ from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.models import hub, presets
+from synccontrol.models import hub, presets, tiny_vae
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
 from synccontrol.passes import Passes
 from synccontrol.picture import IP_IMAGE, Picture
@@ -95,7 +95,7 @@ class Montage:
             controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
             controlnets: Rarely needed: folders or hub ids to use for the controls, in their order, instead of the
                 model's own; or one union ControlNet for all.
-            extras: LoRAs, an IP-Adapter, another autoencoder.
+            extras: LoRAs, an IP-Adapter, other autoencoders.
             device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
             dtype: of the networks; the canvas is float32 at least.
             offload: 'none', 'model' (networks wait in memory for their turn on the device) or 'sequential' (layers do).
@@ -110,7 +110,9 @@ class Montage:
         pipe = hub.load(model, controls, controlnets, extras=extras, **options, note=notes.append)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
         origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "extras": extras}
-        return cls(families.wrap(pipe, controls), defaults, origin=origin, offline=offline, notes=notes)
+        family = families.wrap(pipe, controls)
+        tiny_vae.add(family, model, extras, offline)
+        return cls(family, defaults, origin=origin, offline=offline, notes=notes)
 
     def __call__(
         self,

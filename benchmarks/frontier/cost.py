@@ -17,6 +17,7 @@ from typing import Any
 
 import lpips
 import torch
+from diffusers import AutoencoderTiny
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,9 +27,10 @@ from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import SyncConfig
 from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.checkpoints import default_dtype
 from synccontrol.jobs import footprint
 from synccontrol.models import hub
-from synccontrol.models.defaults import NAMES, PAPER, Defaults
+from synccontrol.models.defaults import BEST, NAMES, PAPER, Defaults
 from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 from synccontrol.sampling.sync import Networks, Sync
@@ -40,6 +42,7 @@ SHAPES: dict[str, Callable[[Path], None]] = {
 }
 WIDTHS = (2048, 8192, 32768)  # px; the height is one window
 CONTROL = "depth"
+SMALL = f"{BEST}, small decoder"
 TERA, GB = 1e12, 1e9
 
 
@@ -60,7 +63,7 @@ def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, ob
     blank = family.blank_prompt()
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
-    networks = Networks(decode=family.decode, encode=family.encode, kind="epsilon")
+    networks = Networks(decode=family.glimpse, encode=family.encode, kind="epsilon")
     sync = Sync(dataclasses.replace(settings.sync, adain=0.0), objective, 0, networks, Batches(1, str))
     with family.session():
         predict = family.condition(views, crops, settings.sampling, settings.sampling.steps, str)
@@ -121,32 +124,38 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, footprint.fake():
         SHAPES[name](Path(folder))
         family = families.wrap(hub.blank(folder, [CONTROL], [], hub.half(name), offline=True))
-        height = family.geometry.window_px[0]
         presets = {preset: hub.defaults(name, preset, offline=True) for preset in NAMES}
-        works = {
-            preset: count(family, lay_out(height, WIDTHS[0], family.geometry, own.windows), own, objective)
-            for preset, own in presets.items()
-        }
+        paper, steps = presets[PAPER], presets[PAPER].sampling.steps
+        work, first = _work(family, paper, objective), dict[int, int]()
         for width in WIDTHS:
-            paper, steps = presets[PAPER], presets[PAPER].sampling.steps
-            windows = lay_out(height, width, family.geometry, paper.windows)
-            literal = {
-                f"literal, {synced} of {steps} synced": of_literal(works[PAPER], windows, steps, synced)
-                for synced in (0, 5, 10, steps)
-            }
-            first = literal[f"literal, 5 of {steps} synced"]
-            for method, operations in literal.items():
-                yield _row(name, method, width, height, operations, first)
-            for preset, own in presets.items():
-                layout = lay_out(height, width, family.geometry, own.windows)
+            windows = _lay_out(family, width, paper)
+            first[width] = of_literal(work, windows, steps, 5)
+            for synced in (0, 5, 10, steps):
+                method, operations = f"literal, {synced} of {steps} synced", of_literal(work, windows, steps, synced)
+                yield _row(name, method, width, family, operations, first[width])
+        for method, own in (*presets.items(), (SMALL, presets[BEST])):
+            if method == SMALL:
+                with default_dtype(family.dtype):  # of TAESD's shape, which is diffusers' own
+                    family.tiny_vae = AutoencoderTiny(latent_channels=family.geometry.channels)
+            work = _work(family, own, objective)
+            for width in WIDTHS:
+                layout = _lay_out(family, width, own)
                 sync: SyncConfig | None = own.sync if own.sync.perceptual else None
                 found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
-                operations = of_ours(works[preset], layout, own)
-                yield {**_row(name, preset, width, height, operations, first), "gb": found.peak / GB}
+                row = _row(name, method, width, family, of_ours(work, layout, own), first[width])
+                yield {**row, "gb": found.peak / GB}
 
 
-def _row(model: str, method: str, width: int, height: int, operations: int, first: int) -> dict[str, Any]:
-    size = {"model": model, "width": width, "height": height}
+def _work(family: AbstractFamily, settings: Defaults, objective: AbstractObjective) -> Work:
+    return count(family, _lay_out(family, WIDTHS[0], settings), settings, objective)
+
+
+def _lay_out(family: AbstractFamily, width: int, settings: Defaults) -> AbstractLayout:
+    return lay_out(family.geometry.window_px[0], width, family.geometry, settings.windows)
+
+
+def _row(model: str, method: str, width: int, family: AbstractFamily, operations: int, first: int) -> dict[str, Any]:
+    size = {"model": model, "width": width, "height": family.geometry.window_px[0]}
     return {**size, "method": method, "tflop": operations / TERA, "cheaper": first / operations}
 
 

@@ -56,6 +56,7 @@ def write(
         "controls": {
             name: [report.as_json(one) for one in scored] for name, scored in {ALL: together, **cells}.items()
         },
+        "CPU seconds": {one.label: scoring.cpu_seconds(out / one.folder) for one in together},
         "differences": {kind or "all": [report.difference_json(one) for one in compared[kind]] for kind in KINDS},
     }
     report.write_json(values, folder / "results.json")

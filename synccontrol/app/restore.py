@@ -10,7 +10,14 @@ from synccontrol.config import MIDDLE
 from synccontrol.files import metadata, provenance
 
 FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which a visitor hands over anew
-LOADED = ("lora", "ip_adapter", "ip_scale", "vae", "controlnet")  # which the page does not load for visitors
+LOADED = (
+    "lora",
+    "ip_adapter",
+    "ip_scale",
+    "vae",
+    "tiny_vae",
+    "controlnet",
+)  # which the page does not load for visitors
 
 
 def restored(path: Path, models: Collection[str], detectors: Collection[str]) -> tuple[dict[str, Any], list[str]]:

@@ -67,7 +67,7 @@ def read(path: Path, given: Container[str]) -> Stored:
     for name in SINGLE:
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = _find(values[name], path.parent)
-    values |= {name: _find(values[name], path.parent) for name in ("ip_adapter", "vae") if name in values}
+    values |= {name: _find(values[name], path.parent) for name in ("ip_adapter", "vae", "tiny_vae") if name in values}
     if "lora" in values:
         values["lora"] = [_find_lora(name, path.parent) for name in values["lora"]]
     if CONTROL_MAP in values:

@@ -59,6 +59,7 @@ class AbstractFamily(abc.ABC):
     geometry: Geometry
     controls: int  # number of control maps that the ControlNets follow
     inpaints: bool = False  # its networks are made for repainting: they are shown what is kept
+    tiny_vae: Any = None  # diffusers' `AutoencoderTiny` for its latents, if one was loaded
     _held: "_Held | None" = None  # by the session that is on
 
     @property
@@ -93,8 +94,8 @@ class AbstractFamily(abc.ABC):
 
         Weights that are kept in 8 bits, and cast or unpacked for each call, let none through.
         """
-        names = ("vae", "unet", "transformer", "controlnet") if full else ("vae",)
-        parts = [self.pipe.components.get(name) for name in names]
+        names = ("unet", "transformer", "controlnet") if full else ()
+        parts = [self.tiny_vae or self.pipe.vae, *map(self.pipe.components.get, names)]
         weights = [weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()]
         if any(weight.dtype.itemsize < torch.float16.itemsize for weight in weights):
             raise ModelError(
@@ -131,7 +132,8 @@ class AbstractFamily(abc.ABC):
 
     def _modules(self) -> list[nn.Module]:
         """Returns the modules that a session has for itself."""
-        return [part for part in self.pipe.components.values() if isinstance(part, nn.Module)]
+        parts = [*self.pipe.components.values(), self.tiny_vae]
+        return [part for part in parts if isinstance(part, nn.Module)]
 
     @abc.abstractmethod
     def _prepared(self) -> AbstractContextManager[None]:
@@ -172,6 +174,16 @@ class AbstractFamily(abc.ABC):
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:
         """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
+
+    def glimpse(self, x0: Tensor) -> Tensor:
+        """Returns pictures as `decode` does, where it need not be exact: by the small autoencoder, if there is one.
+
+        It takes latents as the networks see them, which its makers call a scaling factor of 1.
+        """
+        if self.tiny_vae is None:
+            return self.decode(x0)
+        pictures: Tensor = self.tiny_vae.decode(x0.to(device=self.device, dtype=self.tiny_vae.dtype)).sample
+        return pictures.to(x0.dtype)
 
     @abc.abstractmethod
     def encode(self, pictures: Tensor) -> Tensor:

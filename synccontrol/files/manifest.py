@@ -32,7 +32,7 @@ def _are_paths(value: object) -> bool:
     return bool(named) and all(_is_name(path) for path in named)
 
 
-_MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae"}
+_MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae", "tiny_vae"}
 _SEPARATE = (GUIDE, *(name for name in settings.KINDS if name.endswith("_sha256")))  # image is the guide
 KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     IMAGE: ("the path of a guide", _is_name),

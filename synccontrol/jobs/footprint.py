@@ -99,11 +99,11 @@ def rehearse(
         syncing = _rehearse_sync(family, z, predict, sync, objective)
         with torch.no_grad(), Live() as decoding:
             family.decode(torch.zeros(1, family.geometry.channels, *layout.decoded, dtype=family.canvas_dtype))
-    networks = [part for part in family.pipe.components.values() if isinstance(part, nn.Module)]
+    networks = [part for part in [*family.pipe.components.values(), family.tiny_vae] if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
     return Footprint(
         weights=_held(networks),
-        at_once=_at_once(family.pipe, objective),
+        at_once=_at_once(family, objective),
         embeddings=text + min(kept * views_in_all, most * EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
         + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
@@ -119,12 +119,13 @@ def _held(networks: Sequence[nn.Module]) -> int:
     return sum({id(tensor): tensor.nbytes for tensor in weights}.values())
 
 
-def _at_once(pipe: Any, objective: AbstractObjective | None) -> int:
+def _at_once(family: AbstractFamily, objective: AbstractObjective | None) -> int:
     """Returns the bytes of the largest network that takes turns, and of those that stay, as diffusers moves them."""
-    parts = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-    turns = [name for name in pipe.model_cpu_offload_seq.split("->") if name in parts]
+    parts = {name: part for name, part in family.pipe.components.items() if isinstance(part, nn.Module)}
+    turns = [name for name in family.pipe.model_cpu_offload_seq.split("->") if name in parts]
     staying = [part for name, part in parts.items() if name not in turns]
     staying += objective.networks() if objective is not None else []
+    staying += [family.tiny_vae] if family.tiny_vae is not None else []
     return max((_held([parts[name]]) for name in turns), default=0) + _held(staying)
 
 
@@ -134,7 +135,7 @@ def _rehearse_sync(
     if config is None:
         return 0
     networks = Networks(
-        decode=family.decode,
+        decode=family.glimpse,
         encode=family.encode,
         kind="epsilon",
         half=family.dtype == torch.float16,

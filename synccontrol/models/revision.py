@@ -7,7 +7,7 @@ from pathlib import Path
 
 from synccontrol.extras import Extras
 from synccontrol.families.sources import Source, parts, pinned, source
-from synccontrol.models import hub, single_file
+from synccontrol.models import hub, single_file, tiny_vae
 from synccontrol.models.hub import CONTROLNET_FOLDER
 
 SAMPLE = 2**20  # bytes of a file that are read at either end: weights are gigabytes
@@ -27,7 +27,13 @@ def revision(
     """
     nets = hub.controlnet_sources(model, controls, controlnets, offline)
     own = [model] if single_file.is_one(model) else []
-    others = [*own, *(name for name, _ in extras.loras), extras.ip_adapter, extras.vae]
+    others = [
+        *own,
+        *(name for name, _ in extras.loras),
+        extras.ip_adapter,
+        extras.vae,
+        tiny_vae.source_of(model, extras),
+    ]
     return _revision((hub.base_of(model), *nets, *(source(name) for name in others if name)))
 
 

@@ -1,0 +1,54 @@
+"""What coherence costs: the chart of the bench's results, for the README and the page on presets."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from benchmarks.frontier.methods import RENDERED
+from docs.drawings import ink
+from docs.drawings.sheets import IMAGES
+from synccontrol.models.defaults import NAMES, PAPER
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "results" / "results.json"
+METRIC = "Intra-ST-LPIPS (vgg)"
+OURS, THEIRS, TRUE = ink.INKS[0], ink.INKS[1], ink.INKS[2]
+
+
+def coherence(scored: dict[str, Any]) -> tuple[float, float, float]:
+    """Returns mean, and 95 % interval, of the distance between a method's windows."""
+    (found,) = (one for one in scored["measurements"] if one["metric"] == METRIC)
+    return found["value"], found["low"], found["high"]
+
+
+def draw() -> None:
+    """Writes `docs/images/frontier.png`."""
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    whole = ink.figure(1100, 520)
+    axes = whole.add_axes((0.08, 0.15, 0.89, 0.8))
+    axes.patch.set_alpha(0)
+    axes.spines[["top", "right"]].set_visible(False)
+    for scored in results["controls"]["all"]:
+        name, (value, low, high) = scored["label"], coherence(scored)
+        if name == RENDERED:
+            axes.axhline(value, color=TRUE, linestyle="--", linewidth=1.5)
+            axes.annotate("rendered panoramas, one scene each", (1.55, value), (0, -16), **_beside(TRUE))
+            continue
+        colour = OURS if name in NAMES and name != PAPER else THEIRS
+        seconds = statistics.median(results["CPU seconds"][name])
+        axes.errorbar(seconds, value, yerr=[[value - low], [high - value]], fmt="o", color=colour, markersize=9)
+        axes.annotate(name, (seconds, value), (9, 6), **_beside(colour))
+    axes.set_xscale("log")
+    axes.set_xlim(1.5, 700)
+    axes.xaxis.set_major_locator(FixedLocator([2, 5, 10, 20, 50, 100, 200, 500]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_xlabel("CPU seconds a picture of 1024x256")
+    axes.set_ylabel("distance between windows\n(ST-LPIPS; lower: more alike)")
+    ink.save(whole, IMAGES / "frontier.png")
+
+
+def _beside(colour: str) -> dict[str, Any]:
+    return {"textcoords": "offset points", "color": colour, "fontsize": 14}
