@@ -109,7 +109,7 @@ class Drawing:
         )
         if solver.note:
             self._note(solver.note)
-        batches = Batches(picture.windows.batch, self._note)
+        batches = Batches(picture.windows.batch * len(family.devices), self._note)
         sync = self._sync(picture.sync.later(skipped), solver, batches)
         noise = self._noise.to(device=device, dtype=family.canvas_dtype)
         x_t = solver.start(noise, None if kept is None else kept.start(skipped))
@@ -191,11 +191,12 @@ class Drawing:
 
     def _result(self, x0: Tensor) -> Result:
         family = self._family
+        machine = made_with(",".join(map(str, family.devices)), str(family.dtype).removeprefix("torch."))
         return Result(
             image=self._decoded(x0, family.decode),
             latents=x0,
             seed=self._picture.seed,
-            config=self._picture.settings() | made_with(str(family.device), str(family.dtype).removeprefix("torch.")),
+            config=self._picture.settings() | machine,
             notes=tuple(self._notes),
         )
 

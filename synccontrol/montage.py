@@ -1,6 +1,7 @@
 """`Montage`, the object that users hold: a loaded model that makes wide pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +17,7 @@ from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.extras import Extras
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.models import hub, presets, tiny_vae
+from synccontrol.models import devices, hub, presets, tiny_vae
 from synccontrol.models.defaults import DEFAULT, Defaults, chosen, of_family, variants
 from synccontrol.passes import Passes
 from synccontrol.picture import IP_IMAGE, Picture
@@ -93,26 +94,26 @@ class Montage:
             model: a preset ('tiny', 'sd15', ...), a diffusers folder, a hub id, or a .safetensors file of a
                 whole Stable Diffusion.
             controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
-            controlnets: Rarely needed: folders or hub ids to use for the controls, in their order, instead of the
-                model's own; or one union ControlNet for all.
+            controlnets: Rarely needed: folders or hub ids in place of the model's own: one per control, or one union.
             extras: LoRAs, an IP-Adapter, other autoencoders.
-            device: 'cpu', 'cuda', 'cuda:1', 'mps', ...
+            device: 'cpu', 'cuda', 'cuda:1', 'mps'; several ('cuda:0,cuda:1') hold the model each, and share windows.
             dtype: of the networks; the canvas is float32 at least.
             offload: 'none', 'model' (networks wait in memory for their turn on the device) or 'sequential' (layers do).
             offline: never ask the network.
 
         Raises:
-            ModelError: the model, a ControlNet or the device is not to be had; the message says what would work.
+            ModelError: the model, a ControlNet or a device is not to be had; the message says what would work.
+            ConfigError: the devices do not go together, or not with the offloading.
         """
         controls = [controls] if isinstance(controls, str) else controls
         notes: list[str] = []
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "offload": offload, "offline": offline}
-        pipe = hub.load(model, controls, controlnets, extras=extras, **options, note=notes.append)
+        options: dict[str, Any] = {"dtype": dtype, "offload": offload, "offline": offline, "note": notes.append}
+        load = partial(hub.load, model, controls, controlnets, extras=extras, **options)
+        family = families.spread([load(device=one) for one in devices.named(device, offload)], controls)
         defaults = presets.PRESETS[model].defaults if model in presets.PRESETS else None
         origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "extras": extras}
-        family = families.wrap(pipe, controls)
         tiny_vae.add(family, model, extras, offline)
-        return cls(family, defaults, origin=origin, offline=offline, notes=notes)
+        return cls(family, defaults, origin=origin, offline=offline, notes=list(dict.fromkeys(notes)))
 
     def __call__(
         self,

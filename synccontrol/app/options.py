@@ -69,7 +69,10 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
         "--model", action="append", help=f"model on offer: preset, folder, hub id; repeat it (default: {MODEL})"
     )
     parser.add_argument(
-        "--device", default=DEFAULTS["device"], help="cpu, cuda, cuda:1, mps (default: the best there is)"
+        "--device",
+        default=DEFAULTS["device"],
+        help="cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the windows of a picture "
+        "(default: the best there is)",
     )
     parser.add_argument("--dtype", default=DEFAULTS["dtype"], help="float32, float16, bfloat16")
     parser.add_argument("--offload", default=DEFAULTS["offload"], help="what waits in memory: none, model, sequential")

@@ -81,6 +81,8 @@ def _machine() -> Iterator[str]:
         free, total = torch.cuda.mem_get_info(index)
         about = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}    {about.name}, {total / GB:.1f} GB, {free / GB:.1f} free, CUDA {torch.version.cuda}"
+    if (cards := torch.cuda.device_count()) > 1:
+        yield f"          --device {','.join(f'cuda:{index}' for index in range(cards))} draws one wide picture on all"
     if torch.backends.mps.is_available():
         yield "mps       Apple graphics, which shares the memory above"
     if not torch.cuda.device_count() and not torch.backends.mps.is_available():

@@ -119,6 +119,8 @@ def _run(args: Mapping[str, Any]) -> int:
     options = options_of(args["option"], args["control"])
     wanted = _template(args)
     runtime.machine_of(wanted.recipe.request)
+    if "," in args["device"]:
+        raise ConfigError(f"a detector runs on one device, and --device names {args['device']}; name one")
     runtime.detector_names(wanted.recipe.request, wanted.detected)
     jobs = plan.plan(wanted, _no_rows, save_maps=True)
     outputs.check_apart(

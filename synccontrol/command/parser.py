@@ -161,7 +161,11 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     for flag, field in flags(Extras).items():
         _add_option(group, flag, field, field.default or "none")
     group.add_argument("--detector", action="append", help="what makes the control map, one per --control")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    group.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the windows of a picture "
+        "(default: the best there is)",
+    )
     group.add_argument("--dtype", help="float32, float16, bfloat16 (default: float16 on cuda, else float32)")
     group.add_argument(
         "--offload",

@@ -8,6 +8,7 @@ from typing import Any
 
 from synccontrol.errors import ModelError
 from synccontrol.families.base import AbstractFamily
+from synccontrol.families.sharded import Sharded
 
 
 @cache
@@ -30,7 +31,8 @@ def find(pipeline_class: str) -> Any:
 
 def name(family: Any) -> str:
     """Returns what a family is called: its module's last name."""
-    called: str = getattr(family, "__name__", type(family).__module__)
+    one = family.first if isinstance(family, Sharded) else family
+    called: str = getattr(one, "__name__", type(one).__module__)
     return called.rpartition(".")[2]
 
 
@@ -49,3 +51,9 @@ def wrap(pipe: Any, controls: Sequence[str] = ()) -> AbstractFamily:
     known = next((name for name in names if name in _families()), names[0])
     family: AbstractFamily = find(known).Family(pipe, controls)
     return family
+
+
+def spread(pipes: Sequence[Any], controls: Sequence[str] = ()) -> AbstractFamily:
+    """Returns the family of a pipeline that is loaded once for every device. Arguments and errors: `wrap`."""
+    replicas = [wrap(pipe, controls) for pipe in pipes]
+    return Sharded(replicas) if len(replicas) > 1 else replicas[0]

@@ -75,6 +75,11 @@ class AbstractFamily(abc.ABC):
         return device
 
     @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """Returns all devices on which windows are predicted at the same time, `device` first."""
+        return (self.device,)
+
+    @property
     @abc.abstractmethod
     def dtype(self) -> torch.dtype:
         """Returns the dtype in which the networks run."""

@@ -32,7 +32,7 @@ def made_with(device: str, dtype: str, revision: str = "") -> dict[str, Any]:
     """Returns what beside a `Picture` its pixels depend on, as JSON values.
 
     Args:
-        device: 'cpu', 'cuda:0', ...
+        device: 'cpu', 'cuda:0', 'cuda:0,cuda:1', ...
         dtype: 'float32', ...
         revision: which files the model is; empty: not known.
     """
@@ -68,5 +68,5 @@ def changes(settings: Mapping[str, Any], now: Mapping[str, Any], sources: Iterab
 
 
 def _kind(value: Any) -> str:
-    """Returns a device without its number, and anything else as it is."""
-    return str(value).partition(":")[0]
+    """Returns the kind of a device, or of several, and anything else as it is."""
+    return str(value).partition(",")[0].partition(":")[0]

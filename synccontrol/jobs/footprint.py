@@ -54,6 +54,11 @@ class Footprint:
         """
         return self._lasting + self.sampling + max(self.sync, self.decoding)
 
+    @property
+    def further(self) -> int:
+        """Returns what each device beyond the first needs, where several share the windows: no canvas, no decoding."""
+        return self.weights + self.embeddings + self.sampling
+
     def offloaded(self, how: str) -> "Footprint":
         """Returns the footprint on a card where networks wait in memory, as `devices.OFFLOADS` names it."""
         left = {devices.MODEL: self.at_once, devices.SEQUENTIAL: 0}.get(how, self.weights)

@@ -13,8 +13,9 @@ from synccontrol.jobs import footprint, maps
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.maps import Work
 from synccontrol.jobs.recipe import Recipe
-from synccontrol.jobs.runtime import device_of, dtype_of
+from synccontrol.jobs.runtime import device_of, devices_of, dtype_of
 from synccontrol.models import hub, tiny_vae
+from synccontrol.models.devices import CPU
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
 
@@ -33,7 +34,7 @@ def forecast(jobs: Sequence[Job]) -> list[str]:
     for request, group in groupby(jobs, key=lambda job: job.recipe.request):
         extras = request.extras
         uncounted = "; LoRAs and IP-Adapters are not counted" if extras.lora or extras.ip_adapter else ""
-        lines.append(f"model    {request.model} on {device_of(request)}, {dtype_of(request)}{uncounted}")
+        lines.append(f"model    {request.model} on {', '.join(devices_of(request))}, {dtype_of(request)}{uncounted}")
         lines += _forecast_model(group, hub.geometry(request.model, request.offline))
     return lines
 
@@ -68,10 +69,12 @@ def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
     evaluations = sum(half * (views + moving * sync.further_looks(i)) for i, half in enumerate(halves))
     backward = sum(half * moving * sync.due(i) for i, half in enumerate(halves)) if sync.gradient == "full" else 0
     h, w = geometry.window_px
+    shared = len(devices_of(recipe.request))
     return [
         f"  canvas   {layout.width * geometry.cell}x{layout.height * geometry.cell} px, "
         f"{layout.width}x{layout.height} cells" + (f", {layout.kind}" if layout.kind else ""),
         f"  windows  {n} of {w}x{h} px, stride {layout.stride * geometry.cell} px, {recipe.windows.batch} in a call"
+        + (f" of each of {shared} devices" if shared > 1 else "")
         + (f"; {views} views, one for every region that a window touches" if recipe.regions else ""),
         f"  steps    {count}, {restyled} of them with the anchor's statistics, {synced} synced"
         + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
@@ -111,7 +114,8 @@ def _forecast_memory(work: Work, recipe: Recipe, synced: bool) -> str:
     sampling, others = f"sampling {found.sampling / GB:.2f}", f"decoding {found.decoding / GB:.2f}"
     if found.sync:
         others = f"sync {found.sync / GB:.2f}, {others}"
-    if device_of(request) != "cpu":
+    others += f"; each further device {found.further / GB:.2f}" if devices_of(request)[1:] else ""
+    if device_of(request) != CPU:
         return f"  memory   about {found.peak / GB:.2f} GB: {lasting}, and the largest of {sampling}, {others}"
     return (
         f"  memory   about {found.grown / GB:.2f} GB: {lasting}, {sampling}, and the largest of {others}; "

@@ -22,7 +22,7 @@ class Outcome:
     notes: tuple[str, ...] = ()  # what the user should know
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as the picture records them
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by stage
-    memory: int = 0  # bytes: the most that the device, or else the process, has held so far
+    memory: int = 0  # bytes: the most that a device, or else the process, has held so far
     worker: str = ""  # host and process
 
 

@@ -200,8 +200,10 @@ class RayEngine(AbstractEngine):
 
 
 def gpus_of(ray: Any, device: str) -> int:
-    """Returns how many cards a worker on a device needs: one if it is to use one, and the cluster has any."""
-    return int(device.startswith("cuda") or (device == AUTO and ray.cluster_resources().get("GPU", 0) > 0))
+    """Returns how many cards a worker needs: as many as are named, or one of those that the cluster has, if any."""
+    if device == AUTO:
+        return int(ray.cluster_resources().get("GPU", 0) > 0)
+    return sum(one.strip().startswith("cuda") for one in device.split(","))
 
 
 def connected(workers: int, address: str) -> Any:

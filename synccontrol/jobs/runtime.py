@@ -42,14 +42,23 @@ class Request:
         require_choice("offload", self.offload, devices.OFFLOADS)
 
 
-def device_of(request: Request) -> str:
-    """Returns the torch device: as asked, or the best there is."""
+def devices_of(request: Request) -> list[str]:
+    """Returns the torch devices: as asked, or the best there is.
+
+    Raises:
+        ModelError: one is unknown or not there.
+        ConfigError: they do not go together, or not with the offloading.
+    """
     if request.device != AUTO:
-        devices.check_device(request.device)
-        return request.device
+        return devices.named(request.device, request.offload)
     if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        return ["cuda"]
+    return ["mps" if torch.backends.mps.is_available() else devices.CPU]
+
+
+def device_of(request: Request) -> str:
+    """Returns the device of all that is on one: the first of `devices_of`, whose errors are raised."""
+    return devices_of(request)[0]
 
 
 def dtype_of(request: Request) -> torch.dtype:
@@ -74,7 +83,7 @@ def dtype_name(request: Request) -> str:
 
 def machine_of(request: Request) -> tuple[str, str]:
     """Returns device and dtype as a picture records them. Raises as `device_of` and `dtype_of`."""
-    return device_of(request), dtype_name(request)
+    return ",".join(devices_of(request)), dtype_name(request)
 
 
 def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
@@ -163,7 +172,7 @@ def load(request: Request) -> Montage:
         request.controls,
         controlnets=request.controlnets,
         extras=request.extras,
-        device=device_of(request),
+        device=",".join(devices_of(request)),
         dtype=dtype_of(request),
         offload=request.offload,
         offline=request.offline,

@@ -76,7 +76,7 @@ class Worker:
         self.request = request
         self._montage = montage or runtime.load(request)
         self._machine = provenance.made_with(
-            str(self._montage.denoiser.device),
+            ",".join(map(str, self._montage.denoiser.devices)),
             str(self._montage.denoiser.dtype).removeprefix("torch."),
             "" if montage else _revision(request),
         )
@@ -164,9 +164,9 @@ class Worker:
             poses.save(control_map, path.with_suffix(poses.SUFFIX), job.overwrite)
 
     def _memory_held(self) -> int:
-        device = self._montage.denoiser.device
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated(device)
+        devices = self._montage.denoiser.devices
+        if devices[0].type == "cuda":
+            return max(map(torch.cuda.max_memory_allocated, devices))
         unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -9,6 +9,7 @@ from synccontrol.errors import ConfigError, ModelError
 
 NONE, MODEL, SEQUENTIAL = OFFLOADS = ("none", "model", "sequential")  # what waits in memory for its turn on a card
 
+CPU = "cpu"
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -28,10 +29,32 @@ def check_device(device: str) -> None:
         raise ModelError(f"device {device!r} is not there; this machine has {', '.join(there)}")
 
 
+def named(devices: str, offload: str = NONE) -> list[str]:
+    """Returns the devices of a comma list, on each of which the model is to be.
+
+    Raises:
+        ModelError: one is unknown or not there.
+        ConfigError: they are of several kinds, or one is named twice (the CPU may be, to try it without cards); or they
+            do not go with the offloading.
+    """
+    found = [device.strip() for device in devices.split(",")]
+    for device in found:
+        check_device(device)
+    places = [(kind, int(number or 0)) for kind, _, number in (device.partition(":") for device in found)]
+    if len({kind for kind, _ in places}) > 1:
+        raise ConfigError(f"devices {devices} are of several kinds, which do not compute alike; name those of one kind")
+    if places[0][0] != CPU and len(set(places)) < len(places):
+        raise ConfigError(f"devices {devices} name one twice, which would hold the model twice; name each once")
+    check_offload(offload, devices)
+    return found
+
+
 def check_offload(offload: str, device: str) -> None:
-    """Raises `ConfigError` for an unknown kind of offloading, or one for which there is no card to leave."""
+    """Raises `ConfigError` for an unknown kind of offloading, or where there is no card to leave, or several."""
     require_choice("offload", offload, OFFLOADS)
-    if offload != NONE and device == "cpu":
+    if offload != NONE and "," in device:
+        raise ConfigError(f"offload {offload} frees one card, and the devices are {device}; leave it out, or name one")
+    if offload != NONE and device == CPU:
         raise ConfigError(f"offload {offload} frees a card, and the device is cpu; leave it out")
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from synccontrol import Montage
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ConfigError, ModelError
 from synccontrol.models import devices
 from tests.conftest import PipeFactory
 from tests.families import checkpoints_flow
@@ -29,6 +29,31 @@ def test_on_the_cpu_there_is_nothing_to_free(checkpoint: Path, offload: str) -> 
         Montage.from_pretrained(str(checkpoint), offload=offload, offline=True)
     with pytest.raises(ConfigError, match="unknown offload 'all'; known: none, model, sequential"):
         Montage.from_pretrained(str(checkpoint), offload="all", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("cuda:0,cpu", "devices cuda:0,cpu are of several kinds"),
+        ("cuda:1,cuda:1", "devices cuda:1,cuda:1 name one twice"),
+        ("cuda,cuda:0", "devices cuda,cuda:0 name one twice"),
+        ("cuda:0,cuda:2", "device 'cuda:2' is not there"),
+        ("cuda:0,", "unknown device ''"),
+        ("cuda:0,tpu", "unknown device 'tpu'"),
+    ],
+)
+def test_devices_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises((ConfigError, ModelError), match=said):
+        devices.named(named)
+
+
+def test_devices_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.named("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
+    assert devices.named("cpu,cpu") == ["cpu", "cpu"]
+    with pytest.raises(ConfigError, match="offload model frees one card, and the devices are cuda:0,cuda:1"):
+        devices.named("cuda:0,cuda:1", "model")
 
 
 @pytest.mark.parametrize("offload", devices.OFFLOADS)
