@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from synccontrol.app.hand import AbstractHand, Hand, Watch
 from synccontrol.errors import ModelError
 from synccontrol.jobs import ray_engine
@@ -20,11 +22,16 @@ class StoppedError(Exception):
 
 
 class Remote:
-    """A hand in another process, and what it is watched by."""
+    """A hand in another process, and what it is watched by.
 
-    def __init__(self, folder: str) -> None:
+    Args:
+        threads: of torch, so that the bytes are those of the process that asks.
+        folder: what relative paths are relative to.
+    """
+
+    def __init__(self, threads: int, folder: str) -> None:
         os.chdir(folder)
-        self._hand = Hand()
+        self._hand, self._threads = Hand(), threads
         self._begin()
 
     def _begin(self) -> None:
@@ -33,6 +40,7 @@ class Remote:
     def make(self, job: Job) -> Outcome | None:
         """Returns what became of a job; None: it was stopped."""
         self._begin()
+        torch.set_num_threads(self._threads)  # of this thread, which need not be the one that drew before
         try:
             return self._hand.make(job, self)
         except StoppedError:
@@ -119,7 +127,7 @@ class RayHand(AbstractHand):
     def _started(self) -> Any:
         needs = ray_engine.gpus_of(self._ray, self._device)
         remote = self._ray.remote(Remote).options(num_cpus=1, num_gpus=needs, max_concurrency=CALLS)
-        return remote.remote(str(Path.cwd()))
+        return remote.remote(torch.get_num_threads(), str(Path.cwd()))
 
 
 def hands(workers: int, address: str, device: str = AUTO) -> list[AbstractHand]:

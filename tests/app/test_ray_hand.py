@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from synccontrol.app.asking import asked
@@ -34,7 +36,7 @@ def wait(true: Callable[[], bool]) -> None:
 
 
 def test_a_remote_hand_says_how_far_it_is(values: Values, visitor: Visitor) -> None:
-    remote = Remote(str(ROOT))
+    remote = Remote(torch.get_num_threads(), str(ROOT))
     outcome = remote.make(job(values(), visitor, "a.png"))
     assert outcome is not None and not outcome.error
     steps, step, shown = remote.state(0)
@@ -43,6 +45,16 @@ def test_a_remote_hand_says_how_far_it_is(values: Values, visitor: Visitor) -> N
     remote.stop()
     with pytest.raises(StoppedError):
         remote.check()
+
+
+def test_it_draws_with_as_many_threads_as_who_asks(values: Values, visitor: Visitor) -> None:
+    here = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(Remote(here + 1, str(ROOT)).make, job(values(), visitor, "a.png")).result()
+            assert pool.submit(torch.get_num_threads).result() == here + 1
+    finally:
+        torch.set_num_threads(here)
 
 
 @pytest.fixture
