@@ -142,7 +142,7 @@ class Drawing:
         if self._kept is not None:
             for place, control in enumerate(self._picture.controls):
                 if control == INPAINT:
-                    crops.insert(place, self._kept.map)
+                    crops.insert(place, partial(self._kept.map, self._family.hole(place)))
         return crops
 
     def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:

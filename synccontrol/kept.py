@@ -13,7 +13,6 @@ from synccontrol.files import images, painting
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.repaint import Repaint
 
-HOLE = -1.0  # what a control map for inpainting shows where there is no picture
 NEW = 0.5  # the least share of what is new in a pixel that networks made for repainting draw, as in diffusers
 
 
@@ -71,13 +70,15 @@ class Kept:
             found.append(family.beside(picture * 2 - 1, new))
         return found
 
-    def map(self, windows: Sequence[int]) -> Tensor:
-        """Returns what windows see of the control map for inpainting, (k, 3, H, W): -1 where all is drawn anew.
+    def map(self, hole: float, windows: Sequence[int]) -> Tensor:
+        """Returns what windows see of the control map for inpainting, (k, 3, H, W): the picture, in 0..1.
 
-        Else it is the picture, in 0..1 (lllyasviel/control_v11p_sd15_inpaint).
+        Args:
+            hole: what it shows where all is drawn anew, as `AbstractFamily.hole`.
+            windows: their indices.
         """
         picture, new = self._look(self._shown(), windows)
-        return picture.where(new == 0, torch.full_like(picture, HOLE))
+        return picture.where(new == 0, torch.full_like(picture, hole))
 
     def _shown(self) -> Tensor:
         """Returns the picture, and how much of it is new, (1, 4, height, width) in 0..1."""

@@ -24,6 +24,7 @@ Encoded: TypeAlias = tuple[Tensor, ...]
 # indices of windows -> what they see of a control map, (k, 3, H, W) in 0..1, float32 on the CPU
 Crops = Callable[[Sequence[int]], Tensor]
 
+HOLE = -1.0  # darker than black (lllyasviel/control_v11p_sd15_inpaint)
 OFFLOADING = ("_hf_hook", "_diffusers_hook")  # hooks: accelerate's, and those of diffusers' group offloading
 
 _LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
@@ -161,6 +162,14 @@ class AbstractFamily(abc.ABC):
     def shift(self) -> float | None:
         """Returns mu, the shift of a noise schedule that depends on a window's tokens; None: it does not."""
         return None
+
+    def hole(self, control: int) -> float:
+        """Returns what a control map for inpainting shows in place of what is drawn anew; elsewhere it is in 0..1.
+
+        Args:
+            control: the place of its control among all; its ControlNet is what wants one value or another.
+        """
+        return HOLE
 
     @abc.abstractmethod
     def blank_prompt(self) -> Encoded:

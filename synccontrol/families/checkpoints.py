@@ -18,10 +18,12 @@ from synccontrol.families.sources import SUFFIX, Source
 
 
 class Kinds(NamedTuple):
-    """The diffusers pipelines of a family."""
+    """The diffusers pipelines of a family, and what they are made of."""
 
     plain: Any  # without ControlNets
     controlled: Any
+    encoders: Mapping[str, Any]  # the classes of the text encoders by name
+    upcasts: bool = False  # whether an autoencoder that asks for it is float32 in place of float16
     union: Any = None  # with ControlNets that follow control maps of many types, where the family has them
 
     def of(self, nets: Sequence[Any]) -> Any:
@@ -34,7 +36,15 @@ class Kinds(NamedTuple):
         return self.union if all(unions) else self.controlled
 
 
-def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", file: str = "", **options: Any) -> Any:
+def load(
+    kinds: Kinds,
+    base: str,
+    controlnets: Sequence[Source],
+    vae: str = "",
+    file: str = "",
+    channels: int = 0,
+    **options: Any,
+) -> Any:
     """Returns a diffusers pipeline.
 
     Args:
@@ -43,6 +53,7 @@ def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", 
         controlnets: one per control, or one union for all.
         vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
         file: a checkpoint in one file; of the base model only the configuration and the tokenizers are read.
+        channels: how many the file's UNet takes, if not the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
     own = sources.reading(options)
@@ -54,6 +65,10 @@ def load(kinds: Kinds, base: str, controlnets: Sequence[Source], vae: str = "", 
         return sources.weights(kinds.of(nets), base, **extra, **options)
     config, revision = sources.pinned(base)
     options.pop("use_safetensors", None)
+    if channels:
+        own.pop("use_safetensors", None)
+        different = {"subfolder": "unet", "in_channels": channels}
+        extra["unet"] = UNet2DConditionModel.from_single_file(file, config=config, **revision, **different, **own)
     return kinds.of(nets).from_single_file(file, config=config, **revision, **extra, **options)
 
 
@@ -115,41 +130,41 @@ def geometry_of(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
 
 
 def blank_parts(
+    kinds: Kinds,
     base: str,
     controlnets: Sequence[Source],
     dtype: torch.dtype,
-    encoders: Mapping[str, Any],
-    upcast: bool = False,
     vae: str = "",
+    channels: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
     """Returns the modules of a pipeline that a model's configuration files describe: no weights are read.
 
     Args:
+        kinds: of the family.
         base: a diffusers folder or hub id.
         controlnets: one per control, or one union for all; the part `controlnet` is there only with them.
         dtype: of the networks.
-        encoders: the classes of the text encoders by name.
-        upcast: whether an autoencoder that asks for it is float32 in place of float16.
         vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
+        channels: how many the UNet takes, if not the base model's.
         options: of `load_config`.
     """
 
-    def read(kind: Any, found: Source) -> Any:
-        return kind.from_config(sources.config(kind, found, **options))
+    def read(kind: Any, found: Source, **different: Any) -> Any:
+        return kind.from_config(sources.config(kind, found, **options), **different)
 
     _, scheduler = sources.config(diffusers.DiffusionPipeline, base, **options)["scheduler"]
     repository, revision = sources.pinned(base)
     with default_dtype(dtype):
         parts = {
             part: kind(CLIPTextConfig.from_pretrained(repository, subfolder=part, **revision, **options))
-            for part, kind in encoders.items()
+            for part, kind in kinds.encoders.items()
         }
-        parts["unet"] = read(UNet2DConditionModel, (base, "unet"))
+        parts["unet"] = read(UNet2DConditionModel, (base, "unet"), **({"in_channels": channels} if channels else {}))
         if controlnets:
             parts["controlnet"] = _nets(controlnets, read, options)
         parts["vae"] = blank_autoencoder(vae, base, options)
-    if dtype == torch.float16 and upcast and parts["vae"].config.force_upcast:
+    if dtype == torch.float16 and kinds.upcasts and parts["vae"].config.force_upcast:
         with default_dtype(torch.float32):
             parts["vae"] = blank_autoencoder(vae, base, options)
     return parts | {"scheduler": read(getattr(diffusers, scheduler), (base, "scheduler"))}

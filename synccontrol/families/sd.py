@@ -22,7 +22,9 @@ PIPELINES = (
 )
 HALF = torch.float16  # the dtype of 16 bits that its networks run in
 
-_KINDS = checkpoints.Kinds(StableDiffusionPipeline, StableDiffusionControlNetPipeline)
+_KINDS = checkpoints.Kinds(
+    StableDiffusionPipeline, StableDiffusionControlNetPipeline, encoders={"text_encoder": CLIPTextModel}
+)
 _UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
 
 
@@ -47,7 +49,7 @@ def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.
 
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
-    parts = checkpoints.blank_parts(base, controlnets, dtype, {"text_encoder": CLIPTextModel}, **options)
+    parts = checkpoints.blank_parts(_KINDS, base, controlnets, dtype, **options)
     return _KINDS.of(parts.get("controlnet", ()))(**parts, tokenizer=None, feature_extractor=None, **_UNCHECKED)
 
 

@@ -45,12 +45,17 @@ UNION_TYPES = {  # control types -> their number in a union ControlNet (xinsir/c
     "normal": 4,
     "segmentation": 5,
     "tile": 6,  # of its promax edition, which has 8 types
+    "inpaint": 7,  # likewise
 }
+BLACK = 0.0  # what unions are shown in place of what is drawn anew (diffusers' union inpainting pipeline)
 
 _KINDS = checkpoints.Kinds(
-    StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline, StableDiffusionXLControlNetUnionPipeline
+    StableDiffusionXLPipeline,
+    StableDiffusionXLControlNetPipeline,
+    encoders={"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection},
+    upcasts=True,
+    union=StableDiffusionXLControlNetUnionPipeline,
 )
-_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
 
 def load(base: str, controlnets: Sequence[str | tuple[str, str]], **options: Any) -> Any:
@@ -75,7 +80,7 @@ def blank(base: str, controlnets: Sequence[str | tuple[str, str]], dtype: torch.
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. An autoencoder that decodes in
     float32 is float32 from the start. Arguments as for `load`.
     """
-    parts = checkpoints.blank_parts(base, controlnets, dtype, _ENCODERS, upcast=True, **options)
+    parts = checkpoints.blank_parts(_KINDS, base, controlnets, dtype, **options)
     return _KINDS.of(parts.get("controlnet", ()))(**parts, tokenizer=None, tokenizer_2=None)
 
 
@@ -120,6 +125,10 @@ class Family(AbstractUNetFamily):
             if union:
                 types[index] = [_number(self._nets[index], controls[index])]
         return types
+
+    def hole(self, control: int) -> float:
+        union = [number is not None for types in self._types for number in types]
+        return BLACK if union[control] else super().hole(control)
 
     @contextmanager
     def _prepared(self) -> Iterator[None]:
@@ -206,5 +215,6 @@ def _number(net: Any, control: str) -> int:
     count = net.config.num_control_type
     known = [name for name, number in UNION_TYPES.items() if number < count]
     if control not in known:
-        raise ModelError(f"the union ControlNet does not follow {control!r}; it follows {', '.join(known)}")
+        more = f", and one of more types (promax) {control} too" if control in UNION_TYPES else ""
+        raise ModelError(f"the union ControlNet does not follow {control!r}; it follows {', '.join(known)}{more}")
     return UNION_TYPES[control]

@@ -62,6 +62,9 @@ class Sharded(AbstractFamily):
     def shift(self) -> float | None:
         return self.first.shift()
 
+    def hole(self, control: int) -> float:
+        return self.first.hole(control)
+
     def blank_prompt(self) -> Encoded:
         return self.first.blank_prompt()
 

@@ -93,7 +93,9 @@ def blank(
     base, nets = base_of(model), controlnet_sources(model, controls, controlnets, offline)
     vae = _vae(model, extras)
     return fetch(
-        lambda local: _family(base, local).blank(base, nets, dtype, **vae, local_files_only=local),
+        lambda local: _family(base, local).blank(
+            base, nets, dtype, **vae, **single_file.channels(model, base, local), local_files_only=local
+        ),
         _places(base, nets, vae),
         offline,
     )
@@ -181,11 +183,11 @@ def load(
     check_offload(offload, device)
     base = base_of(model)
     nets = controlnet_sources(model, controls, controlnets, offline)
-    options = {**_vae(model, extras), **_variant(model, dtype), **_file(model)}
+    options = {**_vae(model, extras), **_variant(model, dtype), **single_file.named(model)}
 
     def read(local: bool) -> Any:
         family = _family(base, local)
-        told = {**options, "dtype": dtype, "local_files_only": local}
+        told = {**options, **single_file.channels(model, base, local), "dtype": dtype, "local_files_only": local}
         try:
             pipe = family.load(base, nets, **told, use_safetensors=True)
         except OSError:
@@ -198,11 +200,6 @@ def load(
     pipe = fetch(read, places, offline, _hint(model, base))
     pipe.set_progress_bar_config(disable=True)
     return settle(pipe, device, offload)
-
-
-def _file(model: str) -> dict[str, str]:
-    """Returns the option that names a checkpoint in one file."""
-    return {"file": model} if single_file.is_one(model) else {}
 
 
 def _hint(model: str, base: str) -> str:

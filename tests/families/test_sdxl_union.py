@@ -21,6 +21,7 @@ from synccontrol.errors import ConfigError, InputError, ModelError
 from synccontrol.families.sdxl import UNION_TYPES
 from synccontrol.jobs import footprint
 from synccontrol.models import hub
+from synccontrol.picture import INPAINT
 from synccontrol.terminal import DONE
 from tests.conftest import CELL, WINDOW
 from tests.families import tiny_sdxl
@@ -239,5 +240,5 @@ def test_a_union_is_no_controlnet_for_other_families(checkpoint: Path, folder: P
 
 
 def test_the_types_are_control_types_of_the_published_unions() -> None:
-    assert set(UNION_TYPES) <= set(preprocess.names())
+    assert set(UNION_TYPES) <= {*preprocess.names(), INPAINT}
     assert max(UNION_TYPES.values()) < 8

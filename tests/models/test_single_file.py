@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.loaders import single_file_utils
+from PIL import Image
 from safetensors.torch import save_file
 
-from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
+from synccontrol import ComposeConfig, Extras, Montage, SamplingConfig, SyncConfig, families
 from synccontrol.errors import ModelError
+from synccontrol.jobs import footprint
 from synccontrol.models import hub, presets, single_file
 from tests.conftest import CELL, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
+from tests.families.test_inpaint_unets import taught
 from tests.models import checkpoint_file
 
 SIZE = WINDOW * CELL  # px
@@ -61,6 +64,31 @@ def test_stable_diffusion_xl_in_one_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("configured")
+def test_one_that_is_made_for_repainting(make_pipe: PipeFactory, tmp_path: Path) -> None:
+    theirs = taught(make_pipe(0, torch.float32))
+    file = str(checkpoint_file.save(theirs, tmp_path / "inpainting.safetensors"))
+    assert single_file.preset_of(file) == "sd15"
+    ours = Montage.from_pretrained(file, ["depth"], offline=True)
+    assert ours.denoiser.inpaints and ours.denoiser.controls == 1
+    picture = Image.effect_noise((2 * SIZE, SIZE), 60).convert("RGB")
+    mask = Image.new("L", picture.size, 0)
+    mask.paste(255, (SIZE // 2, 0, SIZE, SIZE))
+    given = {"init_image": picture, "mask": mask, "compose": ComposeConfig(mask_soft=0.0)}
+    options = {"sampling": OPTIONS["sampling"], "sync": OPTIONS["sync"], **given}
+    found = Montage.from_pretrained(file, offline=True)("a hill", **options)
+    assert torch.allclose(found.latents, Montage.from_pipe(theirs)("a hill", **options).latents, atol=1e-5)
+    with footprint.fake():
+        assert families.wrap(hub.blank(file, ["depth"], [], torch.float32, offline=True), ["depth"]).inpaints
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_unet_for_something_else_is_refused(make_pipe: PipeFactory, tmp_path: Path) -> None:
+    file = checkpoint_file.save(taught(make_pipe(0, torch.float32), 5), tmp_path / "depth.safetensors")
+    with pytest.raises(ModelError, match="the UNet takes 5 channels, so it is no model for text or repainting"):
+        Montage.from_pretrained(str(file), offline=True)
+
+
+@pytest.mark.usefixtures("configured")
 def test_an_autoencoder_in_one_file(file: Path, checkpoint: Path, make_pipe: PipeFactory) -> None:
     pipe = make_pipe(0, torch.float32)
     pipe.vae.decoder.conv_out.weight.data.mul_(2)
@@ -86,9 +114,12 @@ def test_files_are_told_apart(file: Path, tmp_path: Path) -> None:
     key = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({**tensors, key: torch.zeros(1, 1024)}, second)
     assert single_file.preset_of(str(second)) == "sd21-768"
+    save_file({single_file.UNET: torch.zeros(1, 9, 1, 1), key: torch.zeros(1, 1024)}, second)
+    assert single_file.preset_of(str(second)) == "sd21"  # made from the base model of 512 px
     key = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
-    save_file({**tensors, key: torch.zeros(1)}, xl)
-    assert single_file.preset_of(str(xl)) == "sdxl"
+    for channels in (4, 9):
+        save_file({single_file.UNET: torch.zeros(1, channels, 1, 1), key: torch.zeros(1)}, xl)
+        assert single_file.preset_of(str(xl)) == "sdxl"
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

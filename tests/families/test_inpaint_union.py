@@ -1,0 +1,117 @@
+"""A union ControlNet of eight types follows the picture that is started from, as its stock inpainting pipeline does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from synccontrol import ComposeConfig, Montage, SamplingConfig, families
+from synccontrol.command import cli
+from synccontrol.errors import ModelError
+from synccontrol.families.base import HOLE
+from synccontrol.families.sdxl import BLACK, UNION_TYPES
+from synccontrol.models import hub
+from synccontrol.picture import INPAINT
+from synccontrol.terminal import DONE
+from tests.conftest import CELL, CHANNELS, WINDOW
+from tests.families import tiny_sdxl
+from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, Case, sure, told
+from tests.families.test_inpaint import assert_same, hole
+from tests.families.tiny_sdxl import PROMAX, UNION, load_union
+
+SIZE = WINDOW * CELL  # px
+MapMaker = Callable[..., Image.Image]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a tiny checkpoint with union ControlNets."""
+    return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl-union"))
+
+
+def case_of(folder: Path) -> Case:
+    return Case(sure(load_union(folder, PROMAX)), WINDOW, CELL, CHANNELS)
+
+
+def condition(init: Image.Image, mask: Image.Image) -> Image.Image:
+    """Returns the control image of the promax edition, as the documentation of its pipeline makes it."""
+    shown = np.array(init.convert("RGB"))
+    shown[np.array(mask) > 0] = 0
+    return Image.fromarray(shown)
+
+
+def ours(case: Case, controls: list[str], init: Image.Image, maps: Any) -> tuple[Tensor, Tensor]:
+    """Returns the final latents, and which cells were drawn anew."""
+    result = Montage.from_pipe(case.pipe, controls)(
+        PROMPT,
+        maps,
+        negative_prompt=NEGATIVE,
+        init_image=init,
+        mask=hole(case),
+        latents=case.noise(),
+        sampling=SamplingConfig(steps=STEPS, scheduler="euler", guidance_scale=4.0),
+        sync=OFF,
+        compose=ComposeConfig(strength=0.5, mask_soft=0.0),
+    )
+    free = np.asarray(hole(case))[::CELL, ::CELL] > 0
+    return result.latents, result.latents.new_tensor(free).bool().expand_as(result.latents)
+
+
+def theirs(case: Case, init: Image.Image, images: list[Image.Image], modes: list[int]) -> Tensor:
+    pipe = diffusers.StableDiffusionXLControlNetUnionInpaintPipeline.from_pipe(case.pipe)
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
+    given = {"image": init, "mask_image": hole(case), "control_image": images, "control_mode": modes}
+    scale = {"guidance_scale": 4.0, "controlnet_conditioning_scale": [1.0] * len(modes)}
+    latents: Tensor = pipe(PROMPT, height=SIZE, width=SIZE, **given, **scale, **told()).images
+    return latents
+
+
+def test_it_follows_the_picture_around_the_hole(folder: Path, make_map: MapMaker) -> None:
+    init = make_map(SIZE, SIZE, 1)
+    shown = condition(init, hole(case_of(folder)))
+    found = ours(case_of(folder), [INPAINT], init, None)
+    assert_same(found, theirs(case_of(folder), init, [shown], [7]))
+    other = ours(case_of(folder), ["tile"], init, shown)  # the same map under another number
+    assert (other[0] - found[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("controls", [[INPAINT, "depth"], ["depth", INPAINT]])
+def test_it_stands_beside_another_in_one_net(folder: Path, make_map: MapMaker, controls: list[str]) -> None:
+    init, guide = make_map(SIZE, SIZE, 1), make_map(SIZE, SIZE)
+    shown = {INPAINT: condition(init, hole(case_of(folder))), "depth": guide}
+    found = ours(case_of(folder), controls, init, guide)
+    modes = [UNION_TYPES[control] for control in controls]
+    assert_same(found, theirs(case_of(folder), init, [shown[control] for control in controls], modes))
+
+
+def test_each_controlnet_is_shown_the_hole_that_it_knows(folder: Path) -> None:
+    def holes(controls: list[str], nets: list[str]) -> list[float]:
+        pipe = hub.load(str(folder), controls, [str(folder / net) for net in nets], offline=True)
+        return [families.wrap(pipe, controls).hole(place) for place in range(len(controls))]
+
+    assert holes(["depth", INPAINT], [PROMAX]) == [BLACK, BLACK]
+    assert holes(["canny", INPAINT], ["controlnet-canny", PROMAX]) == [HOLE, BLACK]
+    assert holes([INPAINT, "depth"], ["controlnet-canny", UNION]) == [HOLE, BLACK]
+
+
+def test_a_union_of_six_types_does_not(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"does not follow 'inpaint'; it follows pose.*of more types \(promax\)"):
+        Montage.from_pipe(load_union(folder, UNION), [INPAINT])
+
+
+def test_the_command_line_repaints_with_it(folder: Path, make_map: MapMaker, tmp_path: Path) -> None:
+    make_map(2 * SIZE, SIZE, 1).save(tmp_path / "init.png")
+    Image.new("L", (2 * SIZE, SIZE), 255).save(tmp_path / "mask.png")
+    flags = ["--model", str(folder), "--prompt", "x", "--control", INPAINT, "--controlnet", str(folder / PROMAX)]
+    flags += ["--init-image", str(tmp_path / "init.png"), "--mask", str(tmp_path / "mask.png")]
+    flags += ["--steps", "1", "--sync-weight", "0", "--offline", "--output", str(tmp_path / "out.png")]
+    assert cli.main(flags) == DONE
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (2 * SIZE, SIZE)
