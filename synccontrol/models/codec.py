@@ -57,6 +57,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: channels of a latent cell.
         hidden_channels: width of the residual networks at cell resolution.
         fine_channels: width of the decoder's residual at half-cell resolution.
+        fine_blocks: how many blocks it has there.
+        pixel_channels: width of what the decoder does at last, pixel by pixel: it evens out its own grid; 0: nothing.
 
     Rarely needed:
         block_out_channels: only its length means something: pipelines read the cell size (2 ** (length - 1) px) off it.
@@ -70,6 +72,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         latent_channels: int = 8,
         hidden_channels: int = 96,
         fine_channels: int = 32,
+        fine_blocks: int = 0,
+        pixel_channels: int = 0,
         block_out_channels: tuple[int, ...] = (192, 192, 192, 192),
         scaling_factor: float = 1.0,
         force_upcast: bool = False,
@@ -92,8 +96,14 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             _conv(hidden_channels, fine_channels * _HALF**2),
             nn.PixelShuffle(_HALF),
             nn.SiLU(),
+            *(_Block(fine_channels) for _ in range(fine_blocks)),
             _conv(fine_channels, patch // _HALF**2),
             nn.PixelShuffle(self.cell // _HALF),
+        )
+        self.finish = (
+            nn.Sequential(_conv(_RGB, pixel_channels), nn.SiLU(), _conv(pixel_channels, _RGB))
+            if pixel_channels
+            else None
         )
 
     @overload
@@ -126,6 +136,8 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         `generator` is part of the contract of a VAE; nothing here is random.
         """
         picture = F.pixel_shuffle(self.linear_decoder(z), self.cell) + self.residual_decoder(z)
+        if self.finish is not None:
+            picture = picture + self.finish(picture)
         return DecoderOutput(sample=picture) if return_dict else (picture,)
 
     def forward(self, x: Tensor) -> Tensor:
