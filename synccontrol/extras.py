@@ -37,6 +37,11 @@ class Extras:
         """Returns where each LoRA comes from, and its weight; 1 where none is given."""
         return [_weighted(one) for one in self.lora]
 
+    @property
+    def unweighed(self) -> "Extras":
+        """Returns the same, each with its full strength: what is to be loaded, however strong it is then."""
+        return dataclasses.replace(self, lora=tuple(source for source, _ in self.loras), ip_scale=1.0)
+
 
 def _weighted(lora: str) -> tuple[str, float]:
     source, _, weight = lora.rpartition(":")

@@ -96,7 +96,7 @@ async def _drawn(
     if guide:
         data = uploads.content(guide, looking.limits)
         visitor.guide = uploads.save(data, "guide", visitor.place(), looking.limits)
-    found = asked(values, visitor, looking.models, looking.offline)
+    found = asked(values, visitor, looking.models, looking.offline, looking.extras)
     job = found.job(looking.studio.machine, visitor.place() / "picture.png")
     await asyncio.to_thread(looking.studio.look, job, {})
     ticket = looking.studio.enlist(job, owner, adder(visitor, wish.command(found.given)))

@@ -1,22 +1,24 @@
 """From the fields of the page, and what a visitor has handed over, to what is asked for."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import preprocess
 from preprocess.control import Option
-from synccontrol.app import wish
+from synccontrol.app import beside, wish
 from synccontrol.app.fields import DEFAULT_DETECTOR, NONE, SHAPES, SLOTS, regions
 from synccontrol.app.visitor import Visitor
 from synccontrol.config import LARGEST_SEED
 from synccontrol.errors import ConfigError
+from synccontrol.extras import Extras
 from synccontrol.files import poses
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.runtime import own_detectors
 from synccontrol.models import hub
 from synccontrol.models.defaults import NAMES as PRESETS
+from synccontrol.picture import INPAINT, followed
 
 Options = dict[str, dict[str, Option]]
 
@@ -33,7 +35,7 @@ class Asked:
         """Returns the same with ready-made maps in place of detecting, by control."""
         own = list(self.given.get("control_map", ()))
         given = {**self.given, "control_map": own + [f"{control}={path}" for control, path in maps.items()]}
-        if len(given["control_map"]) == len(given["control"]):
+        if len(given["control_map"]) == len(followed(given["control"])):
             given = {name: value for name, value in given.items() if name not in ("guide", "detector")}
         elif "detector" in given:
             kept = _detected(self.given)
@@ -46,7 +48,9 @@ class Asked:
         return wish.job(self.given, machine, output)
 
 
-def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], offline: bool) -> Asked:
+def asked(
+    values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], offline: bool, extras: Extras = Extras()
+) -> Asked:
     """Returns what is asked for.
 
     Args:
@@ -54,6 +58,7 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
         visitor: who asks.
         models: those on offer.
         offline: the network is never used.
+        extras: what is loaded into the model on offer.
 
     Raises:
         SyncControlError: a value cannot be one.
@@ -65,34 +70,49 @@ def asked(values: Mapping[str, Any], visitor: Visitor, models: tuple[str, ...], 
         raise ConfigError(f"{controls[0]} is chosen twice; choose another second control, or none")
     for control in controls:
         _one_of("control", control, preprocess.names())
-    defaults = wish.preset_values(hub.defaults(model, preset, offline))
+    notes = []
+    if values.get(INPAINT) and visitor.start is None:
+        notes.append("no picture is started from, so there is nothing to repaint")
     shape: dict[str, object] = {
         "loop": False,
         "projection": "flat",
         **SHAPES[_one_of("shape", values["shape"], tuple(SHAPES))],
     }
-    own = {"control": controls, "region": regions(values.get("region"))}
-    given = wish.flags_of({**values, **shape, **own}, defaults)
-    notes = []
-    maps = {control: visitor.ready[slot] for slot, control in chosen if slot in visitor.ready}
-    if controls and visitor.guide is not None and len(maps) < len(controls):
-        given["guide"] = visitor.guide
-    elif visitor.guide is not None and not controls:
+    repainted = [INPAINT] if values.get(INPAINT) and visitor.start is not None else []
+    own = {"control": controls + repainted, "region": regions(values.get("region"))}
+    given = wish.flags_of({**values, **shape, **own}, wish.preset_values(hub.defaults(model, preset, offline)))
+    if visitor.guide is not None and not controls:
         notes.append("no control is chosen, so the guide is not followed")
-    if visitor.start is not None:
-        given["init_image"] = visitor.start
-        given |= {} if visitor.mask is None else {"mask": visitor.mask}
-    else:
+    if visitor.start is None:
         given = {name: value for name, value in given.items() if name not in wish.COMPOSING}
-    if maps:
-        given["control_map"] = [f"{control}={path}" for control, path in maps.items()]
-    for control, path in maps.items():
-        if path.suffix == poses.SUFFIX and control != "pose":
-            raise ConfigError(f"{path.name} is OpenPose JSON, which only the control pose reads, not {control}")
+    maps = {control: visitor.ready[slot] for slot, control in chosen if slot in visitor.ready}
+    given |= _files(visitor, controls, maps) | beside.given(values, visitor.reference, extras)
     detectors = _detectors(values, [one for one in chosen if one[1] not in maps], model)
     if detectors:
         given["detector"] = detectors
     return Asked(given=given, options=_options(values, _detected(given)), notes=notes)
+
+
+def _files(visitor: Visitor, controls: Sequence[str], maps: Mapping[str, Path]) -> dict[str, Any]:
+    """Returns what a visitor has handed over, as flags. Raises `ConfigError` for JSON that is no map of its control.
+
+    Args:
+        visitor: who asks.
+        controls: those that follow a guide or a map.
+        maps: the ready-made ones, by control.
+    """
+    found: dict[str, Any] = {}
+    if controls and visitor.guide is not None and len(maps) < len(controls):
+        found["guide"] = visitor.guide
+    if visitor.start is not None:
+        found["init_image"] = visitor.start
+        found |= {} if visitor.mask is None else {"mask": visitor.mask}
+    if maps:
+        found["control_map"] = [f"{control}={path}" for control, path in maps.items()]
+    for control, path in maps.items():
+        if path.suffix == poses.SUFFIX and control != "pose":
+            raise ConfigError(f"{path.name} is OpenPose JSON, which only the control pose reads, not {control}")
+    return found
 
 
 def seeds(values: Mapping[str, Any], most: int) -> list[int]:
@@ -106,7 +126,7 @@ def seeds(values: Mapping[str, Any], most: int) -> list[int]:
 def _detected(given: Mapping[str, Any]) -> list[str]:
     """Returns the controls that are read off the guide."""
     ready = {str(one).partition("=")[0] for one in given.get("control_map", ())}
-    return [control for control in given.get("control", ()) if control not in ready and "guide" in given]
+    return [control for control in followed(given.get("control", ())) if control not in ready and "guide" in given]
 
 
 def _detectors(values: Mapping[str, Any], detected: list[tuple[int, str]], model: str) -> list[str]:

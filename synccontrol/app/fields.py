@@ -7,16 +7,19 @@ from typing import Any
 import gradio as gr
 
 import preprocess
-from synccontrol.app import wish
+from synccontrol.app import beside, wish
 from synccontrol.app.wish import SETTINGS
 from synccontrol.command.parser import CONFIGS, SAID
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import FITS, MIDDLE, flags
 from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
+from synccontrol.extras import Extras
+from synccontrol.families.sources import SUFFIX
 from synccontrol.models.defaults import DEFAULT
 from synccontrol.models.defaults import NAMES as PRESETS
 from synccontrol.options import record
+from synccontrol.picture import INPAINT
 from synccontrol.region import Region
 
 NONE = "none"
@@ -136,6 +139,24 @@ def composing() -> Fields:
         name: _field(name, text, 0.0, ()) if field is strength else _setting(_flag(name), field, values[name])
         for name, field in wish.COMPOSING.items()
     }
+
+
+def repainting(shown: bool) -> Fields:
+    """Returns whether the ControlNet for inpainting follows what is kept; seen where the model has one."""
+    text = "it follows the picture around what is drawn anew"
+    return {INPAINT: gr.Checkbox(False, label="ControlNet for inpainting", info=text, visible=shown, min_width=220)}
+
+
+def extras(loaded: Extras) -> Fields:
+    """Returns how strong LoRAs and an IP-Adapter are."""
+    fields: Fields = {}
+    for name, (called, weight) in beside.weights(loaded).items():
+        label = f"LoRA {called.removesuffix(SUFFIX)}"
+        text = f"its weight, within {beside.STRONGEST:g} either way; 0: without it"
+        fields[name] = gr.Number(weight, label=label, info=text, min_width=220)
+    if loaded.ip_adapter:
+        fields[beside.IP_SCALE] = gr.Number(1.0, label="likeness", info="strength of the IP-Adapter", min_width=220)
+    return fields
 
 
 def enlarging() -> Fields:

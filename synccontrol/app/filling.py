@@ -17,7 +17,8 @@ from synccontrol.app.fields import (
     shape_of,
     shown,
 )
-from synccontrol.models import hub
+from synccontrol.models import hub, listing
+from synccontrol.picture import INPAINT, followed
 
 SETTINGS = tuple(
     name for name in wish.SETTINGS if name not in (*SHAPED, *wish.COMPOSING, *wish.ENLARGING)
@@ -46,6 +47,18 @@ def preset(models: tuple[str, ...], offline: bool) -> Callable[[str, str], list[
     return answer
 
 
+def repainting(models: tuple[str, ...], offline: bool) -> Callable[[str], list[Any]]:
+    """Returns what answers another model: what it has for repainting is shown, and nothing where it has nothing."""
+
+    def answer(model: str) -> list[Any]:
+        if model not in models:
+            return [gr.skip(), gr.skip()]
+        known = INPAINT in listing.controls(model)
+        return [gr.Checkbox(value=False, visible=known), gr.HTML(visible=listing.repaints(model, offline))]
+
+    return answer
+
+
 def filled(fields: Fields, values: Mapping[str, Any]) -> Iterator[Any]:
     """Yields what each field becomes: a value of a picture, or as it is.
 
@@ -53,9 +66,11 @@ def filled(fields: Fields, values: Mapping[str, Any]) -> Iterator[Any]:
         fields: of the page.
         values: of a picture, as `restore.restored`.
     """
-    chosen = [*values.get("control", ()), *([NONE] * SLOTS)]
+    controls = values.get("control", ())
+    chosen = [*followed(controls), *([NONE] * SLOTS)]
     names = [*values.get("detector", ()), *([DEFAULT_DETECTOR] * SLOTS)]
     special: dict[str, Any] = {"shape": shape_of(values), "region": regions_shown(values.get("region", ()))}
+    special[INPAINT] = gr.Checkbox(value=True, visible=True) if INPAINT in controls else False
     for slot in range(SLOTS):
         special[f"control{slot}"] = chosen[slot]
         special[f"detector{slot}"] = gr.Dropdown(choices=detectors(chosen[slot]), value=names[slot])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from synccontrol.app import beside
 from synccontrol.app.images import jpeg
 from synccontrol.jobs.detectors import Detectors
 from synccontrol.jobs.job import Job
@@ -79,12 +80,15 @@ class Hand(AbstractHand):
 
     def _worker(self, request: Request) -> Worker:
         with self._loading:
-            if request not in self._workers:
+            loaded = request.unweighed
+            if loaded not in self._workers:
                 while len(self._workers) >= WORKERS:
                     self._workers.popitem(last=False)  # its memory is free before the next takes some
-                self._workers[request] = Worker(request, detectors=self._detectors)
-            self._workers.move_to_end(request)
-            return self._workers[request]
+                self._workers[loaded] = Worker(request, detectors=self._detectors)
+            self._workers.move_to_end(loaded)
+            if self._workers[loaded].request != request:
+                self._workers[loaded].weigh(request)
+            return self._workers[loaded]
 
 
 class _Previews:
@@ -107,5 +111,8 @@ class _Previews:
 
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns settings in which files stand by their name alone: visitors know no folders of this machine."""
-    found = {**settings, **{name: Path(settings[name]).name for name in SINGLE if isinstance(settings.get(name), str)}}
+    found = {
+        **beside.named(settings),
+        **{name: Path(settings[name]).name for name in SINGLE if isinstance(settings.get(name), str)},
+    }
     return {**found, "control_map": [Path(path).name for path in settings["control_map"]]}

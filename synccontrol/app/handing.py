@@ -47,7 +47,7 @@ class Handing:
             data = uploads.content(event.data, self._page.limits)
             path = uploads.save(data, event.name, visitor.place(), self._page.limits)
             self._place(visitor, path, str(event.role), values)
-            start = showing.start(visitor)
+            start = showing.handed(visitor.start)
         except SyncControlError as error:
             return gr.skip(), showing.failure(error), gr.skip(), gr.skip()
         is_map = str(event.role).startswith(MAP) or path.suffix == poses.SUFFIX
@@ -83,7 +83,7 @@ class Handing:
         visitor = self._page.visitor(request)
         entry = visitor.entries.get(str(event._data.get("token")))
         visitor.start, visitor.mask = None if entry is None else entry.path, None
-        return showing.start(visitor), *self._page.look(request, *values)
+        return showing.handed(visitor.start), *self._page.look(request, *values)
 
     def mask(self, request: gr.Request, event: gr.EventData, *values: Any) -> tuple[Any, Any]:
         """Takes which part of the picture that is started from is drawn anew; an empty text: all of it."""
@@ -97,6 +97,19 @@ class Handing:
             return gr.skip(), showing.failure(error)
         return self._page.look(request, *values)
 
+    def refer(self, request: gr.Request, event: gr.EventData, *values: Any) -> tuple[Any, Any, Any]:
+        """Takes what the IP-Adapter is shown; an empty text: nothing."""
+        visitor, path = self._page.visitor(request), None
+        try:
+            if event.data:
+                data = uploads.content(event.data, self._page.limits)
+                path = uploads.save(data, event.name, visitor.place(), self._page.limits)
+            shown = showing.handed(path)
+        except SyncControlError as error:
+            return gr.skip(), gr.skip(), self._page.failed(error, visitor)
+        visitor.reference = path
+        return shown, *self._page.look(request, *values)
+
     def restore(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Returns the settings of a picture of ours that is handed over, for the fields; files it names stay closed."""
         visitor = self._page.visitor(request)
@@ -104,7 +117,7 @@ class Handing:
             data = uploads.content(event.data, self._page.limits)
             path = uploads.save(data, event.name, visitor.place(), self._page.limits)
             known = {name for control in preprocess.names() for name in preprocess.detectors(control)}
-            values, notes = restored(path, self._page.models, known)
+            values, notes = restored(path, self._page.models, known, self._page.extras)
         except SyncControlError as error:
             return [*(gr.skip() for _ in self._page.fields), self._page.failed(error, visitor)]
         return [*filling.filled(self._page.fields, values), showing.status(" ".join(["Settings restored.", *notes]))]
@@ -115,7 +128,7 @@ class Handing:
         if entry is None:
             return [*(gr.skip() for _ in self._page.fields), showing.failure(InputError("that picture is gone"))]
         known = {name for control in preprocess.names() for name in preprocess.detectors(control)}
-        values, _ = restored(entry.path, self._page.models, known)
+        values, _ = restored(entry.path, self._page.models, known, self._page.extras)
         return [
             *filling.filled(self._page.fields, values),
             showing.status("Settings restored; the guide stays as it is."),

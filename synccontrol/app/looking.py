@@ -12,6 +12,8 @@ from synccontrol.app.guard import key_of
 from synccontrol.app.studio import Look, Studio, nameless
 from synccontrol.app.visitor import Visitor, Visitors
 from synccontrol.errors import SyncControlError
+from synccontrol.extras import Extras
+from synccontrol.picture import followed
 from synccontrol.terminal import describe
 
 
@@ -22,13 +24,14 @@ class Looking:
         studio: what draws.
         visitors: who is there.
         models: those on offer.
+        extras: what is loaded into them.
 
     Attributes:
         fields: of the page, by name; the page sets them.
     """
 
-    def __init__(self, studio: Studio, visitors: Visitors, models: tuple[str, ...]) -> None:
-        self.studio, self.visitors, self.models = studio, visitors, models
+    def __init__(self, studio: Studio, visitors: Visitors, models: tuple[str, ...], extras: Extras = Extras()) -> None:
+        self.studio, self.visitors, self.models, self.extras = studio, visitors, models, extras
         self.limits, self.offline = studio.limits, bool(studio.machine["offline"])
         self.fields: Fields = {}
 
@@ -46,7 +49,7 @@ class Looking:
             found, look = self.looked(visitor, self.named(values))
         except Exception as error:
             return {"figures": [], "notes": [self.said(error, visitor)]}, self.failed(error, visitor)
-        controls = found.given.get("control", [])
+        controls = followed(found.given.get("control", []))
         notes = [nameless(note, visitor.folder) for note in (*found.notes, *look.notes)]
         value = {**showing.maps(look, controls), "notes": notes}
         windows = "1 window" if look.windows == 1 else f"{look.windows} windows"
@@ -58,7 +61,7 @@ class Looking:
 
     def looked(self, visitor: Visitor, values: Mapping[str, Any]) -> tuple[Asked, Look]:
         """Returns what is asked for, and what can be said of it. Raises `SyncControlError` for what makes no sense."""
-        found = asked(values, visitor, self.models, self.offline)
+        found = asked(values, visitor, self.models, self.offline, self.extras)
         job = found.job(self.studio.machine, visitor.folder / "picture.png")
         return found, self.studio.look(job, found.options)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from synccontrol.app import showing, wish
+from synccontrol.app import beside, showing, wish
 from synccontrol.app.asking import Asked, seeds
 from synccontrol.app.handing import FIRST_GUIDE
 from synccontrol.app.limits import BusyError
@@ -19,6 +19,7 @@ from synccontrol.app.visitor import Entry, Visitor
 from synccontrol.errors import InputError, SyncControlError
 from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome
+from synccontrol.picture import followed
 
 POLL_SECONDS = 0.1  # between looks at what a picture has become
 PICTURE_TAB = "picture"
@@ -41,6 +42,7 @@ class Making:
     def warm(self) -> None:
         """Begins to load the model with which most begin."""
         given = {"model": self._page.models[0], "control": ["depth"], "guide": FIRST_GUIDE}
+        given |= beside.given({}, None, self._page.extras)
         with contextlib.suppress(SyncControlError):  # whoever asks for it is told
             self._page.studio.warm(wish.job(given, self._page.studio.machine, FIRST_GUIDE.with_suffix(".png")))
 
@@ -104,7 +106,7 @@ class Making:
 
     def _saved_maps(self, found: Asked, look: Look, visitor: Visitor) -> dict[str, Path]:
         maps = {}
-        for control, image in zip(found.given["control"], look.maps, strict=True):
+        for control, image in zip(followed(found.given["control"]), look.maps, strict=True):
             if control in found.options:
                 maps[control] = visitor.place() / f"{wish.MAP}.{control}.png"
                 image.save(maps[control])

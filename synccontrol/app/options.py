@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from synccontrol.app.beside import NAMING
 from synccontrol.app.limits import Limits
 from synccontrol.app.wish import MACHINE
 from synccontrol.command.making import check
 from synccontrol.command.parser import DEFAULTS, ENGINES, LOCAL
 from synccontrol.errors import ConfigError
+from synccontrol.extras import Extras
 from synccontrol.options import flags
 from synccontrol.terminal import Parser
 
@@ -37,6 +39,7 @@ class Options:
     address: str = ""  # of a cluster of Ray
     models: tuple[str, ...] = (MODEL,)
     machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: DEFAULTS[name] for name in MACHINE})
+    extras: Extras = Extras()  # what is loaded into the model on offer
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -45,6 +48,10 @@ class Options:
             what = "--share" if self.share else f"--host {self.host}"
             raise ConfigError(
                 f"{what} lets others in, so a password is asked for: set {PASSWORD} to {SHORTEST} characters or more"
+            )
+        if len(self.models) > 1 and self.extras != Extras():
+            raise ConfigError(
+                "--lora, --ip-adapter, --vae and --tiny-vae are one model's; name it with one --model alone"
             )
         if self.root_path and not (self.root_path.startswith(("/", "http://", "https://"))):
             raise ConfigError(f"--root-path is {self.root_path!r}; it starts with /, or is a whole address")
@@ -68,6 +75,11 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", action="append", help=f"model on offer: preset, folder, hub id; repeat it (default: {MODEL})"
     )
+    for flag, field in flags(Extras).items():
+        if flag.replace("-", "_") in NAMING:
+            parser.add_argument(
+                f"--{flag}", action="append" if field.default == () else "store", help=f"{field.metadata['help']}"
+            )
     parser.add_argument(
         "--device",
         default=DEFAULTS["device"],
@@ -97,9 +109,11 @@ def parsed(argv: Sequence[str], prog: str) -> Options:
     given = vars(build_parser(prog).parse_args(argv))
     limits = {field.name: given.pop(flag.replace("-", "_")) for flag, field in flags(Limits).items()}
     machine = {name: given.pop(name) for name in MACHINE}
+    extras = {name: value for name in NAMING if (value := given.pop(name))}
     return Options(
         models=tuple(given.pop("model") or (MODEL,)),
         machine=machine,
+        extras=Extras(**extras),
         limits=Limits(**limits),
         password=os.environ.get(PASSWORD, ""),
         **given,

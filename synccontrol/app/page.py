@@ -13,13 +13,14 @@ from synccontrol.app.looking import Looking
 from synccontrol.app.making import Making
 from synccontrol.app.wish import preset_values
 from synccontrol.models import hub, listing
-from synccontrol.picture import followed
+from synccontrol.picture import INPAINT, followed
 
 TITLE = "SyncControl: wide pictures"
 GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sphere"
 LOOKS = ("shape", "fit", "width", "height")  # fields that the control map depends on
 FIRST_CONTROL = "depth"
 FIRST_PROMPT = "a mountain valley at sunset"
+REPAINTS = "<p>This model is made for repainting: it sees what is kept while it draws.</p>"
 FIRST_PICTURE = {  # what Draw makes, pressed at once
     "src": "synccontrol/assets/first.webp",
     "label": "an example, drawn with what the page opens with: press Draw to see it come",
@@ -83,8 +84,16 @@ def build(handlers: Handlers) -> gr.Blocks:
             own |= fields.canvas()
         with gr.Accordion("Start from a picture", open=False, elem_id="starting"):
             start = parts.part("start", {}, "leave", "mask")
+            repaints = gr.HTML(REPAINTS, visible=listing.repaints(models[0], looking.offline), elem_id="repaints")
             with gr.Row():
-                own |= fields.composing()
+                own |= fields.composing() | fields.repainting(INPAINT in listing.controls(models[0]))
+        reference = None
+        if looking.extras.lora or looking.extras.ip_adapter:
+            with gr.Accordion("Style", open=False, elem_id="style"):
+                if looking.extras.ip_adapter:
+                    reference = parts.part("reference", {}, "refer")
+                with gr.Row():
+                    own |= fields.extras(looking.extras)
         with gr.Accordion("Enlarge", open=False), gr.Row():
             own |= fields.enlarging()
         history = parts.part("history", {}, "restore", "again", "start")
@@ -101,6 +110,8 @@ def build(handlers: Handlers) -> gr.Blocks:
                 "status": status,
                 "history": history,
                 "start": start,
+                "repaints": repaints,
+                "reference": reference,
                 "draw": draw,
                 "stop": stop,
                 "dice": dice,
@@ -135,6 +146,8 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
         own[name].input(
             filling.preset(looking.models, looking.offline), [own["model"], own["preset"]], settings, **quiet
         ).then(looking.look, **look)
+    repainting = filling.repainting(looking.models, looking.offline)
+    own["model"].input(repainting, own["model"], [own[INPAINT], shown["repaints"]], **quiet)
     shown["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
     live = [shown[name] for name in ("picture", "status", "history", "tabs")]
     drawn = {"inputs": values, "outputs": live, **quiet}
@@ -144,6 +157,8 @@ def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, 
     shown["history"].start(handing.start, **begun)
     shown["start"].leave(handing.start, **begun)
     shown["start"].mask(handing.mask, **look)
+    if shown["reference"] is not None:
+        shown["reference"].refer(handing.refer, values, [shown["reference"], shown["map"], shown["status"]], **quiet)
     restored = [*values, shown["status"]]
     mapped = {"inputs": values, "outputs": shown["map"], "trigger_mode": "always_last", **quiet}
     shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.map, **mapped)

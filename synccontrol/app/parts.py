@@ -10,6 +10,8 @@ import gradio as gr
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "core.js",
+    "panzoom.js",
+    "closer.js",
     "easel.js",
     "figures.js",
     "compare.js",
@@ -18,6 +20,7 @@ SCRIPTS = (
     "history.js",
     "regions.js",
     "start.js",
+    "reference.js",
 )
 HEAD = '<link rel="stylesheet" href="synccontrol/assets/pannellum.css">'
 LOADED = """

@@ -5,28 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from synccontrol import settings
+from synccontrol.app import beside
 from synccontrol.app.wish import NAMES
 from synccontrol.config import MIDDLE
+from synccontrol.extras import Extras
 from synccontrol.files import metadata, provenance
 
 FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which a visitor hands over anew
-LOADED = (
-    "lora",
-    "ip_adapter",
-    "ip_scale",
-    "vae",
-    "tiny_vae",
-    "controlnet",
-)  # which the page does not load for visitors
 
 
-def restored(path: Path, models: Collection[str], detectors: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+def restored(
+    path: Path, models: Collection[str], detectors: Collection[str], extras: Extras = Extras()
+) -> tuple[dict[str, Any], list[str]]:
     """Returns the settings of a picture or of JSON by the names of the page, and what is said of the others.
 
     Args:
         path: what was handed over.
         models: those on offer.
         detectors: by name; a folder or hub id is none.
+        extras: what is loaded into the model on offer.
 
     Raises:
         InputError: it has no settings, or one of them is wrong.
@@ -49,10 +46,10 @@ def restored(path: Path, models: Collection[str], detectors: Collection[str]) ->
     if isinstance(anchor, str) and anchor != MIDDLE:
         notes.append("the anchor was a file, which is not opened by its name: the middle window is followed")
         values["anchor"] = MIDDLE
-    left = [name for name in LOADED if values.get(name) and (name != "ip_scale" or values.get("ip_adapter"))]
+    strong, left = beside.restored(values, extras)
     if left:
         notes.append(f"{', '.join(left)}: this page loads none of them, so the picture will differ")
     unused = sorted(set(everything) - set(settings.KINDS) - set(provenance.KEYS))
     if unused:
         notes.append(f"{', '.join(unused)}: no settings of a picture, and left out")
-    return {name: values[name] for name in NAMES if name in values}, notes
+    return {name: values[name] for name in NAMES if name in values} | strong, notes

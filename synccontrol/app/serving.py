@@ -51,7 +51,7 @@ def served(options: Options) -> Iterator[str]:
 
         hands = ray_hand.hands(options.workers, options.address, options.machine["device"])
     studio = Studio(options.machine, options.limits, hands)
-    looking = Looking(studio, visitors, options.models)
+    looking = Looking(studio, visitors, options.models, options.extras)
     making = Making(looking)
     demo = page.build(page.Handlers(looking, Handing(looking), making))
     guard = Middleware(Guard, visitors=visitors, limits=options.limits)

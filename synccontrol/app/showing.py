@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -99,11 +100,9 @@ def titled(entry: Entry) -> str:
     return f"seed {values['seed']}, {values['width']}x{values['height']}, {values['steps']} steps"
 
 
-def start(visitor: Visitor) -> dict[str, Any]:
-    """Returns the picture that the next one starts from, if there is any. Raises `InputError` as `open_image`."""
-    if visitor.start is None:
-        return {}
-    return {"src": jpeg(open_image(visitor.start)), "name": visitor.start.name}
+def handed(path: Path | None) -> dict[str, Any]:
+    """Returns a picture that was handed over, if there is any. Raises `InputError` as `open_image`."""
+    return {} if path is None else {"src": jpeg(open_image(path)), "name": path.name}
 
 
 def history(visitor: Visitor) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Visitor:
         ready: ready-made control maps, by the place of their control.
         start: what the next picture starts from, if not from noise alone.
         mask: which part of that is drawn anew, if not all.
+        reference: what an IP-Adapter is shown, if anything.
         entries: finished pictures by token, the oldest first.
     """
 
@@ -47,6 +48,7 @@ class Visitor:
         self.ready: dict[int, Path] = {}
         self.start: Path | None = None
         self.mask: Path | None = None
+        self.reference: Path | None = None
         self.entries: dict[str, Entry] = {}
         self._limits, self._lock, self._count = limits, threading.Lock(), 0
 

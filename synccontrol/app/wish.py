@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synccontrol.app import beside
 from synccontrol.command.parser import CONFIGS, DEFAULTS
 from synccontrol.command.wanted import template
 from synccontrol.compose import ComposeConfig
@@ -13,6 +14,7 @@ from synccontrol.enlarge import EnlargeConfig
 from synccontrol.errors import ConfigError
 from synccontrol.jobs.job import Job
 from synccontrol.options import record
+from synccontrol.picture import followed
 
 MACHINE = ("device", "dtype", "offload", "offline")  # flags of who runs the page, not of who visits it
 TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
@@ -111,8 +113,8 @@ def job(given: Mapping[str, Any], machine: Mapping[str, Any], output: Path) -> J
         machine: the flags in `MACHINE`.
         output: the picture's path.
     """
-    if given.get("control") and not (given.get("guide") or given.get("control_map")):
-        kinds = " and ".join(given["control"])
+    kinds = " and ".join(followed(given.get("control", ())))
+    if kinds and not (given.get("guide") or given.get("control_map")):
         raise ConfigError(f"{kinds} has no guide to follow: open or sketch one, or choose no control")
     args = {**DEFAULTS, **machine, **given, "output": output}
     return template(args, args["seed"])
@@ -121,7 +123,7 @@ def job(given: Mapping[str, Any], machine: Mapping[str, Any], output: Path) -> J
 def command(given: Mapping[str, Any]) -> str:
     """Returns the command line that makes the same picture; files stand by their name alone."""
     words = ["synccontrol"]
-    for name, value in given.items():
+    for name, value in beside.named(given).items():
         flag = f"--{name.replace('_', '-')}"
         if name == EXTEND:
             words += [flag, *str(value).split()]

@@ -81,6 +81,11 @@ class AbstractFamily(abc.ABC):
         return (self.device,)
 
     @property
+    def pipes(self) -> tuple[Any, ...]:
+        """Returns the diffusers pipelines that hold its weights, one for each of `devices`."""
+        return (self.pipe,)
+
+    @property
     @abc.abstractmethod
     def dtype(self) -> torch.dtype:
         """Returns the dtype in which the networks run."""

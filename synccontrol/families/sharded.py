@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ class Sharded(AbstractFamily):
     @property
     def devices(self) -> tuple[torch.device, ...]:
         return tuple(replica.device for replica in self.replicas)
+
+    @property
+    def pipes(self) -> tuple[Any, ...]:
+        return tuple(replica.pipe for replica in self.replicas)
 
     @property
     def dtype(self) -> torch.dtype:

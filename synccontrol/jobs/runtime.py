@@ -38,6 +38,11 @@ class Request:
         """Returns the controls that follow a map, detected or ready-made; places of maps and detectors count these."""
         return followed(self.controls)
 
+    @property
+    def unweighed(self) -> "Request":
+        """Returns what is to be loaded, however strong LoRAs and the like are then."""
+        return dataclasses.replace(self, extras=self.extras.unweighed)
+
     def __post_init__(self) -> None:
         require_choice("offload", self.offload, devices.OFFLOADS)
 

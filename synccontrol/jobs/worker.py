@@ -20,6 +20,7 @@ from synccontrol.jobs.job import Job
 from synccontrol.jobs.outcome import Outcome, Work
 from synccontrol.jobs.recipe import anchored
 from synccontrol.jobs.runtime import Request
+from synccontrol.models import additions
 from synccontrol.models.revision import revision
 from synccontrol.montage import Montage
 from synccontrol.result import Result, Step
@@ -83,6 +84,13 @@ class Worker:
         self._detectors = detectors or Detectors()
         self._sync = lru_cache(RECIPES)(anchored)
         self._open = lru_cache(RECIPES)(images.open_image)
+
+    def weigh(self, request: Request) -> None:
+        """Takes another request of the same model, of which LoRAs and the like are stronger or weaker."""
+        with self._montage.denoiser.session():
+            for pipe in self._montage.denoiser.pipes:
+                additions.weigh(pipe, request.extras)
+        self.request = request
 
     def make(self, job: Job, on_step: OnStep = ignore) -> Outcome:
         """Returns what became of a job: its picture is written, or why not; `on_step` is called after every step."""

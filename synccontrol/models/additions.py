@@ -34,11 +34,17 @@ def add(pipe: Any, extras: Extras, local_files_only: bool) -> None:
     """
     for number, (name, _) in enumerate(extras.loras):
         _add_lora(pipe, name, f"lora-{number}", local_files_only)
-    if extras.loras:
-        weights = [weight for _, weight in extras.loras]
-        pipe.set_adapters([f"lora-{number}" for number in range(len(weights))], weights)
     if extras.ip_adapter:
         _add_ip_adapter(pipe, extras.ip_adapter, local_files_only)
+    weigh(pipe, extras)
+
+
+def weigh(pipe: Any, extras: Extras) -> None:
+    """Has what is loaded into a pipeline act as strongly as extras say, which are the same but for that."""
+    weights = [weight for _, weight in extras.loras]
+    if weights:
+        pipe.set_adapters([f"lora-{number}" for number in range(len(weights))], weights)
+    if extras.ip_adapter:
         pipe.set_ip_adapter_scale(extras.ip_scale)
 
 

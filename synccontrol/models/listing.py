@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
+from synccontrol.families import sources
 from synccontrol.families.sources import place, source
-from synccontrol.models import hub, presets
+from synccontrol.models import hub, presets, single_file
+from synccontrol.models.fetching import fetch
 from synccontrol.models.presets import Preset
 
 GB = 1e9
@@ -33,6 +36,20 @@ def controls(model: str) -> list[str]:
     own = Path(hub.base_of(model)).glob("controlnet-*")
     known = presets.PRESETS[hub.preset_of(model)].controlnets if hub.preset_of(model) else {}
     return sorted({*known, *(folder.name.removeprefix("controlnet-") for folder in own)})
+
+
+def repaints(model: str, offline: bool = False) -> bool:
+    """Returns whether a model's UNet is made for repainting, its weights not loaded. Raises `ModelError`."""
+    base = hub.base_of(model)
+
+    def read(local: bool) -> bool:
+        if "unet" not in sources.config(DiffusionPipeline, base, local_files_only=local):
+            return False
+        unet = sources.config(UNet2DConditionModel, (base, "unet"), local_files_only=local)
+        channels = single_file.channels(model, base, local).get("channels", unet["in_channels"])
+        return bool(channels == 2 * unet["out_channels"] + 1)
+
+    return model not in presets.PRESETS and fetch(read, [place(base)], offline)
 
 
 def _facts(preset: Preset, cached: Mapping[str, int]) -> dict[str, str]:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from synccontrol.app.asking import asked, seeds
+from synccontrol.app.asking import Asked, asked, seeds
 from synccontrol.app.fields import regions_shown
 from synccontrol.app.visitor import Visitor
-from synccontrol.errors import ConfigError
+from synccontrol.errors import ConfigError, ModelError
+from tests.app.conftest import MACHINE
 
 Values = Callable[..., dict[str, Any]]
 
@@ -118,6 +119,24 @@ def test_a_start_takes_its_settings_along(values: Values, guided: Visitor) -> No
     guided.mask = guided.folder / "mask.png"
     found = asked(values(strength=0, extend="right 64"), guided, (values()["model"],), offline=True).given
     assert (found["mask"], found["extend"]) == (guided.mask, "right 64") and "strength" not in found
+
+
+def test_a_part_is_repainted_with_the_controlnet_for_it(values: Values, guided: Visitor, checkpoint: Path) -> None:
+    def found(**changes: Any) -> Asked:
+        return asked(values(inpaint=True, **changes), guided, (values()["model"],), offline=True)
+
+    assert "no picture is started from, so there is nothing to repaint" in found().notes
+    assert "control" not in found().given
+    guided.start = guided.guide
+    assert found().given["control"] == ["inpaint"] and "guide" not in found().given
+    both = found(control0="depth")
+    assert (both.given["control"], both.given["guide"]) == (["depth", "inpaint"], guided.guide)
+    with pytest.raises(ModelError, match="has no ControlNet for 'inpaint'"):
+        both.job(MACHINE, guided.folder / "out.png")
+    mapped = both.with_maps({"depth": guided.guide})
+    assert mapped.given["control_map"] == [f"depth={guided.guide}"] and "guide" not in mapped.given
+    mapped.given["controlnet"] = [str(checkpoint / "controlnet-depth")] * 2
+    assert mapped.job(MACHINE, guided.folder / "out.png").recipe.request.controls == ("depth", "inpaint")
 
 
 def test_seeds_of_variations(values: Values) -> None:

@@ -334,6 +334,42 @@ def test_a_picture_is_enlarged(small: Seen) -> None:
     assert "--upscale 2" in entry["command"] and "--tall" not in entry["command"]
 
 
+def test_a_picture_is_looked_at_closer(visit: Seen) -> None:
+    page = visit.page
+    visit.tab("Picture")
+    page.locator("#picture").get_by_role("button", name="Look closer").click()
+    stage, size = page.locator(".closer .stage"), page.locator(".closer output")
+    expect(stage).to_be_focused()
+    expect(size).to_have_text(re.compile(r"\d+ %"))
+
+    def percent() -> int:
+        return int(str(size.text_content()).split()[0])
+
+    whole = percent()
+    box = page.locator(".closer img").bounding_box()
+    assert box is not None and box["width"] > 1300  # as wide as the window
+    page.mouse.move(box["x"] + 100, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -400)
+    page.wait_for_function(f"parseInt(document.querySelector('.closer output').textContent) > {whole}")
+    before = page.locator(".closer img").bounding_box()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(400)
+    moved = page.locator(".closer img").bounding_box()
+    assert before is not None and moved is not None and moved["x"] < before["x"] - 50
+    page.keyboard.press("1")
+    expect(size).to_have_text("100 %")
+    page.keyboard.press("0")
+    expect(size).to_have_text(f"{whole} %")
+    assert [one["id"] for one in Axe().run(page).response["violations"]] == []
+    news = visit.news.inner_text()
+    page.keyboard.press("Escape")
+    expect(page.locator(".closer")).to_be_hidden()
+    assert visit.news.inner_text() == news  # nothing was stopped
+    page.locator("#picture img").click()
+    expect(stage).to_be_focused()
+    page.get_by_role("button", name="Close", exact=True).click()
+
+
 def test_it_works_below_a_path_behind_a_proxy(browser: Browser) -> None:
     proxy = partial(proxied, path="/pictures", port=free_port())
     with serving("--root-path", "/pictures") as server, proxy(server) as address, seen(browser, address) as visit:

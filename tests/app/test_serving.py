@@ -160,7 +160,8 @@ def test_assets_have_their_kind(page: str) -> None:
     for name, kind in (("core.js", "javascript"), ("page.css", "text/css"), ("valley.webp", "image/webp")):
         answer = httpx.get(f"{page}synccontrol/assets/{name}")
         assert answer.status_code == 200 and kind in answer.headers["content-type"]
-    assert (ASSETS / "pannellum.LICENSE").read_text().startswith("Copyright")
+    for name in ("pannellum", "panzoom"):
+        assert (ASSETS / f"{name}.LICENSE").read_text().startswith("Copyright")
 
 
 @pytest.mark.parametrize("language", ["python", "bash"])

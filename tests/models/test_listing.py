@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from synccontrol.command import cli
 from synccontrol.families.sources import place
 from synccontrol.models import listing, presets
+from tests.conftest import PipeFactory
+from tests.families.test_inpaint_unets import taught
+from tests.models import checkpoint_file
 
 
 @pytest.fixture
@@ -49,3 +54,16 @@ def test_what_is_cached_is_said(cache: Path) -> None:
 
 def test_cards_leave_something_for_the_driver() -> None:
     assert [listing.card(memory) for memory in (0.3, 7.3, 7.4, 11.0, 43.3, 80.5)] == [8, 8, 12, 12, 48, 96]
+
+
+def test_models_that_are_made_for_repainting_are_told(
+    checkpoint: Path, make_pipe: PipeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not listing.repaints("tiny") and not listing.repaints(str(checkpoint), offline=True)
+    preset = dataclasses.replace(presets.PRESETS["sd15"], base=str(checkpoint))
+    monkeypatch.setattr(presets, "PRESETS", {"sd15": preset})
+    pipe = taught(make_pipe(0, torch.float32))
+    pipe.save_pretrained(tmp_path / "inpainting")
+    assert listing.repaints(str(tmp_path / "inpainting"), offline=True)
+    file = checkpoint_file.save(pipe, tmp_path / "inpainting.safetensors")
+    assert listing.repaints(str(file), offline=True)

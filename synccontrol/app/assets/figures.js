@@ -23,11 +23,12 @@
     const draw = () => {
       place.replaceChildren(
         ...(value.figures || []).map((one) => {
-          const frame = make("div", { class: "frame" }, make("img", { src: one.src, alt: one.label, draggable: "false" }));
+          const frame = make("div", { class: "frame" }, make("img", { src: one.src, alt: one.label, draggable: "false", onclick: () => synccontrol.closer(one.src, one.label) }));
           if ((value.boxes || []).length) frame.append(overlay(value));
           return make("figure", {}, frame, make("figcaption", {}, one.label));
         }),
       );
+      find("look").disabled = !(value.figures || []).length;
       find("notes").replaceChildren(...(value.notes || []).map((note) => make("li", {}, note)));
     };
     const look = () => {
@@ -39,6 +40,7 @@
       if (event.target.type === "checkbox") asked = true;
       look();
     });
+    find("look").addEventListener("click", () => synccontrol.closer(value.figures[0].src, value.figures[0].label));
     look();
     return (now) => {
       value = now;
