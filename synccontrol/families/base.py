@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
+from synccontrol.families.remembered import Remembered
 from synccontrol.sampling.batches import Note
 from synccontrol.sampling.levels import at_least_float32
 from synccontrol.sampling.loop import Predict
@@ -62,6 +63,7 @@ class AbstractFamily(abc.ABC):
     inpaints: bool = False  # its networks are made for repainting: they are shown what is kept
     tiny_vae: Any = None  # diffusers' `AutoencoderTiny` for its latents, if one was loaded
     _held: "_Held | None" = None  # by the session that is on
+    _read_once = Remembered()  # what was made of prompts
 
     @property
     def device(self) -> torch.device:
@@ -216,6 +218,10 @@ class AbstractFamily(abc.ABC):
             new: (n, 1, H, W), 1 where they are drawn anew, else 0.
         """
         raise NotImplementedError(f"{type(self).__name__} has no networks that are made for repainting")
+
+    def remember(self, prompts: int) -> None:
+        """Keeps what text encoders make of so many prompts, for who alone has the pipeline, and leaves it as it is."""
+        self._read_once = Remembered(prompts)
 
     def release(self) -> None:
         """Lets offloaded networks leave the device, after a picture."""

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -155,7 +156,9 @@ class AbstractFlow(AbstractFamily):
         return [states[prompt] for prompt in prompts]
 
     def _caption(self, prompt: str | Encoded, note: Note) -> Tensor:
-        states = self._encode(prompt, note) if isinstance(prompt, str) else prompt[0][0]
+        states: Tensor = (
+            self._read_once(prompt, partial(self._encode, prompt), note) if isinstance(prompt, str) else prompt[0][0]
+        )
         return states.to(device=self.device, dtype=self.dtype)
 
     def _hint(self, crops: Tensor) -> Tensor:

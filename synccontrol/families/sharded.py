@@ -82,6 +82,10 @@ class Sharded(AbstractFamily):
     def beside(self, pictures: Tensor, new: Tensor) -> Tensor:
         return self.first.beside(pictures, new)
 
+    def remember(self, prompts: int) -> None:
+        for replica in self.replicas:
+            replica.remember(prompts)
+
     def release(self) -> None:
         for replica in self.replicas:
             replica.release()

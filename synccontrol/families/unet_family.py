@@ -141,6 +141,10 @@ class AbstractUNetFamily(AbstractFamily):
         """Returns what the networks are told of a prompt."""
         if not isinstance(prompt, str):
             return self._told(prompt)
+        found: Text = self._read_once((prompt, clip_skip), partial(self._read, prompt, clip_skip), note)
+        return found
+
+    def _read(self, prompt: str, clip_skip: int, note: Note) -> Text:
         readers = self._readers()
         self._check_clip_skip(readers, clip_skip)
         said = prompts.phrases(prompt)

@@ -28,6 +28,7 @@ from synccontrol.sampling.batches import is_out_of_memory
 
 OnStep = Callable[[Job, Step], object]
 RECIPES = 8  # whose anchors are kept read
+PROMPTS = 16  # of which is kept what text encoders made of them
 MAPS_ADVICE = "another --detector, --device cpu, or control maps of another run (--control-map)"
 ADVICE = "--sync-gradient x0, a larger --sync-shrink, --dtype float16, --device cpu"
 
@@ -76,6 +77,8 @@ class Worker:
             torch.set_num_threads(threads)
         self.request = request
         self._montage = montage or runtime.load(request)
+        if montage is None:  # else it is somebody's who may change it: LoRAs, words
+            self._montage.denoiser.remember(PROMPTS)
         self._machine = provenance.made_with(
             ",".join(map(str, self._montage.denoiser.devices)),
             str(self._montage.denoiser.dtype).removeprefix("torch."),

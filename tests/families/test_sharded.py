@@ -159,3 +159,13 @@ def test_a_replica_without_memory_halves_the_windows_in_a_call(two: Montage, dra
 def test_settings_are_those_of_the_family(one: Montage, two: Montage) -> None:
     assert families.name(two.denoiser) == families.name(one.denoiser) == "sd"
     assert two.defaults == one.defaults
+
+
+def test_every_replica_keeps_what_it_has_read(checkpoint: Path, draw: Callable[..., Any]) -> None:
+    montage, read = load(checkpoint, "cpu,cpu"), list[int]()
+    expected = draw(montage).latents
+    montage.denoiser.remember(4)
+    for replica in montage.denoiser.replicas:  # type: ignore[attr-defined]
+        replica.pipe.text_encoder.register_forward_hook(lambda *_: read.append(1))
+    assert torch.equal(draw(montage).latents, expected) and len(read) == 4  # what is asked for, and what is not
+    assert torch.equal(draw(montage).latents, expected) and len(read) == 4

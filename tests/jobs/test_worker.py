@@ -124,3 +124,42 @@ def test_maps_of_a_killed_run_are_no_hindrance_and_others_are_kept(
     maps[0].write_bytes(b"edited")
     assert "a.canny.png exists" in worker.make(job).error
     assert maps[0].read_bytes() == b"edited" and not job.output.exists()
+
+
+def test_prompts_are_read_once_and_the_bytes_are_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    request = dataclasses.replace(RECIPE.request, model=str(checkpoint), offline=True)
+    recipe = dataclasses.replace(RECIPE, request=request)
+    long = "a very long prompt that is read in parts"
+    asked = [("hills", "fog", 0), ("hills", "fog", 1), (long, "fog", 0), (long, "fog", 1), ("hills", "fog", 2)]
+    jobs = [
+        dataclasses.replace(JOB, prompt=prompt, negative_prompt=negative, seed=seed, recipe=recipe, width=96, height=64)
+        for prompt, negative, seed in asked
+    ]
+
+    def made(worker: Worker, job: Job, name: str) -> tuple[bytes, tuple[str, ...]]:
+        outcome = worker.make(dataclasses.replace(job, output=tmp_path / name))
+        assert outcome.error == ""
+        return (tmp_path / name).read_bytes(), outcome.notes
+
+    worker, read = Worker(request), list[int]()
+    encoder = worker._montage.denoiser.pipe.text_encoder
+    encoder.register_forward_hook(lambda *_: read.append(1))
+    found, counts = [], []
+    for number, job in enumerate(jobs):
+        read.clear()
+        found.append(made(worker, job, f"{number}.png"))
+        counts.append(len(read))
+    assert counts[0] == 2 and counts[2] > 2 and counts[1] == counts[3] == counts[4] == 0
+    assert "it is read in" in found[2][1][0] and found[3][1] == found[2][1]
+    assert found[3] == made(Worker(request), jobs[3], "again.png")
+
+
+def test_a_pipeline_that_somebody_else_has_is_asked_every_time(make_pipe: Callable[..., Any], tmp_path: Path) -> None:
+    pipe = make_pipe(controls=0)
+    worker = worker_of(pipe, RECIPE.request)
+    paths = [tmp_path / "before.png", tmp_path / "after.png"]
+    for path in paths:
+        assert worker.make(dataclasses.replace(JOB, output=path, width=96, height=64)).error == ""
+        for weight in pipe.text_encoder.parameters():
+            weight.data.mul_(1.5)
+    assert paths[0].read_bytes() != paths[1].read_bytes()
