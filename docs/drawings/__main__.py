@@ -1,8 +1,8 @@
-"""Draws the pictures of README and site again: python -m docs.drawings [readme] [gallery] [how] [strips] [composing]"""
+"""Draws the pictures of README and site again: python -m docs.drawings [SET ...]"""
 
 import argparse
 
-from docs.drawings import composing, gallery, how, readme, strips
+from docs.drawings import composing, frontier, gallery, how, readme, strips
 
 SETS = {
     "readme": readme.draw,
@@ -10,6 +10,7 @@ SETS = {
     "how": how.draw,
     "strips": strips.draw,
     "composing": composing.draw,
+    "frontier": frontier.draw,
 }
 
 
