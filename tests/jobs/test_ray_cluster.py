@@ -90,7 +90,8 @@ def test_a_machine_that_is_lost_costs_no_picture(tmp_path: Path, monkeypatch: py
     assert [outcome.error for outcome in (first, *others)] == [""] * 8
     for job in jobs(tmp_path / "local", 8):
         assert job.output.read_bytes() == (tmp_path / "ray" / job.output.name).read_bytes()
-    assert len(list((tmp_path / "ray").iterdir())) == 8
+    # What the lost machine was writing keeps its hidden name, until the end of a run sweeps it (`jobs/batch.py`).
+    assert len([path for path in (tmp_path / "ray").iterdir() if not path.name.startswith(".")]) == 8
 
 
 @pytest.fixture(params=["token", "disabled"])
