@@ -77,8 +77,8 @@ class Worker:
             torch.set_num_threads(threads)
         self.request = request
         self._montage = montage or runtime.load(request)
-        if montage is None:  # else it is somebody's who may change it: LoRAs, words
-            self._montage.denoiser.remember(PROMPTS)
+        self._prompts = 0 if montage else PROMPTS  # a montage is somebody's who may change it: LoRAs, words
+        self._montage.denoiser.remember(self._prompts)
         self._machine = provenance.made_with(
             ",".join(map(str, self._montage.denoiser.devices)),
             str(self._montage.denoiser.dtype).removeprefix("torch."),
@@ -93,6 +93,7 @@ class Worker:
         with self._montage.denoiser.session():
             for pipe in self._montage.denoiser.pipes:
                 additions.weigh(pipe, request.extras)
+            self._montage.denoiser.remember(self._prompts)  # anew: LoRAs change what text encoders make of a prompt
         self.request = request
 
     def make(self, job: Job, on_step: OnStep = ignore) -> Outcome:

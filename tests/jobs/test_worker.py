@@ -152,6 +152,9 @@ def test_prompts_are_read_once_and_the_bytes_are_the_same(checkpoint: Path, tmp_
     assert counts[0] == 2 and counts[2] > 2 and counts[1] == counts[3] == counts[4] == 0
     assert "it is read in" in found[2][1][0] and found[3][1] == found[2][1]
     assert found[3] == made(Worker(request), jobs[3], "again.png")
+    read.clear()
+    worker.weigh(request)  # LoRAs may act on the text encoder, so that nothing that was read before holds
+    assert made(worker, jobs[4], "weighed.png") == found[4] and len(read) == counts[0]
 
 
 def test_a_pipeline_that_somebody_else_has_is_asked_every_time(make_pipe: Callable[..., Any], tmp_path: Path) -> None:
