@@ -1,8 +1,9 @@
 """What does upscaling draw, and what does it keep? python -m benchmarks.upscaling --output benchmarks/upscaling.json
 
 Montages of the bundled model, 1536x256 px, each after the depth map of a rendered scene with its caption, by the
-model's default settings; then twice and four times that size by `upscale`'s (strength 0.3, each from the one before).
-For each size, of the picture, of one that is only enlarged (Lanczos), and of scenes that were rendered at that size:
+model's default settings; then twice and four times that size by `upscale`'s (strength 0.3, each from the one before),
+with the colours kept that the smaller one has in the large, and as they are drawn. For each size, of the picture, of
+one that is only enlarged (Lanczos), and of scenes that were rendered at that size:
 
 detail: the part of the picture that one of 256 px height cannot hold: root mean square of the grey levels that are
 left of it when it is shrunk to 256 px and enlarged again.
@@ -15,6 +16,7 @@ memory: what the process has held at most by then, MB, before anything is measur
 """
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -27,8 +29,9 @@ import torch
 from PIL import Image
 
 import preprocess
-from synccontrol import ComposeConfig, Montage
+from synccontrol import Montage
 from synccontrol.canvas.windows import lay_out
+from synccontrol.compose import COLOURS
 from synccontrol.enlarge import EnlargeConfig
 from synccontrol.evaluate.control import depth_rmse, fitted
 from synccontrol.evaluate.fidelity import kernel_distance
@@ -50,8 +53,9 @@ def scene(seed: int, times: int) -> Scene:
     return render(np.random.default_rng(seed), height=times * HEIGHT, width=times * WIDTH)
 
 
-def draw(montage: Montage, seed: int, folder: Path) -> list[dict[str, float]]:
+def draw(montage: Montage, seed: int, folder: Path, colours: str) -> list[dict[str, float]]:
     """Returns seconds and memory of the picture of a scene at every size; pictures go to the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     asked = scene(seed, TIMES[-1])
     depth = Image.fromarray((asked.depth * 255).round().astype(np.uint8)).convert("RGB")
     depth.save(folder / f"{seed}.depth.png")
@@ -60,7 +64,8 @@ def draw(montage: Montage, seed: int, folder: Path) -> list[dict[str, float]]:
         began = time.perf_counter()
         options = {"height": times * HEIGHT, "width": times * WIDTH, "seed": seed, **over}
         before = montage(asked.caption, depth, **options).image
-        over = {"init_image": before, "compose": ComposeConfig(strength=EnlargeConfig().upscale_strength)}
+        enlarge = EnlargeConfig(upscale_colours=colours)
+        over = {"init_image": before, "compose": enlarge.over(montage.defaults.sampling.steps)}
         before.save(folder / f"{seed}-{times}x.png")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
         spent.append({"seconds": time.perf_counter() - began, "memory": peak})
@@ -132,21 +137,21 @@ def main() -> None:
     """Draws, measures, prints, and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=4, help="how many")
+    parser.add_argument("--colours", nargs="+", choices=COLOURS, default=COLOURS[::-1], help="default: both")
     parser.add_argument("--output", type=Path, help="JSON of the figures")
     arguments = parser.parse_args()
-    folder = Path("out/upscaling")
-    folder.mkdir(parents=True, exist_ok=True)
     montage, seeds = Montage.from_pretrained("tiny", ["depth"]), range(arguments.scenes)
-    spent = [draw(montage, seed, folder) for seed in seeds]
+    folders = {colours: Path("out/upscaling") / colours for colours in arguments.colours}
+    spent = {colours: [draw(montage, seed, folder, colours) for seed in seeds] for colours, folder in folders.items()}
     network = objectives.load("stlpips-vgg")
     assert isinstance(network, objectives.FeatureDistance)
     eye = PerceptualEye(network, "cpu")
     report = {}
-    for place, times in enumerate(TIMES):
-        key = f"{times * WIDTH}x{times * HEIGHT}"
+    for (colours, folder), (place, times) in itertools.product(folders.items(), enumerate(TIMES)):
+        key = f"{times * WIDTH}x{times * HEIGHT}, colours {colours}"
         report[key] = measure(montage, seeds, times, folder, eye)
-        report[key]["seconds"] = round(float(np.mean([sizes[place]["seconds"] for sizes in spent])), 1)
-        report[key]["memory"] = round(spent[0][place]["memory"])
+        report[key]["seconds"] = round(float(np.mean([sizes[place]["seconds"] for sizes in spent[colours]])), 1)
+        report[key]["memory"] = round(spent[colours][0][place]["memory"])
         print(key, json.dumps(report[key]), flush=True)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

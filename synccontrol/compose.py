@@ -10,6 +10,7 @@ from synccontrol.options import option
 CHOSEN = -1.0  # a strength that follows from what is done
 REDRAWN, REPAINTED = 0.6, 1.0  # the strength of a whole picture; of what a mask or an extension leaves free
 LEFT, RIGHT, BOTH = SIDES = ("left", "right", "both")
+DRAWN, KEPT = COLOURS = ("drawn", "kept")
 
 
 class Margins(NamedTuple):
@@ -26,6 +27,11 @@ class ComposeConfig:
     prefix: ClassVar[str] = ""  # of flags
 
     strength: float = option(CHOSEN, "how far the picture that is started from is drawn anew, above 0, up to 1")
+    colours: str = option(
+        DRAWN,
+        "colours of larger parts: as they are drawn, or as the picture has them that is started from",
+        choices=COLOURS,
+    )
     extend: str = option("", "side and pixels by which the picture grows: left 256, right 256, or both 256")
     mask_soft: float = option(0.125, "how wide what is repainted passes into what is kept, in sides of a window")
 
@@ -33,6 +39,7 @@ class ComposeConfig:
         if self.strength != CHOSEN:
             require_number("strength", self.strength, 0.0, 1.0)
             require(self.strength > 0, "strength is 0, which leaves the picture as it is; it must be above 0, up to 1")
+        require_choice("colours", self.colours, COLOURS)
         require_number("mask soft", self.mask_soft, 0.0, 1.0)
         self.margins  # noqa: B018 it raises where it cannot be read
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout, Decode
 from synccontrol.canvas.merge import Merger
+from synccontrol.compose import KEPT
 from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, Crops, View
@@ -73,9 +74,13 @@ class Drawing:
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(given.latents)
         self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)
-        self._kept = None if given.init_image is None else Kept(family, layout, given.init_image, given.new)
+        self._kept = None if given.init_image is None else self._keep(given.init_image)
         self._objective = objective
         self._notes = list(notes)
+
+    def _keep(self, start: Image.Image) -> Kept:
+        colours, closed = self._picture.compose.colours == KEPT, self._picture.windows.closed
+        return Kept(self._family, self._layout, start, self._given.new, colours=colours, closed=closed)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps; closing the generator cancels the picture."""

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from synccontrol.checks import require, require_choice, require_number
-from synccontrol.compose import ComposeConfig
+from synccontrol.compose import COLOURS, KEPT, ComposeConfig
 from synccontrol.config import FLAT, WindowConfig
 from synccontrol.geometry import Geometry
 from synccontrol.options import option
@@ -24,6 +24,9 @@ class EnlargeConfig:
 
     upscale: int = option(1, "times that the finished picture is enlarged and drawn over: 1, 2 or 4")
     upscale_strength: float = option(0.3, "how far it is drawn anew then, above 0, up to 1; one step at least")
+    upscale_colours: str = option(
+        KEPT, "colours of larger parts then: as they are drawn, or as the picture had them", choices=COLOURS
+    )
     tall: str = option(
         ROWS,
         "how a landscape higher than a window is drawn: in rows of windows, or as one row that is upscaled",
@@ -34,12 +37,13 @@ class EnlargeConfig:
         require(self.upscale in TIMES, f"upscale is {self.upscale!r}; it must be 1, 2 or 4")
         require_number("upscale strength", self.upscale_strength, 0.0, 1.0)
         require(self.upscale_strength > 0, "upscale strength is 0, which would only enlarge; it must be above 0")
+        require_choice("upscale colours", self.upscale_colours, COLOURS)
         require_choice("tall", self.tall, TALL)
 
     def over(self, steps: int) -> ComposeConfig:
         """Returns how a pass starts from the enlarged picture: of so many steps one is drawn at least."""
         least = (1 + 1e-9) / steps  # or it might be rounded to less than one
-        return ComposeConfig(strength=min(max(self.upscale_strength, least), 1.0))
+        return ComposeConfig(strength=min(max(self.upscale_strength, least), 1.0), colours=self.upscale_colours)
 
     def one_row(self, size: Size, geometry: Geometry, windows: WindowConfig) -> Size | None:
         """Returns the size at which a landscape that is higher than a window is drawn in one row; None: as it is."""

@@ -24,15 +24,26 @@ class Kept:
         layout: the canvas.
         start: the picture, as large as the one that is drawn.
         new: how much of each of its pixels is drawn anew; None: all, as far as noise is laid over it.
+        colours: its colours stay, in the large.
+        closed: its right edge goes on at its left.
     """
 
     def __init__(
-        self, family: AbstractFamily, layout: AbstractLayout, start: Image.Image, new: painting.Alpha | None
+        self,
+        family: AbstractFamily,
+        layout: AbstractLayout,
+        start: Image.Image,
+        new: painting.Alpha | None,
+        *,
+        colours: bool,
+        closed: bool,
     ) -> None:
         self._family = family
         self._layout = layout
         self._start = start
         self._new = new
+        self._colours = colours
+        self._closed = closed
         self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
         self._canvas: Tensor | None = None
         if new is not None:
@@ -115,4 +126,6 @@ class Kept:
 
     def picture(self, drawn: Image.Image) -> Image.Image:
         """Returns what was drawn in its place in the picture; of what is kept not one pixel changes."""
+        if self._colours:
+            drawn = painting.tinted(drawn, self._start, min(self._family.geometry.window_px), self._closed)
         return drawn if self._new is None else painting.pasted(drawn, self._start, self._new)

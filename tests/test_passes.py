@@ -66,7 +66,7 @@ def test_what_is_drawn_over_is_the_enlarged_picture_of_the_first_pass(
         "x",
         guide.resize((320, 128), Image.Resampling.LANCZOS),
         init_image=first,
-        compose=ComposeConfig(strength=0.25),
+        compose=ComposeConfig(strength=0.25, colours="kept"),
         **given,
     ).image
     assert np.array_equal(np.asarray(result.image), np.asarray(by_hand))
@@ -90,7 +90,14 @@ def test_a_tall_landscape_is_one_row_first_and_its_regions_stay(montage: Montage
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"upscale": 3}, {"upscale_strength": 0.0}, {"upscale_strength": 2.0}, {"tall": "no"}]
+    "wrong",
+    [
+        {"upscale": 3},
+        {"upscale_strength": 0.0},
+        {"upscale_strength": 2.0},
+        {"upscale_colours": "no"},
+        {"tall": "no"},
+    ],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

@@ -30,6 +30,7 @@ from synccontrol.regional import window_shares
 from synccontrol.sampling.anchors import anchor_index, of_regions
 
 Box = tuple[float, float, float, float]  # left, top, width, height, px
+FOLDERS = re.compile(r"(?<![\w/:.])(?:/[^\s/'\";,:]+)+/")  # of an absolute path, without its last part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,5 +156,5 @@ def _boxes(layout: AbstractLayout, cell: int) -> list[Box]:
 
 
 def nameless(text: str, folder: Path) -> str:
-    """Returns a line without the folder in which a visitor's files lie: they are called as they were handed over."""
-    return re.sub(rf"{re.escape(str(folder))}/(\d+/)?", "", text)
+    """Returns a line without folders: visitors' files are called as they were handed over, others by name alone."""
+    return FOLDERS.sub("", re.sub(rf"{re.escape(str(folder))}/(\d+/)?", "", text))

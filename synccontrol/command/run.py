@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from synccontrol.jobs.maps import Note
     from synccontrol.jobs.recipe import Recipe
 
+IDLE = "--tiny-vae does nothing here: no objective is at work (sync-weight 0), and the command line shows no previews"
+
 
 def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str]) -> int:
     """Returns the exit status of one run.
@@ -110,8 +112,8 @@ def _to_make(
     return found, kept
 
 
-def _check_requests(jobs: Iterable["Job"]) -> list[str]:
-    """Returns what the user should know of detectors.
+def _check_requests(jobs: Sequence["Job"]) -> list[str]:
+    """Returns what the user should know of detectors, and of what does nothing.
 
     Raises:
         SyncControlError: a device, dtype, control or detectors are not to be had.
@@ -125,6 +127,8 @@ def _check_requests(jobs: Iterable["Job"]) -> list[str]:
         for place in detected:
             runtime.check_control(request.followed[place])
         found |= dict.fromkeys(runtime.remarks(request, detected))
+    if all(job.recipe.request.extras.tiny_vae and not job.recipe.sync.perceptual for job in jobs):
+        found[IDLE] = None
     return list(found)
 
 

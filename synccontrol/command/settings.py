@@ -7,7 +7,7 @@ from typing import Any
 
 from synccontrol import config, picture, settings
 from synccontrol.command.parser import DEFAULTS, PUBLISHED
-from synccontrol.compose import ComposeConfig
+from synccontrol.compose import DRAWN, ComposeConfig
 from synccontrol.config import MIDDLE
 from synccontrol.enlarge import UPSCALE, EnlargeConfig
 from synccontrol.errors import ConfigError, InputError
@@ -115,12 +115,14 @@ def enlarge_of(given: Mapping[str, Any]) -> EnlargeConfig:
     """Returns what becomes of a finished picture, of flags as given or stored.
 
     A landscape higher than a window is drawn as one row and upscaled, unless it is to be as published, or as a picture
-    that was made when there was no choice.
+    that was made when there was no choice; such pictures have the colours that were drawn, too.
     """
     named = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(EnlargeConfig).items()}
     values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     if "tall" not in values and given["preset"] != PAPER and given["settings"] is None:
         values["tall"] = UPSCALE
+    if given["settings"] is not None:
+        values.setdefault("upscale_colours", DRAWN)
     return EnlargeConfig(**values)
 
 
@@ -132,7 +134,7 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     if "region" in given:
         names += [REGION_MAP, f"{REGION_MAP}_sha256"]
     if INIT_IMAGE in given:
-        names += [MASK, f"{MASK}_sha256", "extend", "strength"]
+        names += [MASK, f"{MASK}_sha256", "extend", "strength", "colours"]
     if "preset" in given:
         names += [name for name in PUBLISHED if name not in OF_THE_PICTURE]
     if "control" in given:

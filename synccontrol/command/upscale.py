@@ -8,6 +8,7 @@ from typing import Any
 
 from synccontrol.command import parser as flags
 from synccontrol.command.commands import COMMANDS
+from synccontrol.compose import KEPT
 from synccontrol.enlarge import AT_ONCE, TIMES, EnlargeConfig
 from synccontrol.errors import InputError
 from synccontrol.models.defaults import DEFAULT
@@ -69,6 +70,8 @@ def _drawing(picture: Path, by: int, strength: float, given: Mapping[str, Any]) 
     size = ["--width", str(AT_ONCE * width), "--height", str(AT_ONCE * height)]
     words = ["--init-image", str(picture), *size, "--strength", f"{strength:g}"]
     words += ["--upscale", str(by // AT_ONCE), "--upscale-strength", f"{strength:g}"]
+    for name in ("colours", "upscale_colours"):
+        words += [] if name in given else [f"--{name.replace('_', '-')}", KEPT]
     if stored:
         words += ["--settings", str(picture)]
     for line in stored.get("region") or ():  # pixels of the picture before are others now

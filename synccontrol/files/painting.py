@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from synccontrol.compose import ComposeConfig, Margins
 from synccontrol.errors import InputError
+
+SOFT = 2  # places; deviation of the Gaussian that parts large from small
+STRIP = 256  # rows that are tinted at once
 
 Alpha = npt.NDArray[np.float32]  # (H, W), 0..1: how much of a pixel is new
 
@@ -69,6 +73,35 @@ def pasted(new: Image.Image, old: Image.Image, share: Alpha) -> Image.Image:
     weights = share[..., None]
     mixed = np.asarray(old) * (1 - weights) + np.asarray(new) * weights
     return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def tinted(new: Image.Image, old: Image.Image, side: int, closed: bool) -> Image.Image:
+    """Returns a picture with the colours that another one of its size has in the large, and detail of its own.
+
+    Low frequencies, below a Gaussian of a 32nd of a window, are the old picture's, as StableSR (arXiv 2305.07015)
+    corrects colours: windows that are drawn over cannot add a haze or a hue.
+
+    Args:
+        new: what was drawn.
+        old: what it was drawn over.
+        side: of a window, px.
+        closed: the right edge goes on at the left.
+    """
+    pitch = max(1, side // (32 * SOFT))  # px; the difference is smooth, so that few places hold it
+    width, height = new.size
+    places = (-(-width // pitch), -(-height // pitch))
+    lack = np.subtract(*(np.asarray(one.resize(places, Image.Resampling.BOX), np.float32) for one in (old, new)))
+    around = 4 * SOFT
+    padded = np.pad(lack, ((around, around), (0, 0), (0, 0)), mode="edge")
+    padded = np.pad(padded, ((0, 0), (around, around), (0, 0)), mode="wrap" if closed else "edge")
+    bands = [Image.fromarray(band) for band in cv2.split(cv2.GaussianBlur(padded, (0, 0), SOFT))]
+    found, step = np.array(new), height / places[1]
+    for top in range(0, height, STRIP):
+        rows = found[top : top + STRIP]
+        box = (around, around + top / step, around + places[0], around + (top + len(rows)) / step)
+        added = [np.asarray(band.resize((width, len(rows)), Image.Resampling.BILINEAR, box)) for band in bands]
+        rows[:] = (rows + np.stack(added, axis=-1)).round().clip(0, 255)
+    return Image.fromarray(found)
 
 
 def cells(share: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -116,3 +116,7 @@ def test_settings_and_lines_name_no_folder(tmp_path: Path) -> None:
     settings = {"guide": "/a/b/c.png", "ip_image": None, "anchor": 3, "control_map": ["/a/d.png", ""], "prompt": "/a/b"}
     assert portable(settings) == {**settings, "guide": "c.png", "control_map": ["d.png", ""]}
     assert nameless(f"{tmp_path}/12/x.png is no picture; {tmp_path}/y", tmp_path) == "x.png is no picture; y"
+    assert nameless("LoRA /home/ann/my.safetensors: see https://hub.co/a/b or ../c/d", tmp_path) == (
+        "LoRA my.safetensors: see https://hub.co/a/b or ../c/d"
+    )
+    assert nameless("cannot read '/srv/models/xl/unet/config.json'", tmp_path) == "cannot read 'config.json'"

@@ -84,6 +84,11 @@ def test_a_tall_landscape_is_upscaled_unless_rows_are_wanted(run: Run) -> None:
     stored = {**metadata.read_settings(Path("a.png")), "tall": None}
     Path("old.json").write_text(json.dumps(stored))
     assert run("--settings", "old.json", "--dry-run", model=[])[1].count("canvas   ") == 1
+    assert stored["upscale_colours"] == "kept"
+    # Pictures that were made when there was no choice come out as they were.
+    Path("old.json").write_text(json.dumps({**stored, "tall": "upscale", "upscale_colours": None}))
+    assert run("--settings", "old.json", "--output", "c.png", model=[])[0] == 0
+    assert metadata.read_settings(Path("c.png"))["upscale_colours"] == "drawn"
 
 
 def test_a_finished_picture_is_upscaled_by_its_own_settings(
@@ -101,6 +106,7 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
     stored = metadata.read_settings(Path("out/a-2x.png"))
     assert pixels("out/a-2x.png").shape == (128, 256, 3)
     assert (stored["prompt"], stored["control"], stored["strength"]) == ("dawn", ["canny"], 0.5)
+    assert (stored["colours"], stored["upscale_colours"]) == ("kept", "kept")
     assert stored["region"] == ["0.000000-50.000000% x 0.000000-100.000000%: a hill"]
     assert enlarged("a.png", "--by", "4", "--strength", "0.5", "--output", "c.png")[0] == 0
     assert pixels("c.png").shape == (256, 512, 3)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 
 from preprocess.silence import silent
 from synccontrol.files import metadata
@@ -73,3 +73,16 @@ def test_offloading_is_checked_before_anything_is_done(run: Run) -> None:
     assert (status, err) == (2, "error: unknown offload 'all'; known: none, model, sequential\n")
     status, _, err = run(*DRAWING, "--offload", "model")
     assert status == 2 and "offload model frees a card, and the device is cpu" in err
+
+
+def test_a_small_decoder_that_nothing_looks_through_is_said(run: Run) -> None:
+    with silent():
+        AutoencoderTiny(
+            encoder_block_out_channels=(8,) * 4,
+            decoder_block_out_channels=(8,) * 4,
+            num_encoder_blocks=(1,) * 4,
+            num_decoder_blocks=(1,) * 4,
+        ).save_pretrained("small")
+    flags, said = (*DRAWING, "--tiny-vae", "small", "--dry-run"), "--tiny-vae does nothing here"
+    assert said in run(*flags)[1]
+    assert said not in run(*flags, "--sync-weight", "1")[1]
