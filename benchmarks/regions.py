@@ -8,6 +8,8 @@ Asked for are place and time of every window that lies wholly in a region, read 
 rendered scenes. Seams: the Discontinuity Score between cells inside of the soft borders over that between other cells,
 which says how much more goes on there; and of the border's own place over that in the rest of the soft border (`line`),
 which says whether there is a line.
+For comparison `rendered`: scenes of the three places and times, each rendered at the whole size, that pass into each
+other evenly over the same soft borders: what no drawing stands behind.
 Style: the mean distance of Gram matrices (VGG-16 of ST-LPIPS) of windows of different regions, with sync and without.
 Brackets are 95 % bootstrap intervals over montages.
 """
@@ -29,9 +31,10 @@ from synccontrol.evaluate.coherence import style_distance
 from synccontrol.evaluate.networks import PerceptualEye
 from synccontrol.files import images
 from synccontrol.sampling import objectives
+from training.cache import HELD_OUT
 from training.captions import BIOME_WORDS, TIME_WORDS
 from training.measure import Classifier, train_classifier
-from training.render import BIOMES, TIMES
+from training.render import BIOMES, TIMES, render
 
 HEIGHT, WIDTH, CELL = 256, 1536, 8  # px
 AREAS = ("0-35%", "35-70%", "70-100%")
@@ -82,6 +85,19 @@ def seam(picture: np.ndarray, soft: float) -> tuple[float, float]:
     inside, outside = scores[places[near & ~line]], scores[places[~near]]
     line_score = scores[places[line]].mean()
     return float(scores[places[near]].mean() / outside.mean()), float(line_score / (inside if soft else outside).mean())
+
+
+def dissolved(wanted: list[Asked], soft: float, seed: int) -> np.ndarray:
+    """Returns rendered scenes (H, W, 3) of places and times, which pass into each other over soft borders."""
+    middles = np.arange(WIDTH) + 0.5
+    borders = [Region(area=area, prompt="x").box(HEIGHT, WIDTH)[2] for area in AREAS[:-1]]
+    rises = [np.clip((middles - at) / (soft * HEIGHT) + 0.5, 0, 1) for at in borders]
+    begun = [np.ones(WIDTH), *rises, np.zeros(WIDTH)]
+    rng = np.random.default_rng(seed)
+    scenes = [render(rng, height=HEIGHT, width=WIDTH, people=0, biome=place, time=time).image for place, time in wanted]
+    shares = (here - next_ for here, next_ in itertools.pairwise(begun))
+    mixed: np.ndarray = sum(share[:, None] * scene for share, scene in zip(shares, scenes, strict=True))
+    return mixed.round()
 
 
 def figure(values: list[float]) -> dict[str, float]:
@@ -146,6 +162,10 @@ def main() -> None:
             key = f"{'one time' if times == 1 else 'two times'}, soft {soft:g}, {name}"
             report[key] = measure(montage, sync, times, seeds, soft, judge)
             print(key, json.dumps(report[key]), flush=True)
+        both = [seam(dissolved(asked(number, times), soft, HELD_OUT + number), soft) for number in seeds]
+        key = f"{'one time' if times == 1 else 'two times'}, soft {soft:g}, rendered"
+        report[key] = {name: figure([one[place] for one in both]) for place, name in enumerate(("seam", "line"))}
+        print(key, json.dumps(report[key]), flush=True)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
