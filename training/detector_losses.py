@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float32]
 
 GRADIENT_SCALES = 3  # the picture, a half, a quarter
 GRADIENT_WEIGHT = 1.0
+SQUARE_WEIGHT = 20.0  # makes squares weigh about as much as the mean error: few cells that are far off count
 SPREAD = 1.3  # cells; standard deviation of a joint's bump in its heatmap
 NEAR = 0.3  # height of the bump above which a cell must vote
 VOTE_WEIGHT = 1.0
@@ -23,8 +24,8 @@ MERCY = 4  # ... and beta
 
 
 def depth_loss(nearness: Tensor, truth: Tensor) -> Tensor:
-    """Returns the mean error of (n, H, W) nearness in 0..1, plus that of its slopes at several scales."""
-    loss = F.l1_loss(nearness, truth)
+    """Returns the mean error of (n, H, W) nearness in 0..1 and of its square, and that of its slopes at some scales."""
+    loss = F.l1_loss(nearness, truth) + SQUARE_WEIGHT * F.mse_loss(nearness, truth)
     error = (nearness - truth)[:, None]
     for _ in range(GRADIENT_SCALES):
         loss = loss + GRADIENT_WEIGHT * (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean())
