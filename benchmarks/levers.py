@@ -39,7 +39,7 @@ _OWN = presets.PRESETS["tiny"].defaults
 BASE = Defaults(
     sampling=replace(_OWN.sampling, guidance_end=1.0),
     windows=WindowConfig(stride=16, weights="ramp"),
-    sync=replace(_OWN.sync, adain=0.0),
+    sync=replace(_OWN.sync, adain=0.0, scaffold=0.0),
 )
 _ADAIN = replace(BASE, sync=replace(BASE.sync, adain=1.0, adain_steps=6))
 
@@ -55,8 +55,12 @@ def _sampled(base: Defaults, **changes: object) -> Defaults:
 LEVERS = {
     "default": _OWN,
     "default, 18 steps": _sampled(_synced(_OWN, adain_steps=9), steps=18),
-    "default, no sync": _synced(_OWN, adain=0.0),
-    "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0), steps=18),
+    "default, no sync": _synced(_OWN, adain=0.0, scaffold=0.0),
+    "default, no scaffold": _synced(_OWN, scaffold=0.0),
+    "default, scaffold alone": _synced(_OWN, adain=0.0),
+    "default, scaffold .65": _synced(_OWN, scaffold=0.65),
+    "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0, scaffold=0.0), steps=18),
+    "default, 18 steps, no scaffold": _sampled(_synced(_OWN, adain_steps=9, scaffold=0.0), steps=18),
     "base": BASE,
     "statistics, 6 steps": _ADAIN,
     "statistics, half as far": _synced(_ADAIN, adain=0.5),

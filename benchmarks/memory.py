@@ -81,7 +81,7 @@ def _bundled(batch: int) -> Case:
         height=256,
         sampling=dataclasses.replace(own.sampling, steps=2, guidance_end=1.0),
         windows=WindowConfig(stride=16, batch=batch, weights=own.windows.weights),
-        sync=dataclasses.replace(own.sync, weight=10.0, predict=AGAIN, adain=0.0),
+        sync=dataclasses.replace(own.sync, weight=10.0, predict=AGAIN, adain=0.0, scaffold=0.0),
     )
 
 

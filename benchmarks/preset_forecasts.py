@@ -11,22 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lpips
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import flow_shapes, sd_shapes
 from synccontrol import families
-from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import record
+from synccontrol.enlarge import passes
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.jobs import footprint
 from synccontrol.models import devices, hub, presets
 from synccontrol.models.defaults import Defaults
-from synccontrol.sampling import objectives
-from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
+from synccontrol.picture import Picture
 
 HEIGHT, WIDTH = 1024, 4096  # px
 CONTROL = "depth"
@@ -58,14 +56,12 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     """
     own = presets.PRESETS[name].defaults
     dtype = torch.float32 if name == "tiny" else hub.half(name)
-    sync = own.sync if own.sync.perceptual else None  # the anchor's statistics take no network
-    objective = _objective(str(own.sync.objective)) if sync is not None else None
     with footprint.fake():
         pipe = hub.blank(str(folder), [CONTROL], [], dtype, offline=True)
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
-        found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
-        work = _flop(family, layout, own)
+        found = footprint.rehearse(family, layout, own.sampling, own.windows, None, None)  # statistics take no network
+        work = _flop(family, own)
     denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
     return {
         "windows": len(layout),
@@ -80,33 +76,28 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     }
 
 
-def _objective(name: str) -> AbstractObjective:
-    if name != "lpips":
-        return objectives.load(name, offline=True)
-    return FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
-
-
-def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
-    """Returns the floating-point operations of a picture, those of the objective and the text encoders left out."""
-    h, w = family.geometry.window_px
+def _flop(family: AbstractFamily, own: Defaults) -> float:
+    """Returns the floating-point operations of a picture in all its passes, those of the text encoders left out."""
+    (h, w), steps = family.geometry.window_px, own.sampling.steps
     blank = family.blank_prompt()
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)]
-    z = torch.zeros(1, family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
+    z = torch.zeros(1, family.geometry.channels, *family.geometry.window, dtype=family.canvas_dtype)
     with family.session(), torch.no_grad():
         view = View(window=0, prompt=blank, negative_prompt=blank)
-        predict = family.condition([view], crops, own.sampling, own.sampling.steps, str)
+        predict = family.condition([view], crops, own.sampling, steps, str)
         predict(z, footprint.LEVEL, [0])  # makes what is kept from step to step
-        looking = _counted(lambda: predict(z, footprint.LEVEL, [0]))
+        looking = _counted(lambda: predict(z, footprint.LEVEL, [0])) / (1 + own.sampling.guided(0, steps))
         decoding = _counted(lambda: family.decode(z))
-    n, sampling, sync = len(layout), own.sampling, own.sync
-    halves = [1 + sampling.guided(step, sampling.steps) for step in range(sampling.steps)]  # of the guidance
-    others, synced = n - 1, sum(sync.due(step) for step in range(sampling.steps))  # the anchor stays
-    back = 2 * (sync.gradient == "full")  # a way back is twice a look
-    looks = sum(
-        half * (n + others * (sync.further_looks(step) + back * sync.due(step))) for step, half in enumerate(halves)
-    )
-    canvas = layout.height * layout.width / (layout.window[0] * layout.window[1])
-    return float(looking / halves[0] * looks + decoding * (3 * others * synced + synced + canvas))
+        encoding = _counted(lambda: family.encode(torch.zeros(1, 3, h, w, dtype=family.canvas_dtype)))
+    picture = Picture(prompt="", height=HEIGHT, width=WIDTH, sampling=own.sampling, windows=own.windows, sync=own.sync)
+    total = 0.0
+    for one in passes(picture, (HEIGHT, WIDTH), family.geometry, starts=False):
+        n = len(lay_out(*one.size, family.geometry, own.windows))
+        count = steps - (one.over.skipped(steps) if one.over else 0)
+        looks = n * sum(1 + own.sampling.guided(step, count) for step in range(count))
+        total += looking * looks + encoding * n * (one.over is not None)
+        total += decoding * one.size[0] * one.size[1] / (h * w)
+    return total
 
 
 def _counted(work: Callable[[], object]) -> int:

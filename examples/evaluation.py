@@ -1,16 +1,15 @@
 """Does sync make windows alike, in figures? python examples/evaluation.py"""
 
-from dataclasses import replace
 from pathlib import Path
 
-from synccontrol import Montage
+from synccontrol import Montage, SyncConfig
 from synccontrol.evaluate import Settings, score
 
 FOLDER, SEEDS = Path("evaluation"), (0, 1, 2)
 
 montage = Montage.from_pretrained("tiny")
 own = montage.defaults.sync
-for name, sync in (("without", replace(own, adain=0.0, weight=0.0)), ("with", own)):
+for name, sync in (("without", SyncConfig(weight=0.0)), ("with", own)):
     (FOLDER / name).mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:
         drawn = montage("a landscape", height=256, width=1024, seed=seed, sync=sync)

@@ -13,6 +13,6 @@ def colour_distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 montage = Montage.from_pretrained("tiny")
-sync = replace(montage.defaults.sync, objective=colour_distance, weight=10.0, steps=6, adain=0.0)
+sync = replace(montage.defaults.sync, objective=colour_distance, weight=10.0, steps=6, adain=0.0, scaffold=0.0)
 montage("a landscape", height=256, width=1024, seed=2, sync=sync).image.save("one-mood.png")
 print("one-mood.png")

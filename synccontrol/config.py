@@ -1,21 +1,22 @@
 """The settings of a picture: the only home of defaults, ranges and units. The CLI's flags are made from them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from synccontrol.checks import require, require_before, require_choice, require_number, require_whole
 from synccontrol.geometry import Geometry as Geometry
 from synccontrol.options import flags as flags
 from synccontrol.options import option as option
 from synccontrol.options import record as record
+from synccontrol.schedulers import MODEL as MODEL
+from synccontrol.schedulers import SCHEDULERS as SCHEDULERS
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-MIDDLE, MODEL = "middle", "model"
+MIDDLE = "middle"
 WEIGHTS = ("uniform", "ramp", "gaussian")
 GRADIENTS = ("full", "x0")
 STEP_SIZES = ("gradient", "rms")
@@ -27,24 +28,6 @@ LEAST_SIDE = {"lpips": 32, "lpips-alex": 63, "lpips-squeeze": 17, "stlpips": 24,
 FITS = ("exact", "crop", "pad", "stretch")
 LARGEST_SEED = 2**64 - 1
 
-
-class Scheduler(NamedTuple):
-    """What others call a scheduler."""
-
-    diffusers: str  # its class; empty: whatever the model comes with
-    automatic1111: str
-
-
-SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
-    {
-        MODEL: Scheduler("", "model default"),
-        "ddim": Scheduler("DDIMScheduler", "DDIM"),
-        "euler": Scheduler("EulerDiscreteScheduler", "Euler"),
-        "euler_a": Scheduler("EulerAncestralDiscreteScheduler", "Euler a"),
-        "dpmpp_2m": Scheduler("DPMSolverMultistepScheduler", "DPM++ 2M"),
-        "unipc": Scheduler("UniPCMultistepScheduler", "UniPC"),
-    }
-)
 
 Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
@@ -174,6 +157,10 @@ class SyncConfig:
     )
     adain_steps: int = option(6, "denoising steps, from the first, in which they do")
     across: float = option(0.2, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
+    scaffold: float = option(
+        0.0,
+        "how far a canvas is drawn anew over a rough picture of all of it in one window, 0..1; 0: there is none",
+    )
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",
@@ -193,6 +180,7 @@ class SyncConfig:
         require_number("sync adain", self.adain, 0.0, 1.0)
         require_whole("sync adain steps", self.adain_steps, 0)
         require_number("sync across", self.across, 0.0, 1.0)
+        require_number("sync scaffold", self.scaffold, 0.0, 1.0)
         if not callable(self.objective):
             require_choice("objective", self.objective, OBJECTIVES)
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout, Decode
 from synccontrol.canvas.merge import Merger
-from synccontrol.compose import KEPT
 from synccontrol.config import SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, Crops, View
@@ -43,6 +42,7 @@ class Given:
     init_image: Image.Image | None = None  # on the canvas, what is started from
     new: painting.Alpha | None = None  # how much of each of its pixels is drawn anew; None: all
     latents: Tensor | None = None  # unit-variance noise to start from, instead of the seed's
+    anew: bool = False  # sync counts its steps from the first that is drawn; else those that are left out count
 
 
 class Drawing:
@@ -74,13 +74,9 @@ class Drawing:
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(given.latents)
         self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)
-        self._kept = None if given.init_image is None else self._keep(given.init_image)
+        self._kept = None if given.init_image is None else Kept(family, layout, given.init_image, given.new, picture)
         self._objective = objective
         self._notes = list(notes)
-
-    def _keep(self, start: Image.Image) -> Kept:
-        colours, closed = self._picture.compose.colours == KEPT, self._picture.windows.closed
-        return Kept(self._family, self._layout, start, self._given.new, colours=colours, closed=closed)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps; closing the generator cancels the picture."""
@@ -115,7 +111,7 @@ class Drawing:
         if solver.note:
             self._note(solver.note)
         batches = Batches(picture.windows.batch * len(family.devices), self._note)
-        sync = self._sync(picture.sync.later(skipped), solver, batches)
+        sync = self._sync(picture.sync.later(0 if self._given.anew else skipped), solver, batches)
         noise = self._noise.to(device=device, dtype=family.canvas_dtype)
         x_t = solver.start(noise, None if kept is None else kept.start(skipped))
         predict = self._predict(len(solver.levels))
@@ -232,15 +228,20 @@ class Drawing:
             free()
 
     def _unit_noise(self, latents: Tensor | None) -> Tensor:
-        shape = (1, self._family.geometry.channels, *self._layout.shape)
-        if latents is None:
-            return torch.randn(shape, generator=self._generator)
-        if not isinstance(latents, Tensor):
-            raise ConfigError(f"latents are {type(latents).__name__}; this canvas needs a tensor of shape {shape}")
-        if latents.shape != shape:
-            raise ConfigError(f"latents have shape {tuple(latents.shape)}; this canvas needs {shape}")
-        return latents
+        if latents is not None:
+            return check_latents(latents, self._family, self._layout)
+        return torch.randn((1, self._family.geometry.channels, *self._layout.shape), generator=self._generator)
 
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
+
+
+def check_latents(latents: object, family: AbstractFamily, layout: AbstractLayout) -> Tensor:
+    """Returns the noise that a canvas starts from. Raises `ConfigError` if it is not of the canvas's shape."""
+    shape = (1, family.geometry.channels, *layout.shape)
+    if not isinstance(latents, Tensor):
+        raise ConfigError(f"latents are {type(latents).__name__}; this canvas needs a tensor of shape {shape}")
+    if latents.shape != shape:
+        raise ConfigError(f"latents have shape {tuple(latents.shape)}; this canvas needs {shape}")
+    return latents

@@ -1,19 +1,33 @@
-"""How a finished picture is enlarged: drawn small first, and then larger. Flags are made from it."""
+"""How a picture is drawn in passes: rough before it is wide, small before it is large. Flags are made from it."""
 
 import dataclasses
-from typing import ClassVar
+import math
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, Protocol
 
 from synccontrol.checks import require, require_choice, require_number
-from synccontrol.compose import COLOURS, KEPT, ComposeConfig
-from synccontrol.config import FLAT, WindowConfig
+from synccontrol.compose import COLOURS, DRAWN, KEPT, ComposeConfig
+from synccontrol.config import FLAT, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.geometry import Geometry
 from synccontrol.options import option
+from synccontrol.region import Region
 
 TIMES = (1, 2, 4)
 ROWS, UPSCALE = TALL = ("rows", "upscale")
 AT_ONCE = 2  # times that a picture is enlarged before it is drawn over
 
+SQUEEZE = 4  # about by how much each rough picture is narrower than the next
+
 Size = tuple[int, int]  # height, width, px
+
+
+class Pass(NamedTuple):
+    """One drawing of a picture."""
+
+    size: Size
+    over: ComposeConfig | None = None  # how it starts from the pass before; None: it is the first
+    rough: bool = False  # all of the canvas, squeezed
+    anew: bool = False  # sync counts its steps from the first that is drawn, as of a picture that starts from noise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +56,7 @@ class EnlargeConfig:
 
     def over(self, steps: int) -> ComposeConfig:
         """Returns how a pass starts from the enlarged picture: of so many steps one is drawn at least."""
-        least = (1 + 1e-9) / steps  # or it might be rounded to less than one
-        return ComposeConfig(strength=min(max(self.upscale_strength, least), 1.0), colours=self.upscale_colours)
+        return _over(self.upscale_strength, steps, self.upscale_colours)
 
     def one_row(self, size: Size, geometry: Geometry, windows: WindowConfig) -> Size | None:
         """Returns the size at which a landscape that is higher than a window is drawn in one row; None: as it is."""
@@ -71,3 +84,61 @@ class EnlargeConfig:
             h, w = (AT_ONCE * side for side in found[-1])
             found.append((h, w) if h < last[0] else last)
         return tuple(found)
+
+
+class Drawn(Protocol):
+    """What says how a picture is drawn: `Picture`, and the recipe of many."""
+
+    @property
+    def sampling(self) -> SamplingConfig: ...
+    @property
+    def windows(self) -> WindowConfig: ...
+    @property
+    def sync(self) -> SyncConfig: ...
+    @property
+    def enlarge(self) -> EnlargeConfig: ...
+    @property
+    def regions(self) -> Sequence[Region]: ...
+
+
+def passes(drawn: Drawn, size: Size, geometry: Geometry, starts: bool) -> tuple[Pass, ...]:
+    """Returns the passes that a picture is drawn in, one after the other.
+
+    First come those of the scaffold, if there is one: all of the canvas squeezed into one window, and so one scene,
+    that is stretched and drawn over until it has its width: the coarse structure of CoFi (arXiv 2606.00837), without
+    its alignment. Regions are no one scene, and have none. Then it is enlarged.
+
+    Args:
+        drawn: how.
+        size: that is asked for, before it is upscaled.
+        geometry: the model's native sizes.
+        starts: from another picture, which is the scaffold then.
+    """
+    steps, scaffold = drawn.sampling.steps, drawn.sync.scaffold
+    first, *larger = drawn.enlarge.sizes(size, geometry, drawn.windows, starts)
+    rough = () if starts or drawn.regions or not scaffold else rough_sizes(first, geometry, drawn.windows)
+    sizes = [*rough, first]
+    over = _over(scaffold, steps)
+    found = [
+        Pass(one, over if place else None, rough=place < len(rough), anew=place > 0) for place, one in enumerate(sizes)
+    ]
+    return (*found, *(Pass(one, drawn.enlarge.over(steps)) for one in larger))
+
+
+def rough_sizes(size: Size, geometry: Geometry, windows: WindowConfig) -> tuple[Size, ...]:
+    """Returns the sizes that a canvas is squeezed into, the smallest first: none of one window, or of a sphere."""
+    window = geometry.window_px
+    wider = [side / own for side, own in zip(size, window, strict=True)]
+    if max(wider) <= 1 or windows.projection != FLAT:
+        return ()
+    count = max(1, round(math.log(max(wider), SQUEEZE)))
+    found = []
+    for number in range(count):
+        height, width = (round(own * times ** (number / count)) for own, times in zip(window, wider, strict=True))
+        found.append((height, round(width / geometry.cell) * geometry.cell if windows.loop else width))
+    return tuple(found)
+
+
+def _over(strength: float, steps: int, colours: str = DRAWN) -> ComposeConfig:
+    least = (1 + 1e-9) / steps  # or it might be rounded to less than one
+    return ComposeConfig(strength=min(max(strength, least), 1.0), colours=colours)

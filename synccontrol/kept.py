@@ -8,8 +8,10 @@ from torch import Tensor
 
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.merge import Merger
+from synccontrol.compose import KEPT
 from synccontrol.families.base import AbstractFamily
 from synccontrol.files import images, painting
+from synccontrol.picture import Picture
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.repaint import Repaint
 
@@ -24,8 +26,7 @@ class Kept:
         layout: the canvas.
         start: the picture, as large as the one that is drawn.
         new: how much of each of its pixels is drawn anew; None: all, as far as noise is laid over it.
-        colours: its colours stay, in the large.
-        closed: its right edge goes on at its left.
+        picture: what is drawn.
     """
 
     def __init__(
@@ -34,16 +35,14 @@ class Kept:
         layout: AbstractLayout,
         start: Image.Image,
         new: painting.Alpha | None,
-        *,
-        colours: bool,
-        closed: bool,
+        picture: Picture,
     ) -> None:
         self._family = family
         self._layout = layout
         self._start = start
         self._new = new
-        self._colours = colours
-        self._closed = closed
+        self._colours = picture.compose.colours == KEPT
+        self._closed = picture.windows.closed
         self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
         self._canvas: Tensor | None = None
         if new is not None:
@@ -59,9 +58,9 @@ class Kept:
         """
         if self._canvas is None:
             family, layout = self._family, self._layout
-            pixels = images.to_tensor(self._start).to(family.canvas_dtype) * 2 - 1
+            pixels = images.to_tensor(self._start).to(family.canvas_dtype)
             seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
-            windows = torch.cat([family.encode(window.to(family.device)) for window in seen])
+            windows = torch.cat([family.encode(window.to(family.device) * 2 - 1) for window in seen])
             self._canvas = Merger(layout, "ramp", windows)(windows)
         return self._canvas
 

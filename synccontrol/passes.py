@@ -1,4 +1,4 @@
-"""A picture drawn once, or small first and then larger: every pass starts from what the one before has drawn."""
+"""A picture drawn once, or in several passes: every pass starts from what the one before has drawn."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,8 @@ from synccontrol.arguments import Pictures
 from synccontrol.canvas.windows import lay_out
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE
-from synccontrol.drawing import Drawing, Objectives
+from synccontrol.drawing import Drawing, Objectives, check_latents
+from synccontrol.enlarge import Pass, passes
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting
 from synccontrol.picture import INIT_IMAGE, MASK, Picture
@@ -18,14 +19,14 @@ from synccontrol.result import Result, Step
 
 
 class Passes:
-    """Draws a picture, in as many passes as its size takes.
+    """Draws a picture, in as many passes as it takes.
 
     Args:
         family: the model.
         picture: what to draw.
         shown: the pictures that it is drawn from.
         view: what its windows have in common.
-        latents: unit-variance noise that the first pass starts from, instead of the seed's.
+        latents: unit-variance noise of the canvas that is asked for, instead of the seed's.
         objective: loads the objective of sync.
         notes: what the user should know of the model.
     """
@@ -41,55 +42,70 @@ class Passes:
         notes: Sequence[str] = (),
     ) -> None:
         self._family, self._picture, self._shown, self._view = family, picture, shown, view
-        self._objective, self._notes = objective, list(notes)
+        self._objective, self._notes, self._latents = objective, list(notes), latents
         size, geometry, windows = (picture.height, picture.width), family.geometry, picture.windows
-        lay_out(*size, geometry, windows)  # raises where that cannot be drawn
-        self._sizes = picture.enlarge.sizes(size, geometry, windows, INIT_IMAGE in shown.others)
-        if self._sizes[0] != size:
-            height, width = self._sizes[0]
+        layout = lay_out(*size, geometry, windows)  # raises where that cannot be drawn
+        self._passes = passes(picture, size, geometry, INIT_IMAGE in shown.others)
+        self._own = next(place for place, one in enumerate(self._passes) if not one.rough)
+        own = self._passes[self._own]
+        if own.size != size:
+            height, width = own.size
             self._notes.append(
                 f"{picture.width}x{picture.height} is higher than a window: {width}x{height} is drawn first and then "
                 "upscaled, so that the scene is not stacked (tall rows draws rows of windows at once)"
             )
-        self._first = self._drawing(self._sized(*self._sizes[0]), shown, latents)
+            layout = lay_out(*own.size, geometry, windows)
+        if latents is not None:
+            check_latents(latents, family, layout)
+        self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in shown.maps]
+        self._first = self._drawing(0, self._sized(*self._passes[0].size), shown)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps of all passes; the last one holds the result."""
-        drawing, done, counts = self._first, 0, self._counts()
+        drawing, done, counts = self._first, 0, [self._count(one) for one in self._passes]
         for number, count in enumerate(counts):
             result = None
             for step in drawing.steps():
                 result, last = step.result, number == len(counts) - 1
                 final = self._final(result) if last and result is not None else None
-                yield dataclasses.replace(
-                    step, index=done + step.index, steps=step.steps + sum(counts) - count, result=final
+                yield self._shaped(
+                    dataclasses.replace(
+                        step, index=done + step.index, steps=step.steps + sum(counts) - count, result=final
+                    ),
+                    self._passes[number].rough,
                 )
             if number + 1 < len(counts):
                 assert result is not None
                 done += count
                 self._notes += [note for note in result.notes if note not in self._notes]
-                drawing = self._over(result.image, *self._sizes[number + 1])
+                drawing = self._over(result.image, number + 1)
 
-    def _counts(self) -> list[int]:
-        """Returns how many steps each pass takes, of a solver that looks once at a step."""
-        steps = self._picture.sampling.steps
-        started = INIT_IMAGE in self._shown.others
-        first = steps - self._picture.compose.skipped(steps) if started else steps
-        over = steps - self._picture.enlarge.over(steps).skipped(steps)
-        return [first, *[over] * (len(self._sizes) - 1)]
+    def _count(self, one: Pass) -> int:
+        """Returns how many steps a pass takes, of a solver that looks once at a step."""
+        steps, own = self._picture.sampling.steps, self._picture.compose
+        over = one.over or (own if INIT_IMAGE in self._shown.others else None)
+        return steps if over is None else steps - over.skipped(steps)
 
-    def _over(self, drawn: Image.Image, height: int, width: int) -> Drawing:
-        """Returns the pass that draws over an enlarged picture, under the controls and prompts of the first."""
-        picture = self._sized(height, width)
-        sync = (
-            picture.sync
-            if not isinstance(picture.sync.anchor, int)
-            else dataclasses.replace(picture.sync, anchor=MIDDLE)
-        )
-        picture = dataclasses.replace(picture, compose=picture.enlarge.over(picture.sampling.steps), sync=sync)
+    def _shaped(self, step: Step, rough: bool) -> Step:
+        """Returns a step whose rough picture is shown stretched."""
+        if not rough:
+            return step
+        height, width = self._passes[self._own].size
+        return dataclasses.replace(step, render=lambda: step.render().resize((width, height)))
+
+    def _over(self, drawn: Image.Image, number: int) -> Drawing:
+        """Returns the pass that draws over what the one before has drawn, under the same controls and prompts."""
+        (height, width), over = self._passes[number].size, self._passes[number].over
+        assert over is not None
+        picture = dataclasses.replace(self._sized(height, width), compose=over)
         others = {role: shown for role, shown in self._shown.others.items() if role != MASK}
-        large = fitting.fit(drawn, height, width, "picture", picture.windows.closed)
-        return self._drawing(picture, Pictures(maps=self._shown.maps, others={**others, INIT_IMAGE: large}), None)
+        others[INIT_IMAGE] = self._stretched(drawn, picture)
+        return self._drawing(number, picture, Pictures(maps=self._shown.maps, others=others))
+
+    def _stretched(self, shown: Image.Image, picture: Picture) -> Image.Image:
+        """Returns what is shown as large as a picture."""
+        height, width, closed = picture.height, picture.width, picture.windows.closed
+        return fitting.plan(shown, height, width, "picture", fitting.STRETCH, closed).show(shown)
 
     def _sized(self, height: int, width: int) -> Picture:
         """Returns the picture at another size, its regions where they were."""
@@ -102,10 +118,18 @@ class Passes:
             picture, height=height, width=width, regions=tuple(regions), sources=sources, compose=ComposeConfig()
         )
 
-    def _drawing(self, picture: Picture, shown: Pictures, latents: Tensor | None) -> Drawing:
-        geometry = self._family.geometry
+    def _drawing(self, number: int, picture: Picture, shown: Pictures) -> Drawing:
+        """Returns a pass. The windows of another canvas than the one that is asked for are others."""
+        own, sync = number == self._own, picture.sync
+        if not own and isinstance(sync.anchor, int):
+            picture = dataclasses.replace(picture, sync=dataclasses.replace(sync, anchor=MIDDLE))
+        if self._passes[number].rough:
+            maps = [self._stretched(map_, picture) for map_ in self._fitted]
+            shown = dataclasses.replace(shown, maps=maps)
+        geometry, latents = self._family.geometry, self._latents if own else None
         layout = lay_out(picture.height, picture.width, geometry, picture.windows)
         given = shown.on_canvas(self._view, picture, latents, min(geometry.window_px))
+        given = dataclasses.replace(given, anew=self._passes[number].anew)
         return Drawing(self._family, picture, layout, given, self._objective, self._notes)
 
     def _final(self, result: Result) -> Result:

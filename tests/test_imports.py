@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = "synccontrol"
 LAYERS = (
     {"errors"},
-    {"checks", "geometry", "options", "terminal"},
+    {"checks", "geometry", "options", "schedulers", "terminal"},
     {"config"},
     {"compose", "extras", "region"},
     {"enlarge"},

@@ -1,15 +1,17 @@
-"""Pictures that are drawn small first and then larger: what is where stays, and the cost and the settings are told."""
+"""Pictures that are drawn rough or small first: what is where stays, and the cost and the settings are told."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from synccontrol import ComposeConfig, EnlargeConfig, Montage, Picture, Region, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.config import Geometry
-from synccontrol.enlarge import UPSCALE
+from synccontrol.enlarge import UPSCALE, rough_sizes
 from synccontrol.errors import ConfigError
 from tests.conftest import CELL, WINDOW
 
@@ -87,6 +89,89 @@ def test_a_tall_landscape_is_one_row_first_and_its_regions_stay(montage: Montage
     assert result.image.size == (400, 128) and result.config["region"] == [str(region) for region in regions]
     assert any("200x64 is drawn first and then upscaled" in note for note in result.notes)
     assert regions[0].relative(128, 400).box(64, 200) == (0, 0, 80, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "windows", "sizes"),
+    [
+        ((64, 64), FLAT, ()),
+        ((64, 100), FLAT, ((64, 64),)),
+        ((64, 256), FLAT, ((64, 64),)),
+        ((64, 576), FLAT, ((64, 64), (64, 192))),
+        ((64, 1024), FLAT, ((64, 64), (64, 256))),
+        ((256, 128), FLAT, ((64, 64),)),
+        ((256, 1024), FLAT, ((64, 64), (128, 256))),
+        ((64, 800), RING, ((64, 64), (64, 224))),  # 226.3 px are no whole cells
+        ((128, 256), SPHERE, ()),
+    ],
+)
+def test_a_scaffold_grows_from_one_window(size: tuple[int, int], windows: WindowConfig, sizes: tuple[Any, ...]) -> None:
+    assert rough_sizes(size, GEOMETRY, windows) == sizes
+
+
+def test_a_scaffold_is_all_of_the_canvas_in_one_window_stretched_and_drawn_over(
+    montage: Montage, make_map: Callable[..., Image.Image]
+) -> None:
+    guide = make_map(256, 64)
+    sync = SyncConfig(weight=0.0, scaffold=0.5, anchor=3)
+    given: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "seed": 3}
+    steps = list(montage.steps("x", guide, sync=sync, **given))
+    assert [(step.index, step.steps) for step in steps] == [(i, 6) for i in range(6)]
+    assert {step.preview(64).size for step in steps} == {(256, 64)}
+    result = steps[-1].result
+    assert result is not None and result.image.size == (256, 64) and result.config["sync_scaffold"] == 0.5
+    assert result.config["anchor"] == 3 and result.config["strength"] is None
+    rough = montage("x", guide.resize((64, 64), Image.Resampling.LANCZOS), sync=OFF, **given).image
+    start = rough.resize((256, 64), Image.Resampling.LANCZOS)
+    by_hand = montage("x", guide, init_image=start, compose=ComposeConfig(strength=0.5), sync=OFF, **given).image
+    assert np.array_equal(np.asarray(result.image), np.asarray(by_hand))
+    assert not np.array_equal(np.asarray(result.image), np.asarray(montage("x", guide, sync=OFF, **given).image))
+
+
+def test_over_a_scaffold_sync_counts_from_the_first_step_that_is_drawn(montage: Montage) -> None:
+    seen: list[int] = []
+
+    def objective(images: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        return (images - anchor).square().mean(dim=(1, 2, 3))
+
+    sync = SyncConfig(weight=1.0, steps=1, scaffold=0.5, objective=objective)
+    given: dict[str, Any] = {"height": 64, "width": 128, "sampling": STEPS, "windows": FLAT}
+    montage("x", sync=sync, **given)
+    assert len(seen) == 2  # of three windows two follow; the rough picture is one
+
+
+def test_the_noise_that_is_given_is_that_of_the_canvas(montage: Montage) -> None:
+    sync = SyncConfig(weight=0.0, scaffold=0.5)
+    given: dict[str, Any] = {"height": 64, "width": 256, "sampling": STEPS, "windows": FLAT, "sync": sync}
+    noise = torch.randn(1, 4, 8, 32, generator=torch.Generator().manual_seed(1))
+    pictures = [np.asarray(montage("x", latents=one, **given).image) for one in (noise, -noise, None)]
+    assert not any(np.array_equal(*pair) for pair in itertools.combinations(pictures, 2))
+    with pytest.raises(ConfigError, match=r"latents have shape \(1, 4, 8, 8\); this canvas needs \(1, 4, 8, 32\)"):
+        montage("x", latents=noise[..., :8], **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"regions": [Region.parse("0-100%: a hill")]},
+        {"init_image": Image.new("RGB", (256, 64), "red"), "compose": ComposeConfig(strength=0.5)},
+        {"height": 128, "windows": SPHERE},
+    ],
+)
+def test_regions_spheres_and_other_pictures_have_no_scaffold(montage: Montage, given: dict[str, Any]) -> None:
+    given = {"height": 64, "width": 256, "sampling": STEPS, "windows": FLAT, **given}
+    on, off = (montage("x", sync=SyncConfig(weight=0.0, scaffold=one), **given).image for one in (0.5, 0.0))
+    assert np.array_equal(np.asarray(on), np.asarray(off))
+
+
+def test_a_tall_landscape_has_its_scaffold_first(montage: Montage) -> None:
+    sync = SyncConfig(weight=0.0, scaffold=0.5)
+    given: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "sync": sync}
+    enlarge = EnlargeConfig(tall=UPSCALE, upscale_strength=0.25)
+    steps = list(montage.steps("x", height=128, width=400, enlarge=enlarge, **given))
+    assert [tuple(step.x_t.shape[2:]) for step in steps] == [(8, 8)] * 4 + [(8, 25)] * 2 + [(16, 50)]
+    assert [step.render().size for step in steps] == [(200, 64)] * 6 + [(400, 128)]
 
 
 @pytest.mark.parametrize(

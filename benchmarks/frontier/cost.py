@@ -4,7 +4,8 @@
 
 The literal published program (`tests/sampling/published.py`) and our presets are counted from the same parts, so that
 ratios are those of methods. Operations of text encoders are left out, and so is the decoding of the finished picture,
-which is the same for all. A multiplication and an addition are two operations.
+which is the same for all; that of a rough picture is counted, and so is the encoding of what is drawn over. A
+multiplication and an addition are two operations.
 """
 
 import argparse
@@ -25,12 +26,14 @@ from benchmarks import flow_shapes, sd_shapes
 from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
-from synccontrol.config import SyncConfig
+from synccontrol.config import Geometry, SyncConfig
+from synccontrol.enlarge import passes
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.families.checkpoints import default_dtype
 from synccontrol.jobs import footprint
 from synccontrol.models import hub
-from synccontrol.models.defaults import BEST, NAMES, PAPER, Defaults
+from synccontrol.models.defaults import DEFAULT, NAMES, PAPER, Defaults
+from synccontrol.picture import Picture
 from synccontrol.sampling.batches import Batches
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 from synccontrol.sampling.sync import Networks, Sync
@@ -42,7 +45,8 @@ SHAPES: dict[str, Callable[[Path], None]] = {
 }
 WIDTHS = (2048, 8192, 32768)  # px; the height is one window
 CONTROL = "depth"
-SMALL = f"{BEST}, small decoder"
+COMPARED = f"{DEFAULT}, and the objective in 3 steps"
+SMALL = f"{COMPARED}, small decoder"
 TERA, GB = 1e12, 1e9
 
 
@@ -54,6 +58,8 @@ class Work:
     bare: int  # the same without guidance
     anchor: int  # what the objective takes once a step
     window: int  # what it takes for each window but the anchor, beyond a look
+    decode: int  # the picture of one window, decoded
+    encode: int  # and encoded
 
 
 def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, objective: AbstractObjective) -> Work:
@@ -78,22 +84,32 @@ def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, ob
             alone = family.condition(views, crops, unguided, unguided.steps, str)
             alone(z, footprint.LEVEL, range(len(z)))
             bare = _counted(lambda: alone(z[:1], footprint.LEVEL, [0]))
+            decode = _counted(lambda: family.decode(z[:1]))
+            encode = _counted(lambda: family.encode(torch.zeros(1, 3, h, w, dtype=family.canvas_dtype)))
+        alike = {"look": look, "bare": bare, "decode": decode, "encode": encode}
         if not settings.sync.perceptual:
-            return Work(look=look, bare=bare, anchor=0, window=0)
+            return Work(**alike, anchor=0, window=0)
         two = _counted(lambda: sync.nudge(z[:2], footprint.LEVEL, now))
         three = _counted(lambda: sync.nudge(z, footprint.LEVEL, now))
-    return Work(look=look, bare=bare, anchor=2 * two - three - look, window=three - two - look)
+    return Work(**alike, anchor=2 * two - three - look, window=three - two - look)
 
 
-def of_ours(work: Work, layout: AbstractLayout, settings: Defaults) -> int:
-    """Returns the operations of a picture of ours."""
-    n, sampling, sync = len(layout), settings.sampling, settings.sync
-    total = 0
-    for step in range(sampling.steps):
-        look = work.look if sampling.guided(step, sampling.steps) else work.bare
-        total += (n + (n - 1) * sync.further_looks(step)) * look + sync.due(step) * (
-            work.anchor + (n - 1) * work.window
-        )
+def of_ours(work: Work, geometry: Geometry, width: int, settings: Defaults) -> int:
+    """Returns the operations of a picture of ours, one window high, in all its passes."""
+    height, sampling, total, before = geometry.window_px[0], settings.sampling, 0, 0
+    picture = Picture(
+        prompt="", height=height, width=width, sampling=sampling, windows=settings.windows, sync=settings.sync
+    )
+    for one in passes(picture, (height, width), geometry, starts=False):
+        n = len(lay_out(*one.size, geometry, settings.windows))
+        skipped = one.over.skipped(sampling.steps) if one.over else 0
+        sync, count = settings.sync.later(0 if one.anew else skipped), sampling.steps - skipped
+        total += before * work.decode + (n * work.encode if one.over else 0)
+        for step in range(count):
+            look = work.look if sampling.guided(step, count) else work.bare
+            total += (n + (n - 1) * sync.further_looks(step)) * look
+            total += sync.due(step) * (work.anchor + (n - 1) * work.window)
+        before = n
     return total
 
 
@@ -133,7 +149,9 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             for synced in (0, 5, 10, steps):
                 method, operations = f"literal, {synced} of {steps} synced", of_literal(work, windows, steps, synced)
                 yield _row(name, method, width, family, operations, first[width])
-        for method, own in (*presets.items(), (SMALL, presets[BEST])):
+        default = presets[DEFAULT]
+        compared = dataclasses.replace(default, sync=dataclasses.replace(default.sync, weight=10.0, steps=3))
+        for method, own in (*presets.items(), (COMPARED, compared), (SMALL, compared)):
             if method == SMALL:
                 with default_dtype(family.dtype):  # of TAESD's shape, which is diffusers' own
                     family.tiny_vae = AutoencoderTiny(latent_channels=family.geometry.channels)
@@ -142,7 +160,7 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
                 layout = _lay_out(family, width, own)
                 sync: SyncConfig | None = own.sync if own.sync.perceptual else None
                 found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
-                row = _row(name, method, width, family, of_ours(work, layout, own), first[width])
+                row = _row(name, method, width, family, of_ours(work, family.geometry, width, own), first[width])
                 yield {**row, "gb": found.peak / GB}
 
 

@@ -1,4 +1,4 @@
-"""How it works, in six drawings: windows, one timestep, merging, the nudge, a ring, a sphere."""
+"""How it works, in seven drawings: windows, one timestep, merging, the nudge, a scaffold, a ring, a sphere."""
 
 from dataclasses import replace
 from functools import cache
@@ -41,7 +41,7 @@ def steps(width: int, prompt: str, synced: bool) -> list[tuple[Step, Image.Image
     model = montage("depth")
     map_ = control_map("depth", "valley").resize((width, HEIGHT)) if prompt == PROMPT else None
     plain = montage() if map_ is None else model
-    sync = plain.defaults.sync if synced else SyncConfig(weight=0.0)
+    sync = replace(plain.defaults.sync, scaffold=0.0) if synced else SyncConfig(weight=0.0)
     made = plain.steps(prompt, map_, height=HEIGHT, width=width, seed=SEED, sync=sync)
     return [(step, step.preview(HEIGHT)) for step in made]
 
@@ -159,6 +159,24 @@ def nudge() -> None:
     ink.save(whole, FOLDER / "nudge.png")
 
 
+def scaffold() -> None:
+    """A rough picture of all of the canvas in one window, stretched and drawn over; and what is drawn without it."""
+    model, width = montage("depth"), 1280
+    map_, sync = control_map("depth", "valley").resize((width, HEIGHT)), model.defaults.sync
+    with_it, without = (
+        list(model.steps(PROMPT, map_, height=HEIGHT, width=width, seed=SEED, sync=one))
+        for one in (sync, replace(sync, scaffold=0.0))
+    )
+    rough = [step for step in with_it if step.x_t.shape[-1] * CELL == HEIGHT][-1].preview(HEIGHT)
+    whole = ink.figure(1560, 1200)
+    for row, (said, picture) in enumerate((("the guide", map_), ("drawn of it", rough))):
+        ink.show(ink.panel(whole, 0, 36 + 300 * row, 256, HEIGHT, f"squeezed: {said}"), picture.resize((256, HEIGHT)))
+        ink.show(ink.panel(whole, 280, 36 + 300 * row, width, HEIGHT, "stretched" if row else "the guide"), picture)
+    for row, (said, made) in enumerate((("drawn over that", with_it), ("drawn without it", without))):
+        ink.show(ink.panel(whole, 280, 636 + 300 * row, width, HEIGHT, said), made[-1].preview(HEIGHT))
+    ink.save(whole, FOLDER / "scaffold.png")
+
+
 def ring() -> None:
     """A ring, seen from above."""
     model, loop = montage("depth"), replace(montage("depth").defaults.windows, loop=True)
@@ -227,5 +245,5 @@ def sphere() -> None:
 def draw() -> None:
     """Writes `docs/images/how/*.png`."""
     with torch.inference_mode():
-        for drawing in (windows, timestep, merging, nudge, ring, sphere):
+        for drawing in (windows, timestep, merging, nudge, scaffold, ring, sphere):
             drawing()

@@ -1,7 +1,6 @@
 """The pictures of the README and of the page on controls."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from docs.drawings.sheets import IMAGES, control_map, guide, montage, stack
 from synccontrol import SyncConfig
@@ -29,7 +28,7 @@ def draw() -> None:
     settings = [SyncConfig(weight=0.0), plain.defaults.sync]
     model = montage("depth")
     valley = control_map("depth", "valley")
-    both = [replace(model.defaults.sync, adain=0.0), model.defaults.sync]
+    both = [SyncConfig(weight=0.0), model.defaults.sync]
     stack([model(DEMO, valley, sync=sync).image for sync in both], IMAGES / "when.png")
     stack(
         [plain("a landscape", height=256, width=1536, seed=5, sync=sync).image for sync in settings],

@@ -62,6 +62,8 @@ def read(path: Path, given: Container[str]) -> Stored:
         values = settings.check(everything)
     except ConfigError as error:
         raise InputError(f"{path}: {error}") from error
+    if "sync_adain" in values:
+        values.setdefault("sync_scaffold", 0.0)  # of a picture that was made when there was none
     for name in _replaced(values, given):
         values.pop(name, None)
     for name in SINGLE:

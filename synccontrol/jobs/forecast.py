@@ -8,6 +8,7 @@ from pathlib import Path
 
 from synccontrol import families
 from synccontrol.config import Geometry
+from synccontrol.enlarge import Pass
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
 from synccontrol.jobs.job import Job
@@ -21,7 +22,7 @@ from synccontrol.sampling.objectives import AbstractObjective
 
 GB = 1e9
 UNKNOWN = "  memory   unknown until the model's configuration files are downloaded"
-BEFORE = Path("the pass before")  # what a pass over an enlarged picture starts from
+BEFORE = Path("the pass before")  # what a pass over another picture starts from
 
 
 def forecast(jobs: Sequence[Job]) -> list[str]:
@@ -44,23 +45,26 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
     lines: list[str] = []
     for job in jobs:
         notes: list[str] = []
-        first, *larger = maps.check(job, geometry, notes.append)
+        works = maps.check(job, geometry, notes.append)
         lines.append(f"{' + '.join(map(str, job.inputs)) or 'text only'} -> {job.output}")
-        lines += [*(f"  fit      {note}" for note in notes), *describe(first, job.recipe)]
-        for work in larger:
-            lines += ["  upscaled, and drawn over:", *describe(work, _over(job.recipe))]
+        lines += [f"  fit      {note}" for note in notes]
+        lines += ["  rough, all of the canvas squeezed:"] if works[0].drawn.rough else []
+        for before, work in zip((None, *works), works, strict=False):
+            if before is not None:
+                lines.append(f"  {'stretched' if before.drawn.rough else 'upscaled'}, and drawn over:")
+            lines += describe(work, _over(job.recipe, work.drawn))
     return lines
 
 
-def _over(recipe: Recipe) -> Recipe:
-    """Returns what a pass over an enlarged picture has in common with the first."""
-    return dataclasses.replace(recipe, compose=recipe.enlarge.over(recipe.sampling.steps), init_image=BEFORE)
+def _over(recipe: Recipe, drawn: Pass) -> Recipe:
+    """Returns what a pass has in common with the whole: one over another picture starts from it."""
+    return recipe if drawn.over is None else dataclasses.replace(recipe, compose=drawn.over, init_image=BEFORE)
 
 
 def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
     layout, sampling = work.layout, recipe.sampling
     skipped = recipe.compose.skipped(sampling.steps) if recipe.init_image is not None else 0
-    count, sync = sampling.steps - skipped, recipe.sync.later(skipped)
+    count, sync = sampling.steps - skipped, recipe.sync.later(0 if work.drawn.anew else skipped)
     n, others = len(layout), len(work.moving)
     views, moving = work.count(range(n)), work.count(work.moving)
     steps = range(count) if others else ()

@@ -12,6 +12,7 @@ import preprocess
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import MIDDLE, Geometry
+from synccontrol.enlarge import Pass, passes
 from synccontrol.errors import InputError
 from synccontrol.files import fitting, images, painting, poses
 from synccontrol.jobs.job import Job
@@ -80,6 +81,7 @@ class Work:
     layout: AbstractLayout
     views: tuple[int, ...]  # of each window: how many regions it touches, or 1; 0 where it is kept as it is
     moving: frozenset[int]  # the windows that follow others
+    drawn: Pass  # what it is the work of
 
     def count(self, windows: Iterable[int]) -> int:
         """Returns how often the networks look to predict some windows once."""
@@ -97,12 +99,14 @@ def check(job: Job, geometry: Geometry, note: Note = silent) -> list[Work]:
     region_map = None if recipe.region_map is None else images.open_image(recipe.region_map)
     anchor, found = anchored(recipe).anchor, []
     regions = tuple(region.relative(laid.height, laid.width) for region in picture.regions)
-    sizes = recipe.enlarge.sizes((laid.height, laid.width), geometry, recipe.windows, bool(laid.started))
-    for height, width in sizes:
+    elsewhere = MIDDLE if isinstance(anchor, int) else anchor  # the windows of another canvas are others
+    for drawn in passes(recipe, (laid.height, laid.width), geometry, bool(laid.started)):
+        height, width = drawn.size
         layout = lay_out(height, width, geometry, recipe.windows)
         sized = dataclasses.replace(picture, height=height, width=width, regions=regions)
-        found.append(_work(layout, window_shares(sized, region_map, layout, geometry.cell), anchor))
-        anchor = MIDDLE if isinstance(anchor, int) else anchor  # the windows of a larger canvas are others
+        shares = window_shares(sized, region_map, layout, geometry.cell)
+        found.append(_work(layout, shares, elsewhere if drawn.rough else anchor, drawn))
+        anchor = anchor if drawn.rough else elsewhere
     free = _free(laid, recipe, geometry)
     first = dataclasses.replace(found[0], views=tuple(map(int.__mul__, found[0].views, free)))
     return [first, *found[1:]]
@@ -122,15 +126,15 @@ def _free(laid: Laid, recipe: Recipe, geometry: Geometry) -> list[int]:
     return [int(window.any()) for window in seen]
 
 
-def _work(layout: AbstractLayout, shares: Tensor | None, anchor: "int | str | Image.Image") -> Work:
+def _work(layout: AbstractLayout, shares: Tensor | None, anchor: "int | str | Image.Image", drawn: Pass) -> Work:
     n = len(layout)
     if shares is None:
-        still = {anchor_index(anchor, layout)}
-        return Work(layout=layout, views=(1,) * n, moving=frozenset(range(n)) - still)
-    views = (shares.amax(dim=(2, 3)) > 0).sum(dim=1).tolist()
-    return Work(
-        layout=layout, views=tuple(views), moving=frozenset(range(n)) - of_regions(anchor, layout, shares).still
-    )
+        leading = anchor_index(anchor, layout)
+        still, views = frozenset(() if leading is None else (leading,)), [1] * n
+    else:
+        still = of_regions(anchor, layout, shares).still
+        views = (shares.amax(dim=(2, 3)) > 0).sum(dim=1).tolist()
+    return Work(layout=layout, views=tuple(views), moving=frozenset(range(n)) - still, drawn=drawn)
 
 
 def _sources(job: Job) -> tuple[dict[int | None, Image.Image], dict[int | None, str]]:

@@ -15,6 +15,7 @@ from synccontrol.config import MODEL, ONCE, Geometry, SamplingConfig, SyncConfig
 PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
 
 PAPER_STEPS = 50
+SCAFFOLD, BEST_SCAFFOLD = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
 FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
 GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
 PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
@@ -49,8 +50,11 @@ def made_for(
     objective: str = "lpips",
     batch: int = 4,
     stride: float = STRIDE,
+    scaffold: float = SCAFFOLD,
 ) -> Defaults:
-    """Returns the settings of the preset `default`: windows take on the anchor's statistics, and overlap little.
+    """Returns the settings of the preset `default`.
+
+    All of the canvas is drawn in one window first; then, windows take on the anchor's statistics, and overlap little.
 
     The objective has nothing to do; it is set to its cheapest form, for who gives it a weight.
 
@@ -60,6 +64,7 @@ def made_for(
         objective: what compares its windows, where they are compared.
         batch: windows in one call.
         stride: between windows, as a part of their side.
+        scaffold: how far the canvas is drawn anew over its rough picture.
     """
     return Defaults(
         sampling=dataclasses.replace(sampling, guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
@@ -72,6 +77,7 @@ def made_for(
             step_size="rms",
             predict=ONCE,
             objective=objective,
+            scaffold=scaffold,
             shrink=2 if min(geometry.window_px) < 512 else 4,  # so that it sees 128 px or more
         ),
     )
@@ -97,7 +103,7 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
     """Returns the four presets of a model, by name, given its `default`.
 
     `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` takes
-    fewer steps and windows. `best` lets the objective act as well, lightly and in the first sixth of more steps.
+    fewer steps and windows. `best` takes more of both, and keeps more of the scaffold.
     """
     own = default.sampling
     few = own.steps <= FEW_STEPS
@@ -113,11 +119,7 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
         sync=SyncConfig(objective=default.sync.objective),
     )
     fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, **kept)
-    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, **kept)
-    # A light touch: twice the weight, or three times the steps, take edges and joints off their maps.
-    third, sixth = -(-best.sampling.steps // 3), -(-best.sampling.steps // 6)
-    touched = dataclasses.replace(best.sync, adain_steps=third, weight=10.0, steps=sixth)
-    best = dataclasses.replace(best, sync=touched)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, scaffold=BEST_SCAFFOLD, **kept)
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
 
 

@@ -40,8 +40,8 @@ def test_a_remote_hand_says_how_far_it_is(values: Values, visitor: Visitor) -> N
     outcome = remote.make(job(values(), visitor, "a.png"))
     assert outcome is not None and not outcome.error
     steps, step, shown = remote.state(0)
-    assert (steps, step) == (2, 2) and shown.startswith("data:image/jpeg")
-    assert remote.state(2)[2] == ""
+    assert (steps, step) == (3, 3) and shown.startswith("data:image/jpeg")
+    assert remote.state(3)[2] == ""
     remote.stop()
     with pytest.raises(StoppedError):
         remote.check()

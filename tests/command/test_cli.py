@@ -95,10 +95,17 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     assert "windows  4 " in out
     assert "2, 0 of them with the anchor's statistics, 1 synced (" in out
     assert "22 window evaluations, 6 of them with a backward pass" in out
-    status, out, _ = run("--guide", "wide.png", *canny, "--dry-run", "--stride", "4")
+    given = ("--guide", "wide.png", *canny, "--dry-run", "--stride", "4")
+    status, out, _ = run(*given, "--sync-scaffold", "0")
     assert status == 0
     assert "2, 2 of them with the anchor's statistics, 0 synced" in out
     assert "12 window evaluations, 0 of them with a backward pass" in out  # the second step is not guided
+    status, out, _ = run(*given, "--steps", "4")
+    assert status == 0
+    # rough: 1 window, of 4 steps 2 guided; over it: 4 windows, of 3 steps 2 guided
+    rough, over = out.split("stretched, and drawn over:")
+    assert "rough, all of the canvas squeezed:" in rough and "6 window evaluations" in rough
+    assert "steps    3, 3 of them with the anchor's statistics" in over and "20 window evaluations" in over
     assert sorted(path.name for path in Path().iterdir()) == ["wide.png"]
 
 
