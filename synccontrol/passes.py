@@ -57,7 +57,8 @@ class Passes:
             layout = lay_out(*own.size, geometry, windows)
         if latents is not None:
             check_latents(latents, family, layout)
-        self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in shown.maps]
+        fitted = shown.maps if self._own else ()  # to be squeezed; they must have the aspect of the canvas
+        self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in fitted]
         self._first = self._drawing(0, self._sized(*self._passes[0].size), shown)
 
     def steps(self) -> Iterator[Step]:

@@ -47,7 +47,7 @@ class Step:
 
     index: int  # from 0
     steps: int  # of how many
-    x_t: Tensor  # the canvas (1, c, h, w) after the step, in the solver's coordinates
+    x_t: Tensor  # the canvas (1, c, h, w) of the pass after the step, in the solver's coordinates
     result: Result | None  # of the last step
     render: Callable[[], Image.Image] = dataclasses.field(repr=False)  # decodes the clean estimate, at full size
 
