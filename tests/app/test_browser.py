@@ -88,7 +88,7 @@ def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_pat
     expect(page.locator("#picture svg .anchor")).to_have_count(1)
     expect(page.locator("#picture svg .anchor")).to_be_visible()
     assert page.locator("#picture svg .box").count() > 5
-    expect(visit.news).to_contain_text(re.compile(r"step \d+ of 6, about \d+ s left"))
+    expect(visit.news).to_contain_text(re.compile(r"step \d+ of 10, about \d+ s left"))
     expect(visit.news).to_have_text(re.compile(r"^Done\."))
     expect(page.locator("#picture svg .anchor")).to_be_hidden()  # over a finished picture only where it is asked for
     with page.expect_download() as download:
@@ -110,7 +110,7 @@ def test_stop_ends_within_a_step_and_keeps_the_preview(visit: Seen) -> None:
     visit.enter("steps", "200")
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
-    at = int(re.findall(r"step (\d+) of 200", visit.news.inner_text())[0])
+    at = int(re.findall(r"step (\d+) of 360", visit.news.inner_text())[0])
     page.keyboard.press("Escape")
     expect(visit.news).to_contain_text("Stopped after step")
     ended = int(re.findall(r"after step (\d+)", visit.news.inner_text())[0])
