@@ -6,6 +6,7 @@ have the published shapes and no weights; the bundled model has its own.
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,18 +14,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import flow_shapes, sd_shapes
+from benchmarks.frontier import cost
 from synccontrol import families
+from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import record
-from synccontrol.enlarge import passes
-from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.base import AbstractFamily
 from synccontrol.jobs import footprint
 from synccontrol.models import devices, hub, presets
 from synccontrol.models.defaults import Defaults
-from synccontrol.picture import Picture
 
 HEIGHT, WIDTH = 1024, 4096  # px
 CONTROL = "depth"
@@ -61,7 +61,7 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
         found = footprint.rehearse(family, layout, own.sampling, own.windows, None, None)  # statistics take no network
-        work = _flop(family, own)
+        work = _flop(family, layout, own)
     denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
     return {
         "windows": len(layout),
@@ -76,35 +76,11 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     }
 
 
-def _flop(family: AbstractFamily, own: Defaults) -> float:
+def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
     """Returns the floating-point operations of a picture in all its passes, those of the text encoders left out."""
-    (h, w), steps = family.geometry.window_px, own.sampling.steps
-    blank = family.blank_prompt()
-    crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)]
-    z = torch.zeros(1, family.geometry.channels, *family.geometry.window, dtype=family.canvas_dtype)
-    with family.session(), torch.no_grad():
-        view = View(window=0, prompt=blank, negative_prompt=blank)
-        predict = family.condition([view], crops, own.sampling, steps, str)
-        predict(z, footprint.LEVEL, [0])  # makes what is kept from step to step
-        looking = _counted(lambda: predict(z, footprint.LEVEL, [0])) / (1 + own.sampling.guided(0, steps))
-        decoding = _counted(lambda: family.decode(z))
-        encoding = _counted(lambda: family.encode(torch.zeros(1, 3, h, w, dtype=family.canvas_dtype)))
-    picture = Picture(prompt="", height=HEIGHT, width=WIDTH, sampling=own.sampling, windows=own.windows, sync=own.sync)
-    total = 0.0
-    for one in passes(picture, (HEIGHT, WIDTH), family.geometry, starts=False):
-        n = len(lay_out(*one.size, family.geometry, own.windows))
-        count = steps - (one.over.skipped(steps) if one.over else 0)
-        looks = n * sum(1 + own.sampling.guided(step, count) for step in range(count))
-        total += looking * looks + encoding * n * (one.over is not None)
-        total += decoding * one.size[0] * one.size[1] / (h * w)
-    return total
-
-
-def _counted(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    total: int = counter.get_total_flops()
-    return total
+    work = cost.count(family, layout, own)
+    decoding = work.decode * HEIGHT * WIDTH / math.prod(family.geometry.window_px)
+    return cost.of_ours(work, family.geometry, (HEIGHT, WIDTH), own) + decoding
 
 
 def forecasts() -> Iterator[tuple[str, dict[str, float]]]:

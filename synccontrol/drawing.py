@@ -185,6 +185,7 @@ class Drawing:
         return Step(
             index=denoised.index,
             steps=denoised.steps,
+            done=(denoised.index + 1) / denoised.steps,
             x_t=denoised.x_t,
             result=self._result(x0) if last else None,
             render=partial(self._render, denoised.x0),

@@ -17,6 +17,7 @@ ROWS, UPSCALE = TALL = ("rows", "upscale")
 AT_ONCE = 2  # times that a picture is enlarged before it is drawn over
 
 SQUEEZE = 4  # about by how much each rough picture is narrower than the next
+ROUGH_STEPS, ROUGH_LEAST = 1 / 2, 6  # of the steps, what a rough picture takes; but so many, where there are
 
 Size = tuple[int, int]  # height, width, px
 
@@ -25,9 +26,16 @@ class Pass(NamedTuple):
     """One drawing of a picture."""
 
     size: Size
+    sampling: SamplingConfig
+    sync: SyncConfig
     over: ComposeConfig | None = None  # how it starts from the pass before; None: it is the first
     rough: bool = False  # all of the canvas, squeezed
     anew: bool = False  # sync counts its steps from the first that is drawn, as of a picture that starts from noise
+
+    @property
+    def skipped(self) -> int:
+        """Returns how many denoising steps, from the first, the pass before stands for."""
+        return 0 if self.over is None else self.over.skipped(self.sampling.steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +114,8 @@ def passes(drawn: Drawn, size: Size, geometry: Geometry, starts: bool) -> tuple[
 
     First come those of the scaffold, if there is one: all of the canvas squeezed into one window, and so one scene,
     that is stretched and drawn over until it has its width: the coarse structure of CoFi (arXiv 2606.00837), without
-    its alignment. Regions are no one scene, and have none. Then it is enlarged.
+    its alignment. It takes half of the steps: what noise is laid over again needs no detail. Regions are no one scene,
+    and have none. Then it is enlarged.
 
     Args:
         drawn: how.
@@ -114,15 +123,24 @@ def passes(drawn: Drawn, size: Size, geometry: Geometry, starts: bool) -> tuple[
         geometry: the model's native sizes.
         starts: from another picture, which is the scaffold then.
     """
-    steps, scaffold = drawn.sampling.steps, drawn.sync.scaffold
+    sampling, sync, scaffold = drawn.sampling, drawn.sync, drawn.sync.scaffold
     first, *larger = drawn.enlarge.sizes(size, geometry, drawn.windows, starts)
-    rough = () if starts or drawn.regions or not scaffold else rough_sizes(first, geometry, drawn.windows)
-    sizes = [*rough, first]
-    over = _over(scaffold, steps)
-    found = [
-        Pass(one, over if place else None, rough=place < len(rough), anew=place > 0) for place, one in enumerate(sizes)
-    ]
-    return (*found, *(Pass(one, drawn.enlarge.over(steps)) for one in larger))
+    smaller = () if starts or drawn.regions or not scaffold else rough_sizes(first, geometry, drawn.windows)
+    rough = _in_steps(sampling, sync, min(sampling.steps, max(ROUGH_LEAST, math.ceil(ROUGH_STEPS * sampling.steps))))
+    found: list[Pass] = []
+    for one in smaller:
+        found.append(
+            Pass(one, *rough, _over(scaffold, rough[0].steps) if found else None, rough=True, anew=bool(found))
+        )
+    found.append(Pass(first, sampling, sync, _over(scaffold, sampling.steps) if found else None, anew=bool(found)))
+    found += (Pass(one, sampling, sync, drawn.enlarge.over(sampling.steps)) for one in larger)
+    return tuple(found)
+
+
+def _in_steps(sampling: SamplingConfig, sync: SyncConfig, steps: int) -> tuple[SamplingConfig, SyncConfig]:
+    """Returns settings in other steps, of which sync acts in the same part."""
+    acting = {name: math.ceil(getattr(sync, name) * steps / sampling.steps) for name in ("steps", "adain_steps")}
+    return dataclasses.replace(sampling, steps=steps), dataclasses.replace(sync, **acting)
 
 
 def rough_sizes(size: Size, geometry: Geometry, windows: WindowConfig) -> tuple[Size, ...]:

@@ -44,7 +44,7 @@ class Passes:
         self._family, self._picture, self._shown, self._view = family, picture, shown, view
         self._objective, self._notes, self._latents = objective, list(notes), latents
         size, geometry, windows = (picture.height, picture.width), family.geometry, picture.windows
-        layout = lay_out(*size, geometry, windows)  # raises where that cannot be drawn
+        lay_out(*size, geometry, windows)  # raises where that cannot be drawn
         self._passes = passes(picture, size, geometry, INIT_IMAGE in shown.others)
         self._own = next(place for place, one in enumerate(self._passes) if not one.rough)
         own = self._passes[self._own]
@@ -54,27 +54,29 @@ class Passes:
                 f"{picture.width}x{picture.height} is higher than a window: {width}x{height} is drawn first and then "
                 "upscaled, so that the scene is not stacked (tall rows draws rows of windows at once)"
             )
-            layout = lay_out(*own.size, geometry, windows)
+        self._layouts = [lay_out(*one.size, geometry, windows) for one in self._passes]
         if latents is not None:
-            check_latents(latents, family, layout)
+            check_latents(latents, family, self._layouts[self._own])
         fitted = shown.maps if self._own else ()  # to be squeezed; they must have the aspect of the canvas
         self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in fitted]
-        self._first = self._drawing(0, self._sized(*self._passes[0].size), shown)
+        self._first = self._drawing(0, self._sized(self._passes[0]), shown)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps of all passes; the last one holds the result."""
         drawing, done, counts = self._first, 0, [self._count(one) for one in self._passes]
+        work = [count * len(layout) for count, layout in zip(counts, self._layouts, strict=True)]
         for number, count in enumerate(counts):
             result = None
             for step in drawing.steps():
                 result, last = step.result, number == len(counts) - 1
-                final = self._final(result) if last and result is not None else None
-                yield self._shaped(
-                    dataclasses.replace(
-                        step, index=done + step.index, steps=step.steps + sum(counts) - count, result=final
-                    ),
-                    self._passes[number].rough,
+                counted = dataclasses.replace(
+                    step,
+                    index=done + step.index,
+                    steps=step.steps + sum(counts) - count,
+                    done=(sum(work[:number]) + step.done * work[number]) / sum(work),
+                    result=self._final(result) if last and result is not None else None,
                 )
+                yield self._shaped(counted, self._passes[number].rough)
             if number + 1 < len(counts):
                 assert result is not None
                 done += count
@@ -83,7 +85,7 @@ class Passes:
 
     def _count(self, one: Pass) -> int:
         """Returns how many steps a pass takes, of a solver that looks once at a step."""
-        steps, own = self._picture.sampling.steps, self._picture.compose
+        steps, own = one.sampling.steps, self._picture.compose
         over = one.over or (own if INIT_IMAGE in self._shown.others else None)
         return steps if over is None else steps - over.skipped(steps)
 
@@ -96,9 +98,9 @@ class Passes:
 
     def _over(self, drawn: Image.Image, number: int) -> Drawing:
         """Returns the pass that draws over what the one before has drawn, under the same controls and prompts."""
-        (height, width), over = self._passes[number].size, self._passes[number].over
-        assert over is not None
-        picture = dataclasses.replace(self._sized(height, width), compose=over)
+        one = self._passes[number]
+        assert one.over is not None
+        picture = dataclasses.replace(self._sized(one), compose=one.over)
         others = {role: shown for role, shown in self._shown.others.items() if role != MASK}
         others[INIT_IMAGE] = self._stretched(drawn, picture)
         return self._drawing(number, picture, Pictures(maps=self._shown.maps, others=others))
@@ -108,9 +110,9 @@ class Passes:
         height, width, closed = picture.height, picture.width, picture.windows.closed
         return fitting.plan(shown, height, width, "picture", fitting.STRETCH, closed).show(shown)
 
-    def _sized(self, height: int, width: int) -> Picture:
-        """Returns the picture at another size, its regions where they were."""
-        picture = self._picture
+    def _sized(self, one: Pass) -> Picture:
+        """Returns the picture at the size of a pass and in its steps, its regions where they were."""
+        picture, (height, width) = dataclasses.replace(self._picture, sampling=one.sampling, sync=one.sync), one.size
         if (height, width) == (picture.height, picture.width):
             return picture
         regions = (region.relative(picture.height, picture.width) for region in picture.regions)
@@ -128,10 +130,9 @@ class Passes:
             maps = [self._stretched(map_, picture) for map_ in self._fitted]
             shown = dataclasses.replace(shown, maps=maps)
         geometry, latents = self._family.geometry, self._latents if own else None
-        layout = lay_out(picture.height, picture.width, geometry, picture.windows)
         given = shown.on_canvas(self._view, picture, latents, min(geometry.window_px))
         given = dataclasses.replace(given, anew=self._passes[number].anew)
-        return Drawing(self._family, picture, layout, given, self._objective, self._notes)
+        return Drawing(self._family, picture, self._layouts[number], given, self._objective, self._notes)
 
     def _final(self, result: Result) -> Result:
         """Returns the result of the last pass with the settings of the whole."""

@@ -47,6 +47,7 @@ class Step:
 
     index: int  # from 0
     steps: int  # of how many
+    done: float  # share 0..1 of all windows to predict that are; those of a rough picture are few
     x_t: Tensor  # the canvas (1, c, h, w) of the pass after the step, in the solver's coordinates
     result: Result | None  # of the last step
     render: Callable[[], Image.Image] = dataclasses.field(repr=False)  # decodes the clean estimate, at full size

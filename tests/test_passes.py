@@ -11,7 +11,7 @@ from PIL import Image
 
 from synccontrol import ComposeConfig, EnlargeConfig, Montage, Picture, Region, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.config import Geometry
-from synccontrol.enlarge import UPSCALE, rough_sizes
+from synccontrol.enlarge import UPSCALE, passes, rough_sizes
 from synccontrol.errors import ConfigError
 from tests.conftest import CELL, WINDOW
 
@@ -109,23 +109,41 @@ def test_a_scaffold_grows_from_one_window(size: tuple[int, int], windows: Window
     assert rough_sizes(size, GEOMETRY, windows) == sizes
 
 
+@pytest.mark.parametrize(("count", "few"), [(4, 4), (8, 6), (14, 7)])
 def test_a_scaffold_is_all_of_the_canvas_in_one_window_stretched_and_drawn_over(
-    montage: Montage, make_map: Callable[..., Image.Image]
+    montage: Montage, make_map: Callable[..., Image.Image], count: int, few: int
 ) -> None:
     guide = make_map(256, 64)
     sync = SyncConfig(weight=0.0, scaffold=0.5, anchor=3)
-    given: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "seed": 3}
-    steps = list(montage.steps("x", guide, sync=sync, **given))
-    assert [(step.index, step.steps) for step in steps] == [(i, 6) for i in range(6)]
+    given: dict[str, Any] = {"windows": FLAT, "seed": 3}
+    own, rougher = ({"sampling": SamplingConfig(steps=steps, guidance_scale=3.0)} for steps in (count, few))
+    steps, total = list(montage.steps("x", guide, sync=sync, **own, **given)), few + count // 2
+    assert [(step.index, step.steps) for step in steps] == [(i, total) for i in range(total)]
+    work = 7 * (count // 2)  # of seven windows over the rough one
+    assert [step.done for step in steps[: few + 1]] == pytest.approx(
+        [*(i / (few + work) for i in range(1, few + 1)), (few + 7) / (few + work)]
+    )
+    assert steps[-1].done == 1.0
     assert {step.preview(64).size for step in steps} == {(256, 64)}
     result = steps[-1].result
     assert result is not None and result.image.size == (256, 64) and result.config["sync_scaffold"] == 0.5
     assert result.config["anchor"] == 3 and result.config["strength"] is None
-    rough = montage("x", guide.resize((64, 64), Image.Resampling.LANCZOS), sync=OFF, **given).image
-    start = rough.resize((256, 64), Image.Resampling.LANCZOS)
-    by_hand = montage("x", guide, init_image=start, compose=ComposeConfig(strength=0.5), sync=OFF, **given).image
+    rough = montage("x", guide.resize((64, 64), Image.Resampling.LANCZOS), sync=OFF, **rougher, **given).image
+    start, over = rough.resize((256, 64), Image.Resampling.LANCZOS), ComposeConfig(strength=0.5)
+    by_hand = montage("x", guide, init_image=start, compose=over, sync=OFF, **own, **given).image
     assert np.array_equal(np.asarray(result.image), np.asarray(by_hand))
-    assert not np.array_equal(np.asarray(result.image), np.asarray(montage("x", guide, sync=OFF, **given).image))
+    at_once = montage("x", guide, sync=OFF, **own, **given).image
+    assert not np.array_equal(np.asarray(result.image), np.asarray(at_once))
+
+
+def test_sync_acts_in_the_same_part_of_a_rough_picture() -> None:
+    sync = SyncConfig(scaffold=0.8, steps=3, adain=1.0, adain_steps=9)
+    picture = Picture(prompt="x", height=64, width=1024, sampling=SamplingConfig(steps=18), windows=FLAT, sync=sync)
+    first, stretched, own = passes(picture, (64, 1024), GEOMETRY, starts=False)
+    for rough in (first, stretched):
+        assert (rough.sampling.steps, rough.sync.steps, rough.sync.adain_steps, rough.rough) == (9, 2, 5, True)
+    assert (own.sampling, own.sync, own.rough) == (picture.sampling, sync, False)
+    assert [one.skipped for one in (first, stretched, own)] == [0, 2, 4]
 
 
 def test_over_a_scaffold_sync_counts_from_the_first_step_that_is_drawn(montage: Montage) -> None:

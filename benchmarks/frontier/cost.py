@@ -11,6 +11,7 @@ multiplication and an addition are two operations.
 import argparse
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from synccontrol import families
 from synccontrol.canvas.layout import AbstractLayout
 from synccontrol.canvas.windows import lay_out
 from synccontrol.config import Geometry, SyncConfig
-from synccontrol.enlarge import passes
+from synccontrol.enlarge import Size, passes
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.families.checkpoints import default_dtype
 from synccontrol.jobs import footprint
@@ -62,8 +63,13 @@ class Work:
     encode: int  # and encoded
 
 
-def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, objective: AbstractObjective) -> Work:
-    """Returns the operations of the parts; call it under `footprint.fake()`, with a family around a blank pipeline."""
+def count(
+    family: AbstractFamily, layout: AbstractLayout, settings: Defaults, objective: AbstractObjective | None = None
+) -> Work:
+    """Returns the operations of the parts, without an objective those where nothing is compared.
+
+    Call it under `footprint.fake()`, with a family around a blank pipeline.
+    """
     h, w = family.geometry.window_px
     z = torch.zeros(3, family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
     blank = family.blank_prompt()
@@ -94,23 +100,21 @@ def count(family: AbstractFamily, layout: AbstractLayout, settings: Defaults, ob
     return Work(**alike, anchor=2 * two - three - look, window=three - two - look)
 
 
-def of_ours(work: Work, geometry: Geometry, width: int, settings: Defaults) -> int:
-    """Returns the operations of a picture of ours, one window high, in all its passes."""
-    height, sampling, total, before = geometry.window_px[0], settings.sampling, 0, 0
-    picture = Picture(
-        prompt="", height=height, width=width, sampling=sampling, windows=settings.windows, sync=settings.sync
-    )
-    for one in passes(picture, (height, width), geometry, starts=False):
-        n = len(lay_out(*one.size, geometry, settings.windows))
-        skipped = one.over.skipped(sampling.steps) if one.over else 0
-        sync, count = settings.sync.later(0 if one.anew else skipped), sampling.steps - skipped
-        total += before * work.decode + (n * work.encode if one.over else 0)
+def of_ours(work: Work, geometry: Geometry, size: Size, settings: Defaults) -> int:
+    """Returns the operations of a picture of ours, in all its passes."""
+    (height, width), (h, w), total, before = size, geometry.window_px, 0.0, 0
+    sampling, windows, sync = settings.sampling, settings.windows, settings.sync
+    picture = Picture(prompt="", height=height, width=width, sampling=sampling, windows=windows, sync=sync)
+    for one in passes(picture, size, geometry, starts=False):
+        n = len(lay_out(*one.size, geometry, windows))
+        total += before / (h * w) * work.decode + (n * work.encode if one.over else 0)
+        left, count = one.sync.later(0 if one.anew else one.skipped), one.sampling.steps - one.skipped
         for step in range(count):
-            look = work.look if sampling.guided(step, count) else work.bare
-            total += (n + (n - 1) * sync.further_looks(step)) * look
-            total += sync.due(step) * (work.anchor + (n - 1) * work.window)
-        before = n
-    return total
+            look = work.look if one.sampling.guided(step, count) else work.bare
+            total += (n + (n - 1) * left.further_looks(step)) * look
+            total += left.due(step) * (work.anchor + (n - 1) * work.window)
+        before = math.prod(one.size)
+    return round(total)
 
 
 def of_literal(work: Work, layout: AbstractLayout, steps: int, synced: int) -> int:
@@ -149,7 +153,7 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             for synced in (0, 5, 10, steps):
                 method, operations = f"literal, {synced} of {steps} synced", of_literal(work, windows, steps, synced)
                 yield _row(name, method, width, family, operations, first[width])
-        default = presets[DEFAULT]
+        height, default = family.geometry.window_px[0], presets[DEFAULT]
         compared = dataclasses.replace(default, sync=dataclasses.replace(default.sync, weight=10.0, steps=3))
         for method, own in (*presets.items(), (COMPARED, compared), (SMALL, compared)):
             if method == SMALL:
@@ -160,7 +164,9 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
                 layout = _lay_out(family, width, own)
                 sync: SyncConfig | None = own.sync if own.sync.perceptual else None
                 found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
-                row = _row(name, method, width, family, of_ours(work, family.geometry, width, own), first[width])
+                row = _row(
+                    name, method, width, family, of_ours(work, family.geometry, (height, width), own), first[width]
+                )
                 yield {**row, "gb": found.peak / GB}
 
 

@@ -31,8 +31,11 @@ class Watch(Protocol):
     def begin(self, steps: int) -> None:
         """Notes that the first of so many steps begins."""
 
-    def see(self, step: int, steps: int, shown: str = "") -> None:
-        """Notes that so many steps of all are done, and a preview as a data URL where there is a new one."""
+    def see(self, step: int, steps: int, done: float, shown: str = "") -> None:
+        """Notes that so many steps of all are done, and a preview as a data URL where there is a new one.
+
+        What share of the work that is, 0..1, says `done`.
+        """
 
 
 class AbstractHand(ABC):
@@ -99,12 +102,12 @@ class _Previews:
 
     def on_step(self, job: Job, step: Step) -> None:
         """Notes a step, and shows it. Raises what the watch raises if somebody wants an end."""
-        self._watch.see(step.index + 1, step.steps)
+        self._watch.see(step.index + 1, step.steps, step.done)
         self._watch.check()
         now = time.monotonic()
         if step.result is not None or now - self._last < self._cost / PREVIEW_SHARE:
             return
-        self._watch.see(step.index + 1, step.steps, jpeg(step.render()))
+        self._watch.see(step.index + 1, step.steps, step.done, jpeg(step.render()))
         self._last = time.monotonic()
         self._cost = self._last - now
 

@@ -28,6 +28,7 @@ class Ticket:
         error: what it raised; `Stopped` for a picture that was stopped.
         step: how many steps are done.
         steps: of how many.
+        done: share 0..1 of the work that is done.
         shown: the newest preview, as a data URL; empty: there is none yet.
     """
 
@@ -37,6 +38,7 @@ class Ticket:
         self.result: Any = None
         self.error: Exception | None = None
         self.step = self.steps = 0
+        self.done = 0.0
         self.shown = ""
         self._stop = threading.Event()
         self._began = 0.0
@@ -48,10 +50,10 @@ class Ticket:
 
     @property
     def seconds_left(self) -> float | None:
-        """Returns about how long the rest of the steps takes; None before the first one is done."""
-        if self.state != DRAWING or not self.step:
+        """Returns about how long the rest of the work takes; None before the first step is done."""
+        if self.state != DRAWING or not self.done:
             return None
-        return (time.monotonic() - self._began) / self.step * (self.steps - self.step)
+        return (time.monotonic() - self._began) * (1 - self.done) / self.done
 
     def stop(self) -> None:
         """Has it end: at once while it waits, after the current step while it is drawn."""
@@ -66,9 +68,9 @@ class Ticket:
         """Notes that the first of so many steps begins."""
         self.steps, self._began = steps, time.monotonic()
 
-    def see(self, step: int, steps: int, shown: str = "") -> None:
+    def see(self, step: int, steps: int, done: float, shown: str = "") -> None:
         """Notes that so many steps of all are done, and a preview as a data URL where there is a new one."""
-        self.step, self.steps, self.shown = step, steps, shown or self.shown
+        self.step, self.steps, self.done, self.shown = step, steps, done, shown or self.shown
 
     def forget(self) -> None:
         """Lets go of previews and results: whoever waited has seen them."""

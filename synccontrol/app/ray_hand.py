@@ -35,7 +35,7 @@ class Remote:
         self._begin()
 
     def _begin(self) -> None:
-        self._steps, self._step, self._shown, self._stopped = 0, 0, "", False
+        self._steps, self._step, self._done, self._shown, self._stopped = 0, 0, 0.0, "", False
 
     def make(self, job: Job) -> Outcome | None:
         """Returns what became of a job; None: it was stopped."""
@@ -50,9 +50,9 @@ class Remote:
         """Loads a model ahead."""
         self._hand.warm(request)
 
-    def state(self, step: int) -> tuple[int, int, str]:
-        """Returns of how many steps how many are done, and a preview if that is another number."""
-        return self._steps, self._step, self._shown if self._step != step else ""
+    def state(self, step: int) -> tuple[int, int, float, str]:
+        """Returns of how many steps how many are done, the share of the work, and a preview of another step."""
+        return self._steps, self._step, self._done, self._shown if self._step != step else ""
 
     def stop(self) -> None:
         """Has the picture end after its step."""
@@ -67,9 +67,9 @@ class Remote:
         """Notes that the first of so many steps begins."""
         self._steps = steps
 
-    def see(self, step: int, steps: int, shown: str = "") -> None:
+    def see(self, step: int, steps: int, done: float, shown: str = "") -> None:
         """Notes how many steps are done."""
-        self._step, self._steps, self._shown = step, steps, shown or self._shown
+        self._step, self._steps, self._done, self._shown = step, steps, done, shown or self._shown
 
 
 class RayHand(AbstractHand):
@@ -107,13 +107,13 @@ class RayHand(AbstractHand):
     def _watched(self, drawn: Any, watch: Watch) -> Outcome:
         step = 0
         while not self._ray.wait([drawn], timeout=POLL_SECONDS)[0]:
-            steps, now, shown = self._ray.get(self._actor.state.remote(step))
+            steps, now, done, shown = self._ray.get(self._actor.state.remote(step))
             if steps and not self._begun:
                 self._begun = True
                 watch.begin(steps)
             if now != step:
                 step = now
-                watch.see(now, steps, shown)
+                watch.see(now, steps, done, shown)
             try:
                 watch.check()
             except Exception:

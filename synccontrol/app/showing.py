@@ -73,13 +73,13 @@ def progress(tickets: Sequence[Ticket], ahead: Sequence[int]) -> dict[str, Any]:
         others = "1 picture comes" if count == 1 else f"{count} pictures come"
         return status(f"{which}waiting, {others} before yours" if count else f"{which}waiting", busy=True)
     if ticket.stopped:
-        return status(f"{which}stopping after this step", ticket.step / ticket.steps, busy=True)
+        return status(f"{which}stopping after this step", ticket.done, busy=True)
     if not ticket.step:
         return status(f"{which}getting ready", 0.0, busy=True)
     left = ticket.seconds_left or 0.0
     return status(
         f"{which}step {ticket.step} of {ticket.steps}, about {seconds(left)} left",
-        ticket.step / ticket.steps,
+        ticket.done,
         busy=True,
     )
 

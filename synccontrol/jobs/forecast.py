@@ -58,7 +58,8 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
 
 def _over(recipe: Recipe, drawn: Pass) -> Recipe:
     """Returns what a pass has in common with the whole: one over another picture starts from it."""
-    return recipe if drawn.over is None else dataclasses.replace(recipe, compose=drawn.over, init_image=BEFORE)
+    own = dataclasses.replace(recipe, sampling=drawn.sampling, sync=drawn.sync)
+    return own if drawn.over is None else dataclasses.replace(own, compose=drawn.over, init_image=BEFORE)
 
 
 def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:

@@ -86,7 +86,7 @@ class Blind:
     def begin(self, steps: int) -> None:
         pass
 
-    def see(self, step: int, steps: int, shown: str = "") -> None:
+    def see(self, step: int, steps: int, done: float, shown: str = "") -> None:
         pass
 
 

@@ -100,7 +100,7 @@ def test_a_worker_that_dies_fails_its_picture_and_is_replaced(
 ) -> None:
     ticket = cluster.enlist(job(values(steps=300), visitor, "a.png"), "a", lambda job, outcome: outcome)
     wait(lambda: bool(ticket.shown))
-    ticket.see(0, 300)
+    ticket.see(0, 300, 0.0)
     for hand in cluster._hands:
         hand._ray.kill(hand._actor)  # type: ignore[attr-defined]
     wait(lambda: ticket.state == OVER)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import ComposeConfig, Montage, SamplingConfig
+from synccontrol.config import MODEL
 from synccontrol.errors import ConfigError, InputError
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, Case, sure, told
@@ -33,7 +34,9 @@ def condition(init: Image.Image, mask: Image.Image) -> Tensor:
     return torch.from_numpy(image[None].transpose(0, 3, 1, 2))
 
 
-def ours(case: Case, controls: list[str], init: Image.Image, maps: Any) -> tuple[Tensor, Tensor]:
+def ours(
+    case: Case, controls: list[str], init: Image.Image, maps: Any, scheduler: str = MODEL
+) -> tuple[Tensor, Tensor]:
     """Returns the final latents, and which cells were drawn anew."""
     result = Montage.from_pipe(case.pipe, controls)(
         PROMPT,
@@ -42,7 +45,7 @@ def ours(case: Case, controls: list[str], init: Image.Image, maps: Any) -> tuple
         init_image=init,
         mask=hole(case),
         latents=case.noise(),
-        sampling=SamplingConfig(steps=STEPS, guidance_scale=4.0),
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
         sync=OFF,
         compose=ComposeConfig(strength=0.5, mask_soft=0.0),
     )

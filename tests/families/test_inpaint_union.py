@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import numpy as np
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import ComposeConfig, Montage, SamplingConfig, families
+from synccontrol import Montage, families
 from synccontrol.command import cli
 from synccontrol.errors import ModelError
 from synccontrol.families.base import HOLE
@@ -22,8 +21,9 @@ from synccontrol.picture import INPAINT
 from synccontrol.terminal import DONE
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
-from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, Case, sure, told
+from tests.families.test_img2img import PROMPT, Case, sure, told
 from tests.families.test_inpaint import assert_same, hole
+from tests.families.test_inpaint_controlnet import ours
 from tests.families.tiny_sdxl import PROMAX, UNION, load_union
 
 SIZE = WINDOW * CELL  # px
@@ -47,23 +47,6 @@ def condition(init: Image.Image, mask: Image.Image) -> Image.Image:
     return Image.fromarray(shown)
 
 
-def ours(case: Case, controls: list[str], init: Image.Image, maps: Any) -> tuple[Tensor, Tensor]:
-    """Returns the final latents, and which cells were drawn anew."""
-    result = Montage.from_pipe(case.pipe, controls)(
-        PROMPT,
-        maps,
-        negative_prompt=NEGATIVE,
-        init_image=init,
-        mask=hole(case),
-        latents=case.noise(),
-        sampling=SamplingConfig(steps=STEPS, scheduler="euler", guidance_scale=4.0),
-        sync=OFF,
-        compose=ComposeConfig(strength=0.5, mask_soft=0.0),
-    )
-    free = np.asarray(hole(case))[::CELL, ::CELL] > 0
-    return result.latents, result.latents.new_tensor(free).bool().expand_as(result.latents)
-
-
 def theirs(case: Case, init: Image.Image, images: list[Image.Image], modes: list[int]) -> Tensor:
     pipe = diffusers.StableDiffusionXLControlNetUnionInpaintPipeline.from_pipe(case.pipe)
     pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
@@ -76,9 +59,9 @@ def theirs(case: Case, init: Image.Image, images: list[Image.Image], modes: list
 def test_it_follows_the_picture_around_the_hole(folder: Path, make_map: MapMaker) -> None:
     init = make_map(SIZE, SIZE, 1)
     shown = condition(init, hole(case_of(folder)))
-    found = ours(case_of(folder), [INPAINT], init, None)
+    found = ours(case_of(folder), [INPAINT], init, None, "euler")
     assert_same(found, theirs(case_of(folder), init, [shown], [7]))
-    other = ours(case_of(folder), ["tile"], init, shown)  # the same map under another number
+    other = ours(case_of(folder), ["tile"], init, shown, "euler")  # the same map under another number
     assert (other[0] - found[0]).abs().max() > 0.01
 
 
@@ -86,7 +69,7 @@ def test_it_follows_the_picture_around_the_hole(folder: Path, make_map: MapMaker
 def test_it_stands_beside_another_in_one_net(folder: Path, make_map: MapMaker, controls: list[str]) -> None:
     init, guide = make_map(SIZE, SIZE, 1), make_map(SIZE, SIZE)
     shown = {INPAINT: condition(init, hole(case_of(folder))), "depth": guide}
-    found = ours(case_of(folder), controls, init, guide)
+    found = ours(case_of(folder), controls, init, guide, "euler")
     modes = [UNION_TYPES[control] for control in controls]
     assert_same(found, theirs(case_of(folder), init, [shown[control] for control in controls], modes))
 
