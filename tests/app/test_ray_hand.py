@@ -39,9 +39,9 @@ def test_a_remote_hand_says_how_far_it_is(values: Values, visitor: Visitor) -> N
     remote = Remote(torch.get_num_threads(), str(ROOT))
     outcome = remote.make(job(values(), visitor, "a.png"))
     assert outcome is not None and not outcome.error
-    steps, step, shown = remote.state(0)
-    assert (steps, step) == (3, 3) and shown.startswith("data:image/jpeg")
-    assert remote.state(3)[2] == ""
+    steps, step, done, shown = remote.state(0)
+    assert (steps, step, done) == (3, 3, 1.0) and shown.startswith("data:image/jpeg")
+    assert remote.state(3)[3] == ""
     remote.stop()
     with pytest.raises(StoppedError):
         remote.check()
