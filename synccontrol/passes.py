@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting
 from synccontrol.picture import INIT_IMAGE, MASK, Picture
 from synccontrol.result import Result, Step
+from synccontrol.sampling.solvers import Solver
 
 
 class Passes:
@@ -59,6 +61,10 @@ class Passes:
             check_latents(latents, family, self._layouts[self._own])
         fitted = shown.maps if self._own else ()  # to be squeezed; they must have the aspect of the canvas
         self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in fitted]
+        if self._own:  # a rough picture, in fewer steps, would be drawn in vain
+            sampling, chance = picture.sampling, torch.Generator()
+            scheduler, device = family.pipe.scheduler, family.device
+            Solver(scheduler, sampling.scheduler, sampling.steps, device=device, generator=chance, mu=family.shift())
         self._first = self._drawing(0, self._sized(self._passes[0]), shown)
 
     def steps(self) -> Iterator[Step]:

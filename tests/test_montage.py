@@ -187,6 +187,11 @@ BAD = {
         ConfigError,
         "cannot make 2000 steps",
     ),
+    "a step too many": (
+        {"height": 64, "width": 64, "sampling": SamplingConfig(steps=1000)},
+        ConfigError,
+        "cannot make 1000 steps",
+    ),
 }
 
 

@@ -123,9 +123,9 @@ class Solver:
             raise ConfigError(f"the model predicts {self.kind!r}; known: {', '.join(KINDS)}")
         try:
             _set_timesteps(self._scheduler, steps, device, mu)
+            signals, noises = self._facts.levels(self._scheduler)
         except (ValueError, IndexError, AssertionError) as error:
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps: {error}") from error
-        signals, noises = self._facts.levels(self._scheduler)
         if not noises.isfinite().all():
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps for this model; use more")
         t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
