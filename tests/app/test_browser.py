@@ -110,7 +110,7 @@ def test_stop_ends_within_a_step_and_keeps_the_preview(visit: Seen) -> None:
     visit.enter("steps", "200")
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
-    at = int(re.findall(r"step (\d+) of 360", visit.news.inner_text())[0])
+    at = int(re.findall(r"step (\d+) of 260", visit.news.inner_text())[0])
     page.keyboard.press("Escape")
     expect(visit.news).to_contain_text("Stopped after step")
     ended = int(re.findall(r"after step (\d+)", visit.news.inner_text())[0])
