@@ -97,22 +97,14 @@ class Drawing:
     def _loop(self) -> Iterator[Denoised]:
         """Returns the sampling loop, with all that does not change between steps made ready."""
         family, picture, layout = self._family, self._picture, self._layout
-        device, kept = family.device, self._kept
+        kept = self._kept
         skipped = picture.compose.skipped(picture.sampling.steps) if kept is not None else 0
-        solver = Solver(
-            family.pipe.scheduler,
-            picture.sampling.scheduler,
-            picture.sampling.steps,
-            device=device,
-            generator=self._generator,
-            mu=family.shift(),
-            skipped=skipped,
-        )
+        solver = solver_of(family, picture.sampling, self._generator, skipped)
         if solver.note:
             self._note(solver.note)
         batches = Batches(picture.windows.batch * len(family.devices), self._note)
         sync = self._sync(picture.sync.later(0 if self._given.anew else skipped), solver, batches)
-        noise = self._noise.to(device=device, dtype=family.canvas_dtype)
+        noise = self._noise.to(device=family.device, dtype=family.canvas_dtype)
         x_t = solver.start(noise, None if kept is None else kept.start(skipped))
         predict = self._predict(len(solver.levels))
         if kept is not None:
@@ -236,6 +228,14 @@ class Drawing:
     def _note(self, text: str) -> None:
         if text not in self._notes:
             self._notes.append(text)
+
+
+def solver_of(family: AbstractFamily, sampling: SamplingConfig, generator: torch.Generator, skipped: int = 0) -> Solver:
+    """Returns a model's solver, as `Solver`. Raises `ConfigError` if it cannot make so many steps."""
+    scheduler, device, mu = family.pipe.scheduler, family.device, family.shift()
+    return Solver(
+        scheduler, sampling.scheduler, sampling.steps, device=device, generator=generator, mu=mu, skipped=skipped
+    )
 
 
 def check_latents(latents: object, family: AbstractFamily, layout: AbstractLayout) -> Tensor:

@@ -123,22 +123,21 @@ def passes(drawn: Drawn, size: Size, geometry: Geometry, starts: bool) -> tuple[
         geometry: the model's native sizes.
         starts: from another picture, which is the scaffold then.
     """
-    sampling, sync, scaffold = drawn.sampling, drawn.sync, drawn.sync.scaffold
+    steps, scaffold = drawn.sampling.steps, drawn.sync.scaffold
+    few = min(steps, max(ROUGH_LEAST, math.ceil(ROUGH_STEPS * steps)))
     first, *larger = drawn.enlarge.sizes(size, geometry, drawn.windows, starts)
     smaller = () if starts or drawn.regions or not scaffold else rough_sizes(first, geometry, drawn.windows)
-    rough = _in_steps(sampling, sync, min(sampling.steps, max(ROUGH_LEAST, math.ceil(ROUGH_STEPS * sampling.steps))))
-    found: list[Pass] = []
-    for one in smaller:
-        found.append(
-            Pass(one, *rough, _over(scaffold, rough[0].steps) if found else None, rough=True, anew=bool(found))
-        )
-    found.append(Pass(first, sampling, sync, _over(scaffold, sampling.steps) if found else None, anew=bool(found)))
-    found += (Pass(one, sampling, sync, drawn.enlarge.over(sampling.steps)) for one in larger)
-    return tuple(found)
+    grown = [*((one, few, True) for one in smaller), (first, steps, False)]
+    found = [
+        Pass(one, *_in_steps(drawn, count), _over(scaffold, count) if place else None, rough, anew=place > 0)
+        for place, (one, count, rough) in enumerate(grown)
+    ]
+    return (*found, *(Pass(one, drawn.sampling, drawn.sync, drawn.enlarge.over(steps)) for one in larger))
 
 
-def _in_steps(sampling: SamplingConfig, sync: SyncConfig, steps: int) -> tuple[SamplingConfig, SyncConfig]:
-    """Returns settings in other steps, of which sync acts in the same part."""
+def _in_steps(drawn: Drawn, steps: int) -> tuple[SamplingConfig, SyncConfig]:
+    """Returns settings in so many steps, of which sync acts in the same part."""
+    sampling, sync = drawn.sampling, drawn.sync
     acting = {name: math.ceil(getattr(sync, name) * steps / sampling.steps) for name in ("steps", "adain_steps")}
     return dataclasses.replace(sampling, steps=steps), dataclasses.replace(sync, **acting)
 

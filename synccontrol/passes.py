@@ -11,13 +11,12 @@ from synccontrol.arguments import Pictures
 from synccontrol.canvas.windows import lay_out
 from synccontrol.compose import ComposeConfig
 from synccontrol.config import MIDDLE
-from synccontrol.drawing import Drawing, Objectives, check_latents
+from synccontrol.drawing import Drawing, Objectives, check_latents, solver_of
 from synccontrol.enlarge import Pass, passes
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.files import fitting
 from synccontrol.picture import INIT_IMAGE, MASK, Picture
 from synccontrol.result import Result, Step
-from synccontrol.sampling.solvers import Solver
 
 
 class Passes:
@@ -61,10 +60,8 @@ class Passes:
             check_latents(latents, family, self._layouts[self._own])
         fitted = shown.maps if self._own else ()  # to be squeezed; they must have the aspect of the canvas
         self._fitted = [fitting.fit(map_, *own.size, "control map", windows.closed) for map_ in fitted]
-        if self._own:  # a rough picture, in fewer steps, would be drawn in vain
-            sampling, chance = picture.sampling, torch.Generator()
-            scheduler, device = family.pipe.scheduler, family.device
-            Solver(scheduler, sampling.scheduler, sampling.steps, device=device, generator=chance, mu=family.shift())
+        if self._own:
+            solver_of(family, picture.sampling, torch.Generator())  # raises, or a rough picture were drawn in vain
         self._first = self._drawing(0, self._sized(self._passes[0]), shown)
 
     def steps(self) -> Iterator[Step]:
@@ -91,9 +88,8 @@ class Passes:
 
     def _count(self, one: Pass) -> int:
         """Returns how many steps a pass takes, of a solver that looks once at a step."""
-        steps, own = one.sampling.steps, self._picture.compose
-        over = one.over or (own if INIT_IMAGE in self._shown.others else None)
-        return steps if over is None else steps - over.skipped(steps)
+        steps, starts = one.sampling.steps, one.over is None and INIT_IMAGE in self._shown.others
+        return steps - (self._picture.compose.skipped(steps) if starts else one.skipped)
 
     def _shaped(self, step: Step, rough: bool) -> Step:
         """Returns a step whose rough picture is shown stretched."""

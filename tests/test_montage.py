@@ -185,7 +185,7 @@ BAD = {
     "too many steps": (
         {"height": 64, "width": 96, "sampling": SamplingConfig(steps=2000)},
         ConfigError,
-        "cannot make 2000 steps",
+        "cannot make 2000 steps; use 1000 at most",
     ),
     "a step too many": (
         {"height": 64, "width": 64, "sampling": SamplingConfig(steps=1000)},

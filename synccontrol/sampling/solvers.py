@@ -121,6 +121,9 @@ class Solver:
         self.kind: str = "flow_prediction" if _is_flow(self._scheduler) else self._scheduler.config.prediction_type
         if self.kind not in KINDS:
             raise ConfigError(f"the model predicts {self.kind!r}; known: {', '.join(KINDS)}")
+        most = _training_steps(self._scheduler)
+        if not _is_flow(self._scheduler) and steps > most:  # levels would repeat, and not every solver says so
+            raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps; use {most} at most")
         try:
             _set_timesteps(self._scheduler, steps, device, mu)
             signals, noises = self._facts.levels(self._scheduler)

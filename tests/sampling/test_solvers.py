@@ -165,6 +165,13 @@ def test_a_schedule_with_a_last_level_of_its_own_makes_no_single_step() -> None:
     assert solver(terminal, steps=2).levels[-1].noise == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_more_steps_than_levels_are_refused_by_every_solver(name: str) -> None:
+    most = DDIM.config.num_train_timesteps
+    with pytest.raises(ConfigError, match=f"cannot make {most + 1} steps; use {most} at most"):
+        solver(DDIM, name, steps=most + 1)
+
+
 def test_what_does_not_solve_flow_matching_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"ddim does not solve flow-matching models.*euler, dpmpp_2m, unipc"):
         solver(FLOW, "ddim")
