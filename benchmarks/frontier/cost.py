@@ -46,6 +46,7 @@ SHAPES: dict[str, Callable[[Path], None]] = {
 }
 WIDTHS = (2048, 8192, 32768)  # px; the height is one window
 CONTROL = "depth"
+UNSYNCED = f"{DEFAULT} without sync"
 COMPARED = f"{DEFAULT}, and the objective in 3 steps"
 SMALL = f"{COMPARED}, small decoder"
 TERA, GB = 1e12, 1e9
@@ -155,7 +156,8 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
                 yield _row(name, method, width, family, operations, first[width])
         height, default = family.geometry.window_px[0], presets[DEFAULT]
         compared = dataclasses.replace(default, sync=dataclasses.replace(default.sync, weight=10.0, steps=3))
-        for method, own in (*presets.items(), (COMPARED, compared), (SMALL, compared)):
+        unsynced = dataclasses.replace(default, sync=SyncConfig(weight=0.0))
+        for method, own in (*presets.items(), (UNSYNCED, unsynced), (COMPARED, compared), (SMALL, compared)):
             if method == SMALL:
                 with default_dtype(family.dtype):  # of TAESD's shape, which is diffusers' own
                     family.tiny_vae = AutoencoderTiny(latent_channels=family.geometry.channels)
