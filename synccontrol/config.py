@@ -161,6 +161,9 @@ class SyncConfig:
         0.0,
         "how far a canvas is drawn anew over a rough picture of all of it in one window, 0..1; 0: there is none",
     )
+    scaffold_noise: float = option(
+        1.0, "factor on the noise that is laid over the rough picture, 0..2; above 1: more detail, less of one scene"
+    )
     anchor: "int | str | Image.Image" = option(
         MIDDLE,
         "window that the others follow: middle, an index from the top left, or an image",
@@ -181,6 +184,7 @@ class SyncConfig:
         require_whole("sync adain steps", self.adain_steps, 0)
         require_number("sync across", self.across, 0.0, 1.0)
         require_number("sync scaffold", self.scaffold, 0.0, 1.0)
+        require_number("sync scaffold noise", self.scaffold_noise, 0.0, 2.0)
         if not callable(self.objective):
             require_choice("objective", self.objective, OBJECTIVES)
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):

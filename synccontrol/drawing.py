@@ -42,7 +42,7 @@ class Given:
     init_image: Image.Image | None = None  # on the canvas, what is started from
     new: painting.Alpha | None = None  # how much of each of its pixels is drawn anew; None: all
     latents: Tensor | None = None  # unit-variance noise to start from, instead of the seed's
-    anew: bool = False  # sync counts its steps from the first that is drawn; else those that are left out count
+    anew: bool = False  # over a scaffold: sync counts its steps from the first that is drawn, not those left out
 
 
 class Drawing:
@@ -105,6 +105,8 @@ class Drawing:
         batches = Batches(picture.windows.batch * len(family.devices), self._note)
         sync = self._sync(picture.sync.later(0 if self._given.anew else skipped), solver, batches)
         noise = self._noise.to(device=family.device, dtype=family.canvas_dtype)
+        if self._given.anew:
+            noise = noise * picture.sync.scaffold_noise
         x_t = solver.start(noise, None if kept is None else kept.start(skipped))
         predict = self._predict(len(solver.levels))
         if kept is not None:

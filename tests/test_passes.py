@@ -169,6 +169,23 @@ def test_the_noise_that_is_given_is_that_of_the_canvas(montage: Montage) -> None
         montage("x", latents=noise[..., :8], **given)
 
 
+@pytest.mark.parametrize("windows", [1, 4])
+def test_the_noise_over_a_rough_picture_is_made_stronger_and_that_of_the_rough_one_is_not(
+    montage: Montage, windows: int
+) -> None:
+    size: dict[str, Any] = {"height": 64, "width": 64 * windows, "seed": 3}
+    own: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "prompt": "x"}
+    drawn = montage(**size, **own, sync=SyncConfig(weight=0.0, scaffold=0.5, scaffold_noise=1.25))
+    assert drawn.config["sync_scaffold_noise"] == 1.25
+    rough = montage(**{**size, "width": 64}, **own, sync=OFF).image
+    if windows > 1:  # else there is no scaffold, and nothing for its noise to be laid over
+        noise = torch.randn(1, 4, 8, 8 * windows, generator=torch.Generator().manual_seed(3))
+        start = rough.resize((64 * windows, 64), Image.Resampling.LANCZOS)
+        over: dict[str, Any] = {"init_image": start, "compose": ComposeConfig(strength=0.5), "latents": 1.25 * noise}
+        rough = montage(**size, **own, **over, sync=OFF).image
+    assert np.array_equal(np.asarray(drawn.image), np.asarray(rough))
+
+
 @pytest.mark.parametrize(
     "given",
     [

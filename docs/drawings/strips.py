@@ -68,6 +68,7 @@ STRIPS = {
         lambda value: {"windows": {"weights": value, "stride": 28}, "sync": ALONE},
     ),
     "sync-scaffold": Strip("--sync-scaffold", (0.0, 0.5, 0.8, 1.0), _sync("scaffold", weight=0.0)),
+    "sync-scaffold-noise": Strip("--sync-scaffold-noise", (1.0, 1.05, 1.15, 1.3), _sync("scaffold_noise", weight=0.0)),
     "sync-adain": Strip("--sync-adain", (0.0, 0.5, 1.0), _sync("adain", **ALONE)),
     "sync-adain-steps": Strip("--sync-adain-steps", (1, 3, 6, 12), _sync("adain_steps", weight=0.0, scaffold=0.0)),
     "sync-weight": Strip("--sync-weight", (0.0, 10.0, 20.0, 60.0), _sync("weight", **NUDGED)),

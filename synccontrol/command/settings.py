@@ -64,6 +64,7 @@ def read(path: Path, given: Container[str]) -> Stored:
         raise InputError(f"{path}: {error}") from error
     if "sync_adain" in values:
         values.setdefault("sync_scaffold", 0.0)  # of a picture that was made when there was none
+        values.setdefault("sync_scaffold_noise", 1.0)  # likewise
     for name in _replaced(values, given):
         values.pop(name, None)
     for name in SINGLE:

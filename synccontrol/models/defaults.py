@@ -16,6 +16,7 @@ PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
 
 PAPER_STEPS = 50
 SCAFFOLD, BEST_SCAFFOLD = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
+NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.1  # over a scaffold, which lost detail as it was stretched
 FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
 GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
 PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
@@ -51,6 +52,7 @@ def made_for(
     batch: int = 4,
     stride: float = STRIDE,
     scaffold: float = SCAFFOLD,
+    noise: float = NOISE,
 ) -> Defaults:
     """Returns the settings of the preset `default`.
 
@@ -65,6 +67,7 @@ def made_for(
         batch: windows in one call.
         stride: between windows, as a part of their side.
         scaffold: how far the canvas is drawn anew over its rough picture.
+        noise: factor on the noise that is laid over that.
     """
     return Defaults(
         sampling=dataclasses.replace(sampling, guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
@@ -78,6 +81,7 @@ def made_for(
             predict=ONCE,
             objective=objective,
             scaffold=scaffold,
+            scaffold_noise=noise,
             shrink=2 if min(geometry.window_px) < 512 else 4,  # so that it sees 128 px or more
         ),
     )
@@ -118,8 +122,8 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
         windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
         sync=SyncConfig(objective=default.sync.objective),
     )
-    fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, **kept)
-    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, scaffold=BEST_SCAFFOLD, **kept)
+    fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, noise=FAST_NOISE, **kept)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, scaffold=BEST_SCAFFOLD, noise=BEST_NOISE, **kept)
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
 
 

@@ -95,6 +95,19 @@ def test_a_relative_guide_lies_beside_the_settings_too(
     assert np.array_equal(pixels("../c.png"), pixels("d.png"))
 
 
+def test_a_picture_from_before_there_was_a_scaffold_or_noise_of_its_own_is_drawn_without(run: Run) -> None:
+    flags = ["--prompt", "x", "--width", "160", "--steps", "3"]
+    for name, unknown, then in (
+        ("a.png", ["sync_scaffold_noise"], ["--sync-scaffold-noise", "1"]),
+        ("b.png", ["sync_scaffold", "sync_scaffold_noise"], ["--sync-scaffold", "0"]),
+    ):
+        assert run(*flags, *then, "--output", name)[0] == 0
+        stored = {key: value for key, value in metadata.read_settings(Path(name)).items() if key not in unknown}
+        Path("old.json").write_text(json.dumps(stored))
+        assert run("--settings", "old.json", "--output", f"again-{name}", model=[])[0] == 0
+        assert np.array_equal(pixels(name), pixels(f"again-{name}"))
+
+
 def test_flags_replace_what_belongs_together(run: Run, canny: list[str]) -> None:
     draw(Path("wide.png"))
     draw(Path("map.png"), seed=1)
