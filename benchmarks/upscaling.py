@@ -34,7 +34,7 @@ from synccontrol.canvas.windows import lay_out
 from synccontrol.compose import COLOURS
 from synccontrol.enlarge import EnlargeConfig
 from synccontrol.evaluate.control import depth_rmse, fitted
-from synccontrol.evaluate.fidelity import kernel_distance
+from synccontrol.evaluate.kernel import kernel_distance
 from synccontrol.evaluate.networks import PerceptualEye
 from synccontrol.evaluate.seams import discontinuity
 from synccontrol.files import images

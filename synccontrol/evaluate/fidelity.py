@@ -3,32 +3,28 @@
 The published evaluation takes one random crop of each montage; here every non-overlapping native-size crop counts.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synccontrol.errors import InputError, ModelError
 from synccontrol.evaluate import clip
-from synccontrol.evaluate.bootstrap import percentiles, resamples, summary
+from synccontrol.evaluate.bootstrap import summary
+from synccontrol.evaluate.kernel import Features, kernel_distance, kernel_interval
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import Crops, Gallery, grid, picture_files
 from synccontrol.files import images
 
 LEAST = 50  # windows of the montages, and of the reference, that KID needs
-KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
-KID_SUBSETS = 20  # estimates whose mean is KID where the two sets differ in size
 NEIGHBOURS = 8  # K of KNN-GIQA (arXiv 2306.05178, section 5)
 GIQA_EPSILON = 1e-6  # per feature, so that a picture of the reference itself has a finite score
 HALVES = "reference against itself, in halves"
 
-Floats = npt.NDArray[np.float64]
 Skipped = list[tuple[str, str]]
 
 _last_reference: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Skipped]] = {}  # folders that are compared share it
@@ -38,74 +34,10 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """Returns the Frechet distance of features (n, d) to reference features (m, d), by torchmetrics (FID)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=_Features(features.shape[1]))
+    metric = FrechetInceptionDistance(feature=Features(features.shape[1]))
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)
     return float(metric.compute())
-
-
-def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
-    """Returns the squared kernel distance of features (n, d) to reference features (m, d), by torchmetrics (KID)."""
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    size = min(len(features), len(reference), KID_SUBSET)
-    subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
-        metric = KernelInceptionDistance(feature=_Features(features.shape[1]), subsets=subsets, subset_size=size)
-    metric.update(reference.double(), real=True)
-    metric.update(features.double(), real=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return float(metric.compute()[0])
-
-
-class _Features(nn.Module):
-    """The feature network that torchmetrics asks for: "pictures" are features already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
-def kernel_interval(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of KID when montages are resampled; nan, nan for fewer than two.
-
-    The unbiased estimate (arXiv 1801.01401, eq. 4) with each montage as often as it was drawn. Two windows of one
-    montage count as a pair as often as it was drawn, copies of it never meet.
-
-    Args:
-        montages: features (n_i, d) of the windows of each montage.
-        reference: features (m, d).
-    """
-    if len(montages) < 2:
-        return np.nan, np.nan
-    sizes = np.array([len(features) for features in montages])
-    every = torch.cat(list(montages)).double().numpy()
-    real = reference.double().numpy()
-    starts = np.cumsum(sizes) - sizes
-    own = _kernel(every, every)
-    blocks = np.add.reduceat(np.add.reduceat(own, starts, axis=0), starts, axis=1)
-    inside = np.diag(blocks) - np.add.reduceat(np.diag(own), starts)
-    cross = np.add.reduceat(_kernel(every, real).mean(axis=1), starts)
-    np.fill_diagonal(blocks, 0)
-    real_own = _kernel(real, real)
-    real_mean = (real_own.sum() - np.trace(real_own)) / (len(real) * (len(real) - 1))
-    found = []
-    for counts in resamples(len(montages), draws, seed):
-        windows = counts * sizes
-        pairs = windows.sum() ** 2 - (windows**2).sum() + (counts * sizes * (sizes - 1)).sum()
-        own_mean = (counts @ blocks @ counts + counts @ inside) / pairs if pairs else np.nan
-        found.append(own_mean + real_mean - 2 * (counts @ cross) / windows.sum())
-    return percentiles(np.array(found)[~np.isnan(found)])
-
-
-def _kernel(one: Floats, other: Floats) -> Floats:
-    kernel: Floats = (one @ other.T / one.shape[1] + 1) ** 3
-    return kernel
 
 
 def giqa(features: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchmarks.frontier import __main__ as bench
-from benchmarks.frontier import draw, material
+from benchmarks.frontier import draw, kid, material
 from benchmarks.frontier.methods import methods
 from preprocess.people.skeleton import draw as draw_people
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
@@ -113,6 +114,14 @@ def test_results_are_written_and_a_second_run_draws_nothing(
     assert bench.main(flags) == 0
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert "montages to draw" not in capsys.readouterr().out
+
+
+def test_kid_is_compared_on_the_montages_that_both_have() -> None:
+    real = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    near = {f"{i}.png": real[4 * i : 4 * i + 4] for i in range(8)}
+    far = {name: features + 1 for name, features in near.items()} | {"more.png": real[:4] + 9}
+    n, own, other, (low, high) = kid.compared(near, far, real)
+    assert n == 8 and low < own - other < high < 0
 
 
 @pytest.mark.parametrize(

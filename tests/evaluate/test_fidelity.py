@@ -14,6 +14,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 
 from synccontrol.errors import InputError
 from synccontrol.evaluate import clip, fidelity
+from synccontrol.evaluate.kernel import kernel_difference, kernel_distance, kernel_interval
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import open_gallery
@@ -50,15 +51,15 @@ def test_kernel_distance_agrees_with_the_estimator_written_out_and_is_nothing_fo
 
     same = sum(k(s[i], s[j]) for s in (x, y) for i in range(12) for j in range(12) if i != j) / (12 * 11)
     expected = same - 2 * sum(k(a, b) for a in x for b in y) / 144
-    assert fidelity.kernel_distance(x, y, 0) == pytest.approx(expected, rel=1e-9)
+    assert kernel_distance(x, y, 0) == pytest.approx(expected, rel=1e-9)
     big = gaussian(1500, 2)
-    assert abs(fidelity.kernel_distance(big, big, 0)) < 0.02 < fidelity.kernel_distance(big, big + 0.5, 0)
+    assert abs(kernel_distance(big, big, 0)) < 0.02 < kernel_distance(big, big + 0.5, 0)
 
 
 def test_sets_of_unlike_size_are_compared_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    one, other = (fidelity.kernel_distance(gaussian(80, 0), gaussian(60, 1), 5) for _ in range(2))
+    one, other = (kernel_distance(gaussian(80, 0), gaussian(60, 1), 5) for _ in range(2))
     assert one == other and torch.equal(before, torch.random.get_rng_state())
 
 
@@ -67,11 +68,24 @@ def test_the_interval_of_kid_holds_its_value_and_narrows_with_montages() -> None
     widths = []
     for montages in (10, 60):
         sets = [gaussian(5, 100 + i, 0.4) for i in range(montages)]
-        low, high = fidelity.kernel_interval(sets, reference, 200, 0)
-        assert low < fidelity.kernel_distance(torch.cat(sets), reference, 0) < high
+        low, high = kernel_interval(sets, reference, 200, 0)
+        assert low < kernel_distance(torch.cat(sets), reference, 0) < high
         widths.append(high - low)
     assert widths[1] < widths[0]
-    assert np.isnan(fidelity.kernel_interval([reference], reference, 10, 0)).all()
+    assert np.isnan(kernel_interval([reference], reference, 10, 0)).all()
+
+
+def test_the_interval_of_a_difference_of_kid_is_that_of_the_same_montages_drawn_of_both() -> None:
+    reference, guides = gaussian(300, 9), torch.linspace(-2, 2, 30)
+    baseline = [gaussian(5, 100 + i) + guide for i, guide in enumerate(guides)]
+    nearer = [features * 0.9 for features in baseline]
+    assert kernel_difference(baseline, baseline, reference, 100, 0) == (0.0, 0.0)
+    low, high = kernel_difference(nearer, baseline, reference, 200, 0)
+    apart = kernel_distance(torch.cat(nearer), reference, 0) - kernel_distance(torch.cat(baseline), reference, 0)
+    assert low < apart < high < 0
+    alone = kernel_interval(baseline, reference, 200, 0)
+    assert high - low < alone[1] - alone[0]
+    assert kernel_difference(baseline, nearer, reference, 200, 0) == pytest.approx((-high, -low))
 
 
 def test_giqa_is_the_sum_of_the_nearest_inverse_distances() -> None:
