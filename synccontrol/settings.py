@@ -61,6 +61,8 @@ KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and
     },
 }
 
+YOUNGER: Mapping[str, Any] = {"sync_scaffold": 0.0, "sync_scaffold_noise": 1.0}  # than the statistics of latents
+
 
 def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of some settings that decide a picture; None and what is no picture's own are left out.
@@ -88,3 +90,13 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
         raise ConfigError("a prompt was given as embeddings, which cannot be made from JSON; give it in words")
     return values
+
+
+def of_picture(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `check`ed settings of a picture; what there was not yet when it was made is as if it were off.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    values = check(stored)
+    return {**YOUNGER, **values} if "sync_adain" in values else values

@@ -29,7 +29,7 @@ def restored(
         InputError: it has no settings, or one of them is wrong.
     """
     everything = metadata.read_settings(path)
-    values = settings.check(everything)
+    values = settings.of_picture(everything)
     notes = []
     for name in (name for name in FILES if values.get(name)):
         found = values[name] if isinstance(values[name], list) else [values[name]]

@@ -59,12 +59,9 @@ def read(path: Path, given: Container[str]) -> Stored:
     """
     everything = metadata.read_settings(path)
     try:
-        values = settings.check(everything)
+        values = settings.of_picture(everything)
     except ConfigError as error:
         raise InputError(f"{path}: {error}") from error
-    if "sync_adain" in values:
-        values.setdefault("sync_scaffold", 0.0)  # of a picture that was made when there was none
-        values.setdefault("sync_scaffold_noise", 1.0)  # likewise
     for name in _replaced(values, given):
         values.pop(name, None)
     for name in SINGLE:

@@ -52,6 +52,14 @@ def test_a_picture_of_ours_gives_its_settings(tmp_path: Path) -> None:
     assert (values["prompt"], values["seed"], values["steps"], values["control"]) == ("a hill", 5, 7, ["depth"])
 
 
+def test_a_picture_from_before_there_was_a_scaffold_is_restored_without(tmp_path: Path) -> None:
+    stored = {"prompt": "a hill", "sync_adain": 1.0}
+    values, _ = restored(write(tmp_path, stored), MODELS, DETECTORS)
+    assert (values["sync_scaffold"], values["sync_scaffold_noise"]) == (0.0, 1.0)
+    values, _ = restored(write(tmp_path, stored | {"sync_scaffold": 0.8}), MODELS, DETECTORS)
+    assert (values["sync_scaffold"], values["sync_scaffold_noise"]) == (0.8, 1.0)
+
+
 @pytest.mark.parametrize("name", NAMING_FILES)
 def test_no_file_that_is_named_comes_through(name: str, tmp_path: Path) -> None:
     settings = {"prompt": "x", name: NAMING_FILES[name]}
