@@ -14,6 +14,7 @@ FOLDER = DOCS / "images" / "strips"
 HEIGHT, WIDTH, SEED = 256, 1024, 5  # px
 VAGUE = "a landscape"  # a prompt under which windows choose scenes of their own
 SHOWN = 720  # px of a picture in a strip
+LABEL, LETTER = 180, 11  # px, of what is written beside a row: its least width, and of a letter
 Change = Mapping[str, Any]
 
 
@@ -98,9 +99,10 @@ def draw() -> None:
     for name, strip in STRIPS.items():
         model = montage(*([strip.control] if strip.control else []))
         rows, height = len(strip.values), SHOWN * HEIGHT // WIDTH
-        whole = ink.figure(SHOWN + 180, rows * (height + 8))
+        left = max(LABEL, LETTER * len(strip.flag))
+        whole = ink.figure(SHOWN + left, rows * (height + 8))
         for row, value in enumerate(strip.values):
-            ink.show(ink.panel(whole, 180, row * (height + 8), SHOWN, height), _drawn(model, strip, value))
+            ink.show(ink.panel(whole, left, row * (height + 8), SHOWN, height), _drawn(model, strip, value))
             ink.write(whole, 0, row * (height + 8) + height / 2 - 24, strip.flag)
             ink.write(whole, 0, row * (height + 8) + height / 2, f"{value}", ink.INKS[0])
         ink.save(whole, FOLDER / f"{name}.png")

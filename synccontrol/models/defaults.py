@@ -16,7 +16,7 @@ PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
 
 PAPER_STEPS = 50
 SCAFFOLD, BEST_SCAFFOLD = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
-NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.1  # over a scaffold, which lost detail as it was stretched
+NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.0  # over a scaffold, which lost detail as it was stretched
 FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
 GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
 PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
