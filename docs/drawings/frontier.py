@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from benchmarks.frontier.methods import RENDERED
 from docs.drawings import ink
 from docs.drawings.sheets import IMAGES
-from synccontrol.models.defaults import BEST, NAMES, PAPER
+from synccontrol.models.defaults import NAMES, PAPER
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "results" / "results.json"
 METRIC = "Intra-ST-LPIPS (vgg)"
@@ -39,11 +39,10 @@ def draw() -> None:
         colour = OURS if name in NAMES and name != PAPER else THEIRS
         seconds = statistics.median(results["CPU seconds"][name])
         axes.errorbar(seconds, value, yerr=[[value - low], [high - value]], fmt="o", color=colour, markersize=9)
-        axes.annotate(
-            name, (seconds, value), (9, -20 if name == BEST else 6), **_beside(colour)
-        )  # apart from `default`
+        place, side = ((-9, -20), "right") if colour == OURS else ((9, 6), "left")  # clear of line and neighbour
+        axes.annotate(name, (seconds, value), place, ha=side, **_beside(colour))
     axes.set_xscale("log")
-    axes.set_xlim(1.5, 1100)
+    axes.set_xlim(1.2, 1100)
     axes.xaxis.set_major_locator(FixedLocator([2, 5, 10, 20, 50, 100, 200, 500]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
