@@ -16,7 +16,7 @@ from benchmarks.frontier.scoring import DRAWS, PAIRS, SEED
 from synccontrol.evaluate.kernel import kernel_difference, kernel_distance
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
-from synccontrol.evaluate.pictures import Montage, open_gallery
+from synccontrol.evaluate.pictures import open_gallery
 
 BASELINE = "multidiffusion"
 
@@ -26,11 +26,7 @@ def features(folder: Path, window: int) -> Mapping[str, torch.Tensor]:
     settings = Settings(window=window, groups=("fidelity",), offline=True)
     gallery = open_gallery(folder, settings)
     eyes = Eyes(gallery, settings)
-
-    def seen(montage: Montage) -> torch.Tensor:
-        return eyes.pooled(settings.features, montage)
-
-    return {montage.name: seen(montage) for montage in gallery.montages}
+    return {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
 
 
 def compared(
