@@ -6,6 +6,7 @@ the same ones.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from synccontrol.evaluate.kernel import kernel_difference, kernel_distance
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
 from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.terminal import status
 
 BASELINE = "multidiffusion"
 
@@ -45,12 +47,16 @@ def compared(
     return len(common), own, other, kernel_difference(sets[0], sets[1], real, DRAWS, SEED)
 
 
-def main() -> None:
-    """Prints a row for each pair of methods that are drawn."""
+def parse() -> argparse.Namespace:
+    """Returns the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/frontier"), help="folder of the montages")
     parser.add_argument("--window", type=int, default=256, help="side of a window, px (default: 256)")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a row for each pair of methods that are drawn."""
     torch.set_num_threads(1)
     real = torch.cat(list(features(reference(args.out), args.window).values()))
     pairs = dict.fromkeys([*((BASELINE, name) for name in ("unsynced", "default", "fast", "best")), *PAIRS])
@@ -65,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(status(lambda: run(parse())))
