@@ -5,17 +5,22 @@ from pathlib import Path
 import pytest
 
 from synccontrol.command import cli
-from tests.command.pictures import Run
+from tests.command.pictures import ALWAYS, Run
 
 
 @pytest.fixture
-def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def model(checkpoint: Path) -> list[str]:
+    """Returns the flags of the tiny checkpoint, in few steps."""
+    return ["--model", str(checkpoint), "--steps", "2", "--objective", "stlpips", "--sync-steps", "1"]
+
+
+@pytest.fixture
+def run(model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Returns a function that runs the command line in an empty folder: flags -> (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    model = ["--model", str(checkpoint), "--steps", "2", "--objective", "stlpips", "--sync-steps", "1"]
 
     def call(*flags: str, model: list[str] = model) -> tuple[int, str, str]:
-        status = cli.main([*model, "--device", "cpu", "--quiet", *flags])
+        status = cli.main([*model, *ALWAYS, *flags])
         return status, *capsys.readouterr()
 
     return call

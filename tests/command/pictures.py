@@ -8,6 +8,7 @@ from PIL import Image
 
 Run = Callable[..., tuple[int, str, str]]  # flags -> (exit status, stdout, stderr)
 Pixels = np.ndarray
+ALWAYS = ("--device", "cpu", "--quiet")  # flags of every run
 
 
 def draw(path: Path, width: int = 160, height: int = 64, seed: int = 0) -> Path:

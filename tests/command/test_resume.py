@@ -1,19 +1,27 @@
 """Runs that are killed, interrupted, or share a folder: the next one does the rest, and the bytes are the same."""
 
 import json
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from synccontrol.command import cli
 from synccontrol.files import claims, locks
 from synccontrol.jobs.worker import Worker
-from tests.command.pictures import Run, draw
+from tests.command.pictures import ALWAYS, Run, draw
+
+# Processes of other runs: forked where no thread has been, since a fork has none of the threads that hold its locks.
+OTHERS = multiprocessing.get_context("forkserver")
+OTHERS.set_forkserver_preload([__name__, "synccontrol.jobs.worker"])
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -36,35 +44,55 @@ def flags(run: Run, canny: list[str]) -> list[str]:
     return ["--guide", "in", "--prompt", "x", *canny, "--save-control-map"]
 
 
+def before(stage: str, number: int, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Has a stage of the worker do something before its n-th picture."""
+    real, seen = getattr(Worker, stage), []
+
+    def wrapped(self: Worker, *arguments: Any) -> Any:
+        seen.append(arguments)
+        if len(seen) == number:
+            act()
+        return real(self, *arguments)
+
+    patch.setattr(Worker, stage, wrapped)
+
+
+def end(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def linger() -> None:
+    Path("started").touch()
+    time.sleep(1)
+
+
+def other_run(stage: str, number: int, act: Callable[[], object], flags: list[str]) -> None:
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        before(stage, number, act, patch)
+        raise SystemExit(cli.main(flags))
+
+
 @pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Returns a function that has a stage of the worker do something before its n-th picture."""
+def start(run: Run, model: list[str]) -> Callable[..., BaseProcess]:
+    """Returns a function that starts a run in a process of its own, with a stage that does something."""
 
-    def arrange(stage: str, number: int, act: Callable[[], object]) -> None:
-        real, seen = getattr(Worker, stage), []
+    def begin(stage: str, number: int, act: Callable[[], object], flags: list[str]) -> BaseProcess:
+        process = OTHERS.Process(target=other_run, args=(stage, number, act, [*model, *ALWAYS, *flags]))
+        process.start()
+        return process
 
-        def wrapped(self: Worker, *arguments: Any) -> Any:
-            seen.append(arguments)
-            if len(seen) == number:
-                act()
-            return real(self, *arguments)
-
-        monkeypatch.setattr(Worker, stage, wrapped)
-
-    return arrange
+    return begin
 
 
 @pytest.mark.parametrize("stage", ["prepare", "draw", "save"])
 def test_killed_in_any_stage_and_run_again_gives_the_same_bytes(
-    stage: str, run: Run, flags: list[str], dying: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    stage: str, run: Run, flags: list[str], start: Callable[..., BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(*flags, "--output", "whole")[0] == 0
-    child = os.fork()
-    if not child:  # killed without any chance to clean up
-        dying(stage, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
-        run(*flags)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    killed = start(stage, 2, partial(end, signal.SIGKILL), flags)  # without any chance to clean up
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert any(name.endswith(claims.CLAIM) for name in files("out"))
     monkeypatch.setattr(locks, "YOUNG_SECONDS", 0.0)
     status, _, err = run(*flags)
@@ -76,9 +104,9 @@ def test_killed_in_any_stage_and_run_again_gives_the_same_bytes(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_ends_after_the_step_and_says_how_to_go_on(
-    number: int, run: Run, flags: list[str], dying: Callable[..., None]
+    number: int, run: Run, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dying("draw", 2, lambda: os.kill(os.getpid(), number))
+    before("draw", 2, partial(end, number), monkeypatch)
     status, out, err = run(*flags, "--seed", "random")
     assert (status, out) == (130, "out/a.png\n")
     assert err.startswith("error: interrupted; 1 made in ") and err.count("\n") == 1
@@ -89,17 +117,15 @@ def test_interrupted_it_ends_after_the_step_and_says_how_to_go_on(
     assert (status, out, err) == (0, "out/b.png\nout/deep/c.png\n", "")
 
 
-def test_what_another_run_makes_is_waited_for(run: Run, flags: list[str], dying: Callable[..., None]) -> None:
+def test_what_another_run_makes_is_waited_for(run: Run, flags: list[str], start: Callable[..., BaseProcess]) -> None:
     assert run(*flags, "--output", "whole")[0] == 0
-    child = os.fork()
-    if not child:
-        dying("draw", 1, lambda: (Path("started").touch(), time.sleep(1)))
-        os._exit(run(*flags)[0])
+    other = start("draw", 1, linger, flags)
     while not Path("started").exists():
         time.sleep(0.01)
     status, out, err = run(*flags)
     assert (status, err) == (0, "")
-    assert os.waitpid(child, 0)[1] == 0
+    other.join()
+    assert other.exitcode == 0
     assert pictures("out") == pictures("whole")
     made = [record["output"] for record in records("out") if record["status"] == "made"]
     assert sorted(made) == ["a.png", "b.png", "deep/c.png"]
