@@ -70,7 +70,7 @@ class Drawing:
         self._picture = picture
         self._layout = layout
         self._given = given
-        self._maps = [images.to_tensor(map_) for map_ in given.maps]
+        self._maps = [images.to_bytes(map_) for map_ in given.maps]
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(given.latents)
         self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)

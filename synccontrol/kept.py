@@ -58,9 +58,9 @@ class Kept:
         """
         if self._canvas is None:
             family, layout = self._family, self._layout
-            pixels = images.to_tensor(self._start).to(family.canvas_dtype)
+            pixels, where = images.to_bytes(self._start), (family.device, family.canvas_dtype)
             seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
-            windows = torch.cat([family.encode(window.to(family.device) * 2 - 1) for window in seen])
+            windows = torch.cat([family.encode(window.to(*where) * 2 - 1) for window in seen])
             self._canvas = Merger(layout, "ramp", windows)(windows)
         return self._canvas
 

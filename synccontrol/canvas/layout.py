@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 Decode = Callable[[Tensor], Tensor]  # latents (1, c, h, w) -> picture (1, 3, H, W) in about -1..1
@@ -70,9 +70,12 @@ class AbstractLayout(abc.ABC):
 
     @abc.abstractmethod
     def look(
-        self, picture: Float[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+        self, picture: Num[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
     ) -> Float[Tensor, "k c window_H window_W"]:
-        """Returns what some windows, by their indices, see of a picture of the whole: (k, c, h * cell, w * cell)."""
+        """Returns what some windows, by their indices, see of a picture of the whole: (k, c, h * cell, w * cell).
+
+        Of a picture in 8 bit that is in floats, 0..1: so there are none of the whole.
+        """
 
     @abc.abstractmethod
     def decode(

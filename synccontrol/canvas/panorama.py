@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
@@ -33,7 +33,7 @@ def angles(directions: Float[Tensor, "*d 3"]) -> tuple[Float[Tensor, "*d"], Floa
     return torch.atan2(y, torch.hypot(x, z)), torch.atan2(x, z)
 
 
-def look_around(picture: Float[Tensor, "c H W"], directions: Float[Tensor, "h w 3"]) -> Float[Tensor, "c h w"]:
+def look_around(picture: Num[Tensor, "c H W"], directions: Float[Tensor, "h w 3"]) -> Float[Tensor, "c h w"]:
     """Returns what an equirectangular picture shows in some directions, bilinearly."""
     height, width = picture.shape[-2:]
     latitude, longitude = angles(directions)
@@ -44,10 +44,11 @@ def look_around(picture: Float[Tensor, "c H W"], directions: Float[Tensor, "h w 
     def row(number: Tensor) -> Tensor:
         beyond = (number < 0) | (number >= height)  # a pole: the picture goes on at the opposite longitude
         column, inside = left + beyond * (width // 2), number.clamp(0, height - 1)
-        first, second = (picture[:, inside, (column + offset) % width] for offset in (0, 1))
-        return torch.lerp(first, second, (x - left).to(picture))
+        first, second = (images.in_floats(picture[:, inside, (column + offset) % width]) for offset in (0, 1))
+        return torch.lerp(first, second, (x - left).to(first))
 
-    return torch.lerp(row(top), row(top + 1), (y - top).to(picture))
+    upper, lower = row(top), row(top + 1)
+    return torch.lerp(upper, lower, (y - top).to(upper))
 
 
 def stitched(views: Sequence[npt.NDArray[np.uint8]], see: See, height: int, width: int) -> npt.NDArray[np.uint8]:

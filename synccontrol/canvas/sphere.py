@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from synccontrol.canvas import strips
@@ -119,7 +119,7 @@ class Sphere(AbstractLayout):
         return cells[:, self._takers.to(cells.device)].sum(1)[None, :, None]
 
     def look(
-        self, picture: Float[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+        self, picture: Num[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
     ) -> Float[Tensor, "k c window_H window_W"]:
         return torch.stack([look_around(picture[0], self.rays(cell, view)) for view in windows])
 

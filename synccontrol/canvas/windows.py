@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from synccontrol.canvas import sphere, strips
@@ -95,7 +95,7 @@ class Layout(AbstractLayout):
         return canvas[..., : self.width]
 
     def look(
-        self, picture: Float[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+        self, picture: Num[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
     ) -> Float[Tensor, "k c window_H window_W"]:
         h, w = (cell * side for side in self.window)
         crops = []
@@ -104,7 +104,7 @@ class Layout(AbstractLayout):
             if self.loop:
                 rest = picture[..., top * cell : top * cell + h, : w - crop.shape[-1]]
                 crop = torch.cat([crop, rest], dim=-1)
-            crops.append(images.pad_to(crop, h, w))
+            crops.append(images.pad_to(images.in_floats(crop), h, w))
         return torch.cat(crops)
 
     def decode(

@@ -26,7 +26,7 @@ from synccontrol.sampling.sync import Networks, Sync
 LEVEL = Level(index=0, signal=0.7, noise=0.7, t=500.0)  # any
 CANVAS_COPIES = 4  # the windows before and after sync, their predictions, and a batch's inputs
 PICTURE_BYTES = 3  # a pixel, in 8 bit
-MAP_BYTES = 3 + 3 * 4  # a pixel of a control map, in 8 bit and in floats
+MAP_BYTES = 2 * 3  # a pixel of a control map, in 8 bit: as a picture, and by channel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

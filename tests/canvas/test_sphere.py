@@ -92,6 +92,11 @@ def test_a_turned_picture_turns_the_views(views: Sphere) -> None:
     assert not torch.allclose(after, before, atol=0.1)
 
 
+def test_a_picture_in_8_bit_looks_as_in_floats(views: Sphere) -> None:
+    picture = torch.randint(0, 256, (1, 3, 64, 128), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert torch.equal(views.look(picture, 1, range(len(views))), views.look(picture / 255, 1, range(len(views))))
+
+
 def test_thin_lines_of_a_map_stay_visible(views: Sphere) -> None:
     canny = torch.zeros(1, 1, 512, 1024)
     canny[..., 96:, ::64] = 1

@@ -87,6 +87,13 @@ def test_windows_see_their_part_of_a_picture_and_its_border_beyond(
 
 
 @given(layouts())
+def test_a_picture_in_8_bit_looks_as_in_floats(layout: Layout) -> None:
+    height, width = layout.height * 2 - (not layout.loop), layout.width * 2  # a border to repeat
+    picture = torch.arange(3 * height * width).remainder(256).to(torch.uint8).reshape(1, 3, height, width)
+    assert torch.equal(layout.look(picture, 2, range(len(layout))), layout.look(picture / 255, 2, range(len(layout))))
+
+
+@given(layouts())
 def test_the_middle_window_is_the_one_nearest_to_the_middle(layout: Layout) -> None:
     """Within a stride: the last window of a row is slid to the edge, and windows are counted, as published."""
     (top, left), (h, w) = layout.origins[layout.middle], layout.window
