@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from synccontrol.result import Step
 
 
+# Of a picture: how much of its work is done. Steps of a rough picture are cheaper than those of the canvas.
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+
+
 class Progress:
     """Says what becomes of the pictures of a run, on the terminal and in the records beside them.
 
@@ -54,11 +58,13 @@ class Progress:
     def step(self, job: "Job", step: "Step") -> None:
         """Shows a denoising step."""
         if self._one is None:
-            self._one = tqdm(disable=self._quiet, leave=False, position=0 if self._all.disable else 1)
+            place = 0 if self._all.disable else 1
+            self._one = tqdm(total=1, bar_format=BAR, disable=self._quiet, leave=False, position=place)
         if step.index == 0:
-            self._one.reset(step.steps)
+            self._one.reset()
             self._one.set_description_str(job.output.name)
-        self._one.update()
+        self._one.set_postfix_str(f"{step.index + 1}/{step.steps} steps", refresh=False)
+        self._one.update(step.done - self._one.n)
 
     def report(self, job: "Job", outcome: "Outcome | None") -> None:
         """Says what became of a picture; None: another run has made it."""
