@@ -2,7 +2,7 @@
 
 import argparse
 
-from docs.drawings import composing, frontier, gallery, how, readme, strips
+from docs.drawings import composing, frontier, gallery, how, page, readme, strips
 
 SETS = {
     "readme": readme.draw,
@@ -11,6 +11,7 @@ SETS = {
     "strips": strips.draw,
     "composing": composing.draw,
     "frontier": frontier.draw,
+    "page": page.draw,
 }
 
 
