@@ -167,7 +167,7 @@ def blank_parts(
     if dtype == torch.float16 and kinds.upcasts and parts["vae"].config.force_upcast:
         with default_dtype(torch.float32):
             parts["vae"] = blank_autoencoder(vae, base, options)
-    return parts | {"scheduler": read(getattr(diffusers, scheduler), (base, "scheduler"))}
+    return parts | {"scheduler": sources.scheduler(getattr(diffusers, scheduler), (base, "scheduler"), **options)}
 
 
 @contextmanager

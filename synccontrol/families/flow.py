@@ -219,8 +219,10 @@ def blank_parts(base: str, dtype: torch.dtype, options: Mapping[str, Any], vae: 
 
 def _blank_part(base: str, name: str, library: str, kind_name: str, options: Mapping[str, Any]) -> Any:
     kind = getattr(import_module(library), kind_name)
+    if issubclass(kind, diffusers.SchedulerMixin):
+        return sources.scheduler(kind, (base, name), **options)
     if not issubclass(kind, nn.Module):
-        return None  # a tokenizer; a scheduler, which looks at numbers that fake tensors have not
+        return None  # a tokenizer
     if library == "diffusers":
         return kind.from_config(sources.config(kind, (base, name), **options))
     repository, revision = sources.pinned(base)

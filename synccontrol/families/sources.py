@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
 SUFFIX = ".safetensors"
 REVISION = "@"  # stands between a hub id and a branch, tag or commit
 READING = ("dtype", "local_files_only", "use_safetensors")  # options that hold for every source
@@ -54,3 +56,9 @@ def config(kind: Any, found: Source, **options: Any) -> dict[str, Any]:
     repository, revision = pinned(name)
     settings: dict[str, Any] = kind.load_config(repository, subfolder=inside or None, **revision, **options)
     return settings
+
+
+def scheduler(kind: Any, found: Source, **options: Any) -> Any:
+    """Returns the scheduler that a source describes; its levels are numbers, also where networks are made of fakes."""
+    with unset_fake_temporarily():
+        return kind.from_config(config(kind, found, **options))

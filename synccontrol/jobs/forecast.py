@@ -6,8 +6,11 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from synccontrol import families
 from synccontrol.config import Geometry
+from synccontrol.drawing import solver_of
 from synccontrol.enlarge import Pass
 from synccontrol.errors import ModelError
 from synccontrol.jobs import footprint, maps
@@ -49,10 +52,11 @@ def _forecast_model(jobs: Iterable[Job], geometry: Geometry) -> list[str]:
         lines.append(f"{' + '.join(map(str, job.inputs)) or 'text only'} -> {job.output}")
         lines += [f"  fit      {note}" for note in notes]
         lines += ["  rough, all of the canvas squeezed:"] if works[0].drawn.rough else []
-        for before, work in zip((None, *works), works, strict=False):
+        described = [describe(work, _over(job.recipe, work.drawn)) for work in reversed(works)]  # raises as was asked
+        for before, own in zip((None, *works), reversed(described), strict=False):
             if before is not None:
                 lines.append(f"  {'stretched' if before.drawn.rough else 'upscaled'}, and drawn over:")
-            lines += describe(work, _over(job.recipe, work.drawn))
+            lines += own
     return lines
 
 
@@ -85,11 +89,12 @@ def _forecast_one(work: Work, geometry: Geometry, recipe: Recipe) -> list[str]:
         + (f" ({sync.objective}, gradient {sync.gradient})" if synced else ""),
         f"  network  {evaluations} window evaluations, {backward} of them with a backward pass, {others * synced} "
         "pictures through the objective",
-        _forecast_memory(work, recipe, synced > 0),
+        _forecast_memory(work, recipe, synced > 0, synced + restyled > 0),
     ]
 
 
-def _forecast_memory(work: Work, recipe: Recipe, synced: bool) -> str:
+def _forecast_memory(work: Work, recipe: Recipe, synced: bool, moved: bool) -> str:
+    """Returns a line. Raises `ConfigError` for a solver that cannot make the steps, or not go on where sync moves."""
     request = recipe.request
     objective = _objective(recipe) if synced else None
     with footprint.fake():
@@ -113,6 +118,9 @@ def _forecast_memory(work: Work, recipe: Recipe, synced: bool) -> str:
             objective,
             work.views,
         ).offloaded(request.offload)
+    solver = solver_of(family, recipe.sampling, torch.Generator())
+    if moved:
+        solver.require_moves()
     lasting = (
         f"weights {found.weights / GB:.2f}, embeddings {found.embeddings / GB:.2f}, canvas {found.canvas / GB:.2f}"
     )

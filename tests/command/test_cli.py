@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     assert "rough, all of the canvas squeezed:" in rough and "6 window evaluations" in rough
     assert "steps    3, 3 of them with the anchor's statistics" in over and "20 window evaluations" in over
     assert sorted(path.name for path in Path().iterdir()) == ["wide.png"]
+
+
+def test_a_dry_run_refuses_what_the_solver_cannot_do(run: Run, checkpoint: Path) -> None:
+    given = ("--prompt", "x", "--width", "160", "--height", "64", "--dry-run")
+    status, out, err = run(*given, "--steps", "2000")
+    assert (status, out) == (2, "") and "cannot make 2000 steps; use 1000 at most" in err
+    shutil.copytree(checkpoint, "own")
+    index = json.loads(Path("own/model_index.json").read_text())
+    own = ("--model", "own", "--scheduler", "model", "--steps", "4")
+    for scheduler in ("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"):  # what many models come with
+        Path("own/model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", scheduler]}))
+        status, _, err = run(*given, *own, "--preset", "paper", "--sync-weight", "0")
+        assert (status, err) == (0, "")
+    status, out, err = run(*given, *own)
+    assert (status, out) == (2, "") and "sync would be lost" in err
 
 
 def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str]) -> None:
