@@ -156,7 +156,7 @@ class SyncConfig:
         0.0, "how far windows take on mean and deviation of the anchor's latents, 0..1; 0 turns it off"
     )
     adain_steps: int = option(6, "denoising steps, from the first, in which they do")
-    across: float = option(0.2, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
+    across: float = option(0.1, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
     scaffold: float = option(
         0.0,
         "how far a canvas is drawn anew over a rough picture of all of it in one window, 0..1; 0: there is none",
