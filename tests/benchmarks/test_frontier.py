@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks.frontier import __main__ as bench
-from benchmarks.frontier import draw, kid, material
+from benchmarks.frontier import blurred, draw, kid, material
 from benchmarks.frontier.methods import methods
 from preprocess.people.skeleton import draw as draw_people
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
@@ -122,6 +122,20 @@ def test_kid_is_compared_on_the_montages_that_both_have() -> None:
     far = {name: features + 1 for name, features in near.items()} | {"more.png": real[:4] + 9}
     n, own, other, (low, high) = kid.compared(near, far, real)
     assert n == 8 and low < own - other < high < 0
+
+
+def test_blurred_panoramas_are_written_once(tmp_path: Path) -> None:
+    scene = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
+    source = draw.cell(tmp_path, "none", "rendered") / "00.png"
+    source.parent.mkdir(parents=True)
+    Image.fromarray(scene).save(source)
+    for name, deviation in (("sharp", 0.0), ("soft", 2.0), ("soft", 9.0)):  # the last finds a picture, and keeps it
+        blurred.blur(tmp_path, "none", name, deviation)
+    sharp, soft = (
+        np.asarray(Image.open(draw.cell(tmp_path, "none", name) / "00.png")).astype(float) for name in ("sharp", "soft")
+    )
+    assert np.array_equal(sharp, scene)
+    assert 0.1 < soft[8:-8, 8:-8].std() / scene.std() < 0.2  # white noise, by 1 / (2 sqrt(pi) 2)
 
 
 @pytest.mark.parametrize(
