@@ -74,7 +74,7 @@ class AbstractLayout(abc.ABC):
     ) -> Float[Tensor, "k c window_H window_W"]:
         """Returns what some windows, by their indices, see of a picture of the whole: (k, c, h * cell, w * cell).
 
-        Of a picture in 8 bit that is in floats, 0..1: so there are none of the whole.
+        A picture in 8 bit is seen in floats, 0..1, of which there are never those of the whole.
         """
 
     @abc.abstractmethod
