@@ -25,6 +25,14 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backg
 LONGEST = 300_000  # ms
 
 
+def chromium() -> str:
+    """Returns the path of Chromium; ends the program where there is none."""
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    if found is None:
+        sys.exit(f"there is no Chromium; install one of {', '.join(CHROMIUM)}")
+    return found
+
+
 @contextmanager
 def served() -> Iterator[str]:
     """Returns the address of a page that is served anew."""
@@ -34,14 +42,16 @@ def served() -> Iterator[str]:
     command = [sys.executable, "-m", "synccontrol.app", "--offline", "--port", port]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().split()[4]
-        process.send_signal(signal.SIGINT)
+        try:
+            yield process.stdout.readline().split()[4]
+        finally:
+            process.send_signal(signal.SIGINT)
 
 
-def measured(address: str, chromium: str) -> dict[str, float]:
+def measured(address: str, browser_path: str) -> dict[str, float]:
     """Returns seconds from opening a page until its control map, first preview and picture are seen."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=ARGUMENTS)
         page = browser.new_page()
         page.set_default_timeout(LONGEST)
         start = time.perf_counter()
@@ -66,13 +76,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="times (default: 3)")
     rounds = parser.parse_args().rounds
-    chromium = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-    if chromium is None:
-        sys.exit(f"there is no Chromium; install one of {', '.join(CHROMIUM)}")
+    path = chromium()
     for _ in range(rounds):
         with served() as address:
             load = round(os.getloadavg()[0], 1)
-            print(json.dumps({**measured(address, chromium), "load": load, "cores": os.cpu_count()}), flush=True)
+            print(json.dumps({**measured(address, path), "load": load, "cores": os.cpu_count()}), flush=True)
 
 
 if __name__ == "__main__":

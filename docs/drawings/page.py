@@ -1,43 +1,24 @@
 """Photographs of the page, in headless Chromium, and the example that it opens with."""
 
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from benchmarks.page import ARGUMENTS, chromium, served
 from docs.drawings.readme import DEMO
 from docs.drawings.sheets import IMAGES, ROOT, control_map, montage
 
 ASSETS = ROOT / "synccontrol" / "app" / "assets"
 GUIDES = ROOT / "examples" / "guides"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader")
-PORT = 7861
+WEBGL = "--enable-unsafe-swiftshader"  # for the ring, without a card
 WIDE, PHONE = {"width": 1280, "height": 760}, {"width": 390, "height": 844}
 WAIT = 120_000  # ms
 QUALITY, FIRST_QUALITY = 85, 75
 REGIONS = (("0-35%", "a forest, night"), ("35-68%", "snowy peaks, noon"), ("68-100%", "a desert at sunset"))
 SHOWN_AFTER = 9  # steps that are done in the photograph of a picture that comes
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Returns the address of a page with the bundled model, served as long as the context lasts."""
-    command = [sys.executable, "-m", "synccontrol.app", "--offline", "--device", "cpu", "--port", str(PORT)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            assert process.stdout is not None
-            process.stdout.readline()  # the address: it listens
-            yield f"http://127.0.0.1:{PORT}"
-        finally:
-            process.terminate()
 
 
 def opened(browser: Browser, address: str, **options: Any) -> Page:
@@ -137,13 +118,12 @@ def photograph_ring(page: Page) -> None:
 
 def draw() -> None:
     """Writes `docs/images/page*.webp` and the page's first picture."""
-    if not CHROMIUM:
-        raise SystemExit("there is no Chromium, and the page is photographed in it: apt-get install chromium")
+    path = chromium()
     first = montage("depth")(DEMO, control_map("depth", "valley")).image
     first.save(ASSETS / "first.webp", quality=FIRST_QUALITY)
     expect.set_options(timeout=WAIT)
     with served() as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, WEBGL])
         photograph_pictures(opened(browser, address, viewport=WIDE))
         photograph_ring(opened(browser, address, viewport=WIDE))
         phone = opened(browser, address, viewport=PHONE, device_scale_factor=2, color_scheme="dark")
