@@ -35,7 +35,7 @@ demo: $(VENV)/.run
 	@echo "$$NEXT"
 
 app: $(VENV)/.app
-	$(BIN)/python -m synccontrol.app --open
+	$(BIN)/python -m synccontrol.studio --open
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -2,7 +2,7 @@
 
 import sys
 
-from synccontrol.command.cli import main
+from synccontrol.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(prog="cli.py"))

@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synccontrol import Montage, SamplingConfig
-from synccontrol.canvas import strips
-from synccontrol.files import images
+from synccontrol.canvas import tiled_decode
+from synccontrol.io import images
 from training.render import render
 
 PROMPT = "a mountain valley at sunset"
@@ -143,10 +143,10 @@ def compare(made: npt.NDArray[np.uint8], whole: npt.NDArray[np.uint8], seams: It
     }
 
 
-def seams_of(side: strips.Spans) -> list[float]:
+def seams_of(side: tiled_decode.Spans) -> list[float]:
     """Returns the columns, px, where a span starts or stops, or where its share leaves 0 or reaches 1."""
     reach = side.overlap * CELL
-    offsets = (0, strips.TRIM * reach, (1 - strips.TRIM) * reach, reach)
+    offsets = (0, tiled_decode.TRIM * reach, (1 - tiled_decode.TRIM) * reach, reach)
     return [start * CELL + offset for start, _ in side.bounds[1:] for offset in offsets]
 
 
@@ -182,11 +182,11 @@ def margins(decode: Decode, x0: Tensor, window: int, tiling: Decode | None) -> d
             found["diffusers' tiling"] = compare(np.asarray(images.to_pil(tiling(x0))), whole, joins)
     for tile in TILES:
         for overlap in OVERLAPS if tile == 1.5 else OVERLAPS[:1]:
-            for trim in TRIMS if tile == 1.5 else (strips.TRIM,):
-                with patch.multiple(strips, TILES_PER_OVERLAP=overlap, TRIM=trim):
+            for trim in TRIMS if tile == 1.5 else (tiled_decode.TRIM,):
+                with patch.multiple(tiled_decode, TILES_PER_OVERLAP=overlap, TRIM=trim):
                     cells = round(tile * window)
-                    made = strips.decode(x0, decode, CELL, height, width, cells)
-                    seams = seams_of(strips.Spans(length=x0.shape[-1], tile=cells))
+                    made = tiled_decode.decode(x0, decode, CELL, height, width, cells)
+                    seams = seams_of(tiled_decode.Spans(length=x0.shape[-1], tile=cells))
                 name = f"tile {tile:g} windows, overlap 1/{overlap} tile, trim {trim:g} overlap"
                 found[name] = compare(made, whole, seams)
                 print(f"{name:60}", *(f"{key} {value:6.2f}" for key, value in found[name].items()), flush=True)

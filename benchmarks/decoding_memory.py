@@ -20,8 +20,8 @@ from torch import Tensor
 
 from benchmarks.decoding import CELL, autoencoder
 from synccontrol import Montage
-from synccontrol.canvas.windows import Layout
-from synccontrol.jobs import footprint
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import Layout
 
 WIDTHS = (2048, 8192, 32768)  # px
 HEIGHT, RESIDENT_HEIGHT = 512, 256  # px
@@ -39,16 +39,16 @@ def computed() -> list[dict[str, float]]:
     for width in WIDTHS:
         layout = Layout(height=HEIGHT // CELL, width=width // CELL, window=(64, 64), stride=STRIDE)
         row: dict[str, float] = {"width": width, "picture": HEIGHT * width * 3 / 1e6}
-        with footprint.fake(), torch.no_grad():
+        with memory_estimate.fake(), torch.no_grad():
             torch.set_default_dtype(torch.float16)
             vae = autoencoder(1, 4, 64)
             for name, (h, w) in {"whole": layout.shape, "tile": layout.decoded}.items():
-                with footprint.Live() as live:
+                with memory_estimate.Live() as live:
                     vae.decode(torch.zeros(1, 4, h, w), return_dict=False)
                 row[name] = live.peak / 1e6
             torch.set_default_dtype(torch.float32)
         x0 = torch.zeros(1, 4, *layout.shape)
-        with footprint.Live() as live:
+        with memory_estimate.Live() as live:
             layout.decode(x0, upsampled, CELL, HEIGHT, width)
         row["blending"] = live.peak / 1e6
         rows.append(row)

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from benchmarks import sd_shapes
 from benchmarks.literal import forgetful, synthetic_map
 from synccontrol import Montage, SyncConfig, families
-from synccontrol.canvas.windows import lay_out
-from synccontrol.geometry import Geometry
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
-from synccontrol.models.defaults import DEFAULT, NAMES, PAPER, Defaults
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import lay_out
+from synccontrol.models import loader
+from synccontrol.models.presets import DEFAULT, NAMES, PAPER, Defaults
 from synccontrol.sampling.objectives import FeatureDistance
+from synccontrol.spec.settings import Geometry
 from tests.sampling.published import Published, Settings, map_tensor
 
 SHAPES = {"sd15": sd_shapes.sd15, "sdxl": sd_shapes.sdxl}
@@ -48,7 +48,7 @@ def pipeline(folder: Path) -> Any:
     """Returns a pipeline of random weights on the GPU."""
     torch.manual_seed(0)
     with torch.device(DEVICE):
-        pipe = hub.blank(str(folder), [CONTROL], [], torch.float16, offline=True)
+        pipe = loader.blank(str(folder), [CONTROL], [], torch.float16, offline=True)
     for name in ("tokenizer", "tokenizer_2"):
         if name in pipe.components:
             setattr(pipe, name, sd_shapes.tokenizer())
@@ -61,10 +61,10 @@ def forecast(folder: Path, settings: Defaults, width: int, height: int) -> int:
     """Returns the bytes that a picture is said to take at its peak."""
     sync = settings.sync if settings.sync.perceptual else None
     objective = network() if sync is not None else None
-    with footprint.fake():
-        family = families.wrap(hub.blank(str(folder), [CONTROL], [], torch.float16, offline=True))
+    with memory_estimate.fake():
+        family = families.wrap(loader.blank(str(folder), [CONTROL], [], torch.float16, offline=True))
         layout = lay_out(height, width, family.geometry, settings.windows)
-        return footprint.rehearse(family, layout, settings.sampling, settings.windows, sync, objective).peak
+        return memory_estimate.rehearse(family, layout, settings.sampling, settings.windows, sync, objective).peak
 
 
 def literal(pipe: Any, geometry: Geometry, settings: Defaults, guide: Image.Image) -> Callable[[], object]:
@@ -144,7 +144,7 @@ def rows(name: str, width: int, methods: Sequence[str], times: int) -> Iterator[
 
 def settings_of(model: str, method: str) -> Defaults:
     """Returns a method's settings."""
-    own = hub.defaults(model, {LITERAL: PAPER, UNSYNCED: DEFAULT}.get(method, method), offline=True)
+    own = loader.defaults(model, {LITERAL: PAPER, UNSYNCED: DEFAULT}.get(method, method), offline=True)
     return dataclasses.replace(own, sync=SyncConfig(weight=0.0)) if method == UNSYNCED else own
 
 

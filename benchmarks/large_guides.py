@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from synccontrol.files import images
+from synccontrol.io import images
 
 SIZES = {"100 MP": (20000, 5000), "300 MP": (30000, 10000)}  # width, height, px
 KINDS = {

@@ -25,17 +25,17 @@ from PIL import Image
 
 from benchmarks.frontier.material import NONE, VAGUE, Item, item, item_name
 from synccontrol import Montage
-from synccontrol.config import SyncConfig, WindowConfig
-from synccontrol.evaluate import control, reading
+from synccontrol.evaluate import control, dataset
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.files import images
-from synccontrol.models import presets
-from synccontrol.models.defaults import Defaults
+from synccontrol.io import images
+from synccontrol.models import registry
+from synccontrol.models.presets import Defaults
 from synccontrol.sampling import objectives
+from synccontrol.spec.settings import SyncConfig, WindowConfig
 
 HEIGHT, WIDTH = 256, 1024
 CONTROLS = (NONE, "depth")
-_OWN = presets.PRESETS["tiny"].defaults
+_OWN = registry.PRESETS["tiny"].defaults
 BASE = Defaults(
     sampling=replace(_OWN.sampling, guidance_end=1.0),
     windows=WindowConfig(stride=16, weights="ramp"),
@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     montages = {of: Montage.from_pretrained("tiny", [] if of == NONE else [of], offline=True) for of in args.controls}
-    metric, read = objectives.load("stlpips-vgg"), reading.reader("depth", None, Settings(offline=True))
+    metric, read = objectives.load("stlpips-vgg"), dataset.reader("depth", None, Settings(offline=True))
     found = {}
     for name in args.only:
         apart: dict[str, list[float]] = {"vague": [], "specific": []}

@@ -25,14 +25,14 @@ from PIL import Image
 
 from benchmarks import sd_shapes
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.canvas.windows import lay_out
-from synccontrol.config import AGAIN
-from synccontrol.jobs import footprint
-from synccontrol.jobs.footprint import Footprint
-from synccontrol.models import hub, presets
-from synccontrol.models.defaults import PAPER
+from synccontrol.batch import memory_estimate
+from synccontrol.batch.memory_estimate import Footprint
+from synccontrol.canvas.flat import lay_out
+from synccontrol.models import loader, registry
+from synccontrol.models.presets import PAPER
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
+from synccontrol.spec.settings import AGAIN
 
 WIDTHS = (2048, 8192, 32768)
 HEIGHT = 512
@@ -40,7 +40,7 @@ GB = 1e9
 PEAK = re.compile(r"VmHWM:\s+(\d+) kB")  # `getrusage` gives no less than the peak of the process that started this one
 CONTROL = "depth"
 PARTS = ("weights", "embeddings", "canvas", "sampling", "sync", "decoding", "peak")
-SD15 = hub.defaults("sd15", PAPER, offline=True)  # what compares pictures, and takes the most
+SD15 = loader.defaults("sd15", PAPER, offline=True)  # what compares pictures, and takes the most
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def _random(write: Callable[[Path], None], width: int, height: int, batch: int =
 
 
 def _bundled(batch: int) -> Case:
-    own = presets.PRESETS["tiny"].defaults
+    own = registry.PRESETS["tiny"].defaults
     return Case(
         width=1536,
         height=256,
@@ -104,14 +104,14 @@ def forecast(folder: Path, gradient: str, width: int, objective: AbstractObjecti
         objective: of sync.
         recomputed: what the autoencoder needs on the way back is computed again, not kept (gradient checkpointing).
     """
-    with footprint.fake():
-        pipe = hub.blank(str(folder), [CONTROL], [], torch.float16, offline=True)
+    with memory_estimate.fake():
+        pipe = loader.blank(str(folder), [CONTROL], [], torch.float16, offline=True)
         if recomputed:
             pipe.vae.enable_gradient_checkpointing()
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, width, family.geometry, SD15.windows)
         sync = dataclasses.replace(SD15.sync, gradient=gradient)
-        return footprint.rehearse(family, layout, SD15.sampling, SD15.windows, sync, objective)
+        return memory_estimate.rehearse(family, layout, SD15.sampling, SD15.windows, sync, objective)
 
 
 def forecasts(before: Path | None) -> Iterator[dict[str, Any]]:
@@ -153,16 +153,16 @@ def draw(case: Case, folder: Path) -> dict[str, int]:
     model = str(folder) if case.write is not None else "tiny"
     sync = case.sync if case.sync.active else None
     objective = objectives.load(case.sync.objective, offline=True) if sync is not None else None
-    with footprint.fake():
-        family = families.wrap(hub.blank(model, [CONTROL], [], torch.float32, offline=True))
+    with memory_estimate.fake():
+        family = families.wrap(loader.blank(model, [CONTROL], [], torch.float32, offline=True))
         layout = lay_out(case.height, case.width, family.geometry, case.windows)
-        found = footprint.rehearse(family, layout, case.sampling, case.windows, sync, objective)
-    held = footprint.resident()
+        found = memory_estimate.rehearse(family, layout, case.sampling, case.windows, sync, objective)
+    held = memory_estimate.resident()
     torch.manual_seed(0)  # of the random weights
     if case.write is None:
-        pipe = hub.load(model, [CONTROL], offline=True)
+        pipe = loader.load(model, [CONTROL], offline=True)
     else:
-        pipe = hub.blank(model, [CONTROL], [], torch.float32, offline=True)
+        pipe = loader.blank(model, [CONTROL], [], torch.float32, offline=True)
         pipe.tokenizer = sd_shapes.tokenizer()
     Montage.from_pipe(pipe)(
         "hills",

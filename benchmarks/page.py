@@ -39,7 +39,7 @@ def served() -> Iterator[str]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = str(one.getsockname()[1])
-    command = [sys.executable, "-m", "synccontrol.app", "--offline", "--port", port]
+    command = [sys.executable, "-m", "synccontrol.studio", "--offline", "--port", port]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -18,13 +18,13 @@ from torch import nn
 from benchmarks import flow_shapes, sd_shapes
 from benchmarks.frontier import cost
 from synccontrol import families
-from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.canvas.windows import lay_out
-from synccontrol.config import record
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.base import AbstractLayout
+from synccontrol.canvas.flat import lay_out
 from synccontrol.families.base import AbstractFamily
-from synccontrol.jobs import footprint
-from synccontrol.models import devices, hub, presets
-from synccontrol.models.defaults import Defaults
+from synccontrol.models import devices, loader, registry
+from synccontrol.models.presets import Defaults
+from synccontrol.spec.settings import record
 
 HEIGHT, WIDTH = 1024, 4096  # px
 CONTROL = "depth"
@@ -43,7 +43,7 @@ SHAPES: dict[str, Callable[[Path], None]] = {
 
 def settings(name: str) -> dict[str, Any]:
     """Returns the settings that a forecast is made with, by flag."""
-    own = presets.PRESETS[name].defaults
+    own = registry.PRESETS[name].defaults
     return record(own.sampling, own.windows, own.sync)
 
 
@@ -54,13 +54,15 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
         name: of the preset.
         folder: with its configuration.
     """
-    own = presets.PRESETS[name].defaults
-    dtype = torch.float32 if name == "tiny" else hub.half(name)
-    with footprint.fake():
-        pipe = hub.blank(str(folder), [CONTROL], [], dtype, offline=True)
+    own = registry.PRESETS[name].defaults
+    dtype = torch.float32 if name == "tiny" else loader.half(name)
+    with memory_estimate.fake():
+        pipe = loader.blank(str(folder), [CONTROL], [], dtype, offline=True)
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
-        found = footprint.rehearse(family, layout, own.sampling, own.windows, None, None)  # statistics take no network
+        found = memory_estimate.rehearse(
+            family, layout, own.sampling, own.windows, None, None
+        )  # statistics take no network
         work = _flop(family, layout, own)
     denoiser: nn.Module = pipe.components.get("unet") or pipe.components["transformer"]
     return {
@@ -85,11 +87,11 @@ def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> floa
 
 def forecasts() -> Iterator[tuple[str, dict[str, float]]]:
     """Yields every preset with its forecast."""
-    for name in presets.PRESETS:
+    for name in registry.PRESETS:
         with tempfile.TemporaryDirectory() as folder:
             if name in SHAPES:
                 SHAPES[name](Path(folder))
-            yield name, forecast(name, Path(folder) if name in SHAPES else presets.BUNDLED)
+            yield name, forecast(name, Path(folder) if name in SHAPES else registry.BUNDLED)
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ from PIL import Image
 
 from synccontrol import Montage, Region, SyncConfig
 from synccontrol.evaluate import seams
-from synccontrol.evaluate.bootstrap import interval
 from synccontrol.evaluate.coherence import style_distance
+from synccontrol.evaluate.measurement import interval
 from synccontrol.evaluate.networks import PerceptualEye
-from synccontrol.files import images
+from synccontrol.io import images
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT
 from training.captions import BIOME_WORDS, TIME_WORDS

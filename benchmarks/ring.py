@@ -28,7 +28,7 @@ from PIL import Image
 import preprocess
 from preprocess.people.skeleton import NECK
 from synccontrol import Montage
-from synccontrol.canvas.windows import lay_out
+from synccontrol.canvas.flat import lay_out
 from training.render import render
 
 Floats = npt.NDArray[np.float64]

@@ -18,9 +18,9 @@ from PIL import Image
 
 from benchmarks.frontier.material import item
 from synccontrol import Montage
-from synccontrol.evaluate import control, reading
+from synccontrol.evaluate import control, dataset
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.files import images
+from synccontrol.io import images
 from synccontrol.sampling import objectives
 
 PROMPT, HEIGHT, WIDTH, PLACE = "a landscape", 256, 1024, 1000
@@ -50,8 +50,8 @@ def main() -> None:
     (options.output / "series.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _figures(pictures: list[Image.Image], maps: list[reading.Array]) -> dict[str, float]:
-    metric, read = objectives.load("stlpips-vgg"), reading.reader("depth", None, Settings(offline=True))
+def _figures(pictures: list[Image.Image], maps: list[dataset.Array]) -> dict[str, float]:
+    metric, read = objectives.load("stlpips-vgg"), dataset.reader("depth", None, Settings(offline=True))
     left = (WIDTH - HEIGHT) // 2
     windows = [images.to_tensor(picture.crop((left, 0, left + HEIGHT, HEIGHT))) * 2 - 1 for picture in pictures]
     with torch.no_grad():

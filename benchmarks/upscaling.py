@@ -30,15 +30,14 @@ from PIL import Image
 
 import preprocess
 from synccontrol import Montage
-from synccontrol.canvas.windows import lay_out
-from synccontrol.compose import COLOURS
-from synccontrol.enlarge import EnlargeConfig
+from synccontrol.canvas.flat import lay_out
 from synccontrol.evaluate.control import depth_rmse, fitted
-from synccontrol.evaluate.kernel import kernel_distance
+from synccontrol.evaluate.fidelity import kernel_distance
 from synccontrol.evaluate.networks import PerceptualEye
 from synccontrol.evaluate.seams import discontinuity
-from synccontrol.files import images
+from synccontrol.io import images
 from synccontrol.sampling import objectives
+from synccontrol.spec.settings import COLOURS, UpscaleConfig
 from training.render import Scene, render
 
 HEIGHT, WIDTH = 256, 1536  # px, of the first picture
@@ -64,8 +63,8 @@ def draw(montage: Montage, seed: int, folder: Path, colours: str) -> list[dict[s
         began = time.perf_counter()
         options = {"height": times * HEIGHT, "width": times * WIDTH, "seed": seed, **over}
         before = montage(asked.caption, depth, **options).image
-        enlarge = EnlargeConfig(upscale_colours=colours)
-        over = {"init_image": before, "compose": enlarge.over(montage.defaults.sampling.steps)}
+        upscale = UpscaleConfig(upscale_colours=colours)
+        over = {"init_image": before, "img2img": upscale.over(montage.defaults.sampling.steps)}
         before.save(folder / f"{seed}-{times}x.png")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
         spent.append({"seconds": time.perf_counter() - began, "memory": peak})

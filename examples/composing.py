@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 import preprocess
-from synccontrol import ComposeConfig, EnlargeConfig, Montage, Region
+from synccontrol import Img2ImgConfig, Montage, Region, UpscaleConfig
 
 GUIDE = Path(__file__).parent / "guides" / "city.png"
 depth = preprocess.load("depth")(Image.open(GUIDE))
@@ -27,8 +27,8 @@ ImageDraw.Draw(mask).rectangle((width * 0.45, height * 0.4, width * 0.6, height)
 second = montage("a meadow at sunset", init_image=first, mask=mask, seed=4).image
 
 # It goes on to the right; with --large it is then drawn over at twice its size.
-enlarge = EnlargeConfig(upscale=2 if "--large" in sys.argv else 1)
-grow = ComposeConfig(extend="right 256")
-third = montage("mountains at sunset", init_image=second, compose=grow, enlarge=enlarge, seed=5)
+upscale = UpscaleConfig(upscale=2 if "--large" in sys.argv else 1)
+grow = Img2ImgConfig(extend="right 256")
+third = montage("mountains at sunset", init_image=second, img2img=grow, upscale=upscale, seed=5)
 third.save("composed.png", overwrite=True)
 print("composed.png", third.config["extend"])

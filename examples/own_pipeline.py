@@ -8,10 +8,10 @@ import sys
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.models import hub, presets
+from synccontrol.models import loader, registry
 
 model, *lora = sys.argv[1:] or ["tiny"]
-pipe = hub.load(model, []) if model in presets.PRESETS else StableDiffusionPipeline.from_pretrained(model)
+pipe = loader.load(model, []) if model in registry.PRESETS else StableDiffusionPipeline.from_pretrained(model)
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 for number, file in enumerate(lora):
     pipe.load_lora_weights(file, adapter_name=f"lora{number}")

@@ -6,17 +6,16 @@ Ray is an extra: pip install "synccontrol[ray]"
 from pathlib import Path
 from typing import Any
 
-from synccontrol.jobs.job import Job
-from synccontrol.jobs.ray_engine import RayEngine
-from synccontrol.jobs.recipe import Recipe
-from synccontrol.jobs.runtime import Request
-from synccontrol.models import hub
+from synccontrol.batch.executor import RayEngine
+from synccontrol.batch.job import Job, Recipe
+from synccontrol.batch.model_request import ModelRequest
+from synccontrol.models import loader
 
 WANTED: dict[str, Any] = {"prompt": "a landscape at noon", "negative_prompt": "", "seed": 0}
 GUIDES = Path(__file__).parent / "guides"
 
-own = hub.defaults("tiny", "fast")
-request = Request(model="tiny", controls=("canny",), controlnets=(), detectors=(), offline=True)
+own = loader.defaults("tiny", "fast")
+request = ModelRequest(model="tiny", controls=("canny",), controlnets=(), detectors=(), offline=True)
 recipe = Recipe(request=request, sampling=own.sampling, windows=own.windows, sync=own.sync)
 jobs = [
     Job(guide=GUIDES / f"{name}.png", output=Path(f"ray-{name}.png"), overwrite=True, recipe=recipe, **WANTED)

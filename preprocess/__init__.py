@@ -17,14 +17,14 @@ from PIL import Image
 from preprocess import controls
 from preprocess.control import Colour, ControlType, Detector, Option, Runtime
 from preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError
-from preprocess.picture import Picture, to_rgb
-from preprocess.wide.ring import closed
+from preprocess.picture import ImageLike, to_rgb
+from preprocess.wide.views import closed
 
 __all__ = [
     "Detector",
     "DetectorError",
+    "ImageLike",
     "OptionError",
-    "Picture",
     "PictureError",
     "PreprocessError",
     "detectors",
@@ -79,7 +79,7 @@ def load(
     offline: bool = False,
     loop: bool = False,
     **options: Option,
-) -> Callable[[Picture], Image.Image]:
+) -> Callable[[ImageLike], Image.Image]:
     """Returns a function from a guide to its control map: a picture in, PIL RGB out, exactly the upright guide's size.
 
     The function takes whatever `to_rgb` takes, a PIL picture of any mode, an array or a tensor, and raises
@@ -104,7 +104,7 @@ def load(
     if loop and not control.closes_rings:
         detect = closed(detect)
 
-    def control_map(guide: Picture) -> Image.Image:
+    def control_map(guide: ImageLike) -> Image.Image:
         upright = to_rgb(guide)
         found = detect(upright)
         assert found.size == upright.size and found.mode == "RGB"
@@ -122,7 +122,7 @@ def outside(name: str) -> Colour | None:
     return _control(name).outside
 
 
-def remarks(name: str, control_map: Picture) -> list[str]:
+def remarks(name: str, control_map: ImageLike) -> list[str]:
     """Returns a line for what is wrong with a control map: it holds nothing, or cannot be right. None for most.
 
     Args:

@@ -16,7 +16,7 @@ from preprocess.errors import PictureError
 if TYPE_CHECKING:
     import torch
 
-Picture: TypeAlias = "Image.Image | npt.NDArray[Any] | torch.Tensor"
+ImageLike: TypeAlias = "Image.Image | npt.NDArray[Any] | torch.Tensor"
 Array: TypeAlias = npt.NDArray[Any]
 
 STRIP = 2**22  # px that are converted at a time
@@ -30,7 +30,7 @@ TAKEN = (
 HOLDS = "uint8, uint16, bool, or floats in 0..1 work"
 
 
-def to_rgb(picture: Picture, factor: int = 1) -> Image.Image:
+def to_rgb(picture: ImageLike, factor: int = 1) -> Image.Image:
     """Returns a picture as 8-bit RGB, turned upright as its EXIF says, `factor` times smaller.
 
     Palettes are resolved. What has more than 8 bits is scaled: white is the first of 1 (floats), 255 and 65535 that no

@@ -6,28 +6,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from synccontrol.compose import ComposeConfig
-    from synccontrol.config import SamplingConfig, SyncConfig, WindowConfig
-    from synccontrol.enlarge import EnlargeConfig
     from synccontrol.errors import SyncControlError
-    from synccontrol.extras import Extras
-    from synccontrol.montage import Montage
-    from synccontrol.picture import Picture
-    from synccontrol.region import Region
-    from synccontrol.result import Result, Step
+    from synccontrol.pipeline.montage import Montage
+    from synccontrol.pipeline.output import Result, Step
+    from synccontrol.spec.image_spec import ImageSpec
+    from synccontrol.spec.region import Region
+    from synccontrol.spec.settings import (
+        Adapters,
+        Img2ImgConfig,
+        SamplingConfig,
+        SyncConfig,
+        UpscaleConfig,
+        WindowConfig,
+    )
 
 __all__ = [
-    "ComposeConfig",
-    "EnlargeConfig",
-    "Extras",
+    "Adapters",
+    "ImageSpec",
+    "Img2ImgConfig",
     "Montage",
-    "Picture",
     "Region",
     "Result",
     "SamplingConfig",
     "Step",
     "SyncConfig",
     "SyncControlError",
+    "UpscaleConfig",
     "WindowConfig",
 ]
 __version__ = "0.1.0"
@@ -36,18 +40,18 @@ if "torch" not in sys.modules:  # threads that wait give their core away; OpenMP
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "ComposeConfig": "compose",
-    "EnlargeConfig": "enlarge",
-    "Extras": "extras",
-    "Montage": "montage",
-    "Picture": "picture",
-    "Region": "region",
-    "Result": "result",
-    "SamplingConfig": "config",
-    "Step": "result",
-    "SyncConfig": "config",
+    "Adapters": "spec.settings",
+    "ImageSpec": "spec.image_spec",
+    "Img2ImgConfig": "spec.settings",
+    "Montage": "pipeline.montage",
+    "Region": "spec.region",
+    "Result": "pipeline.output",
+    "SamplingConfig": "spec.settings",
+    "Step": "pipeline.output",
+    "SyncConfig": "spec.settings",
     "SyncControlError": "errors",
-    "WindowConfig": "config",
+    "UpscaleConfig": "spec.settings",
+    "WindowConfig": "spec.settings",
 }
 
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from synccontrol.command.cli import main
+from synccontrol.cli.main import main
 
 sys.exit(main(prog="python -m synccontrol"))

@@ -62,3 +62,16 @@ def translated() -> Iterator[None]:
         raise ModelError(str(error)) from error
     except preprocess.PreprocessError as error:
         raise InputError(str(error)) from error
+
+
+def printable(text: str) -> str:
+    """Returns a text as one line: what cannot be printed, as it may stand in a file's name, is written as its code."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def describe(error: Exception) -> str:
+    """Returns an error as one line: our own as they are, others with their type."""
+    if isinstance(error, SyncControlError):
+        return printable(str(error))
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (python -X dev shows where)"

@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 import preprocess
-from synccontrol import config, families, terminal
-from synccontrol.command import cli, parser
-from synccontrol.command.commands import COMMANDS
-from synccontrol.evaluate import __main__ as evaluation
-from synccontrol.models import listing, presets
+from synccontrol import families
+from synccontrol.cli import evaluate as evaluation
+from synccontrol.cli import main, parser, terminal
+from synccontrol.cli.terminal import COMMANDS
+from synccontrol.models import listing, registry
+from synccontrol.spec import settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,13 +51,13 @@ def test_every_name_stands_in_the_documents() -> None:
     names = {
         *controls,
         *(detector for control in controls for detector in preprocess.detectors(control)),
-        *presets.PRESETS,
-        *config.SCHEDULERS,
-        *config.OBJECTIVES,
-        *config.WEIGHTS,
-        *config.GRADIENTS,
-        *config.STEP_SIZES,
-        *config.PROJECTIONS,
+        *registry.PRESETS,
+        *settings.SCHEDULERS,
+        *settings.OBJECTIVES,
+        *settings.WEIGHTS,
+        *settings.GRADIENTS,
+        *settings.STEP_SIZES,
+        *settings.PROJECTIONS,
         *(module.__name__.rpartition(".")[2] for module in families._families().values()),
     }
     assert {name for name in names if f"`{name}`" not in DOCUMENTS} == set()
@@ -104,9 +105,9 @@ def test_readme_commands_run_one_after_the_other(
         argv = shlex.split(command)[1:]
         before = set(tmp_path.glob("out/**/*.png"))
         if "model" in vars(parser.build_parser().parse_args(argv)):  # a download: only planned here
-            assert cli.main([*argv, "--dry-run", "--offline"]) == terminal.DONE, capsys.readouterr().err
+            assert main.main([*argv, "--dry-run", "--offline"]) == terminal.DONE, capsys.readouterr().err
             continue
-        assert cli.main([*argv, *FEW_STEPS, "--offline"]) == terminal.DONE, capsys.readouterr().err
+        assert main.main([*argv, *FEW_STEPS, "--offline"]) == terminal.DONE, capsys.readouterr().err
         assert set(tmp_path.glob("out/**/*.png")) > before
 
 
@@ -138,9 +139,9 @@ def test_examples_are_short(example: Path) -> None:
 def test_examples_run(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(example)])
-    tiny = presets.PRESETS["tiny"]
-    few_steps = replace(tiny.defaults, sampling=config.SamplingConfig(steps=2))
-    monkeypatch.setattr(presets, "PRESETS", {"tiny": replace(tiny, defaults=few_steps)})
+    tiny = registry.PRESETS["tiny"]
+    few_steps = replace(tiny.defaults, sampling=settings.SamplingConfig(steps=2))
+    monkeypatch.setattr(registry, "PRESETS", {"tiny": replace(tiny, defaults=few_steps)})
     runpy.run_path(str(example), run_name="__main__")
     assert list(tmp_path.glob("*.png"))
 

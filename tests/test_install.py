@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 import synccontrol
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.families.tiny_additions import save_lora
 
 ROOT = Path(__file__).parent.parent
@@ -88,7 +88,7 @@ def test_a_wheel_holds_everything(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entries,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert "synccontrol = synccontrol.command.cli:main" in archive.read(entries).decode()
+        assert "synccontrol = synccontrol.cli.main:main" in archive.read(entries).decode()
         (metadata,) = (name for name in names if name.endswith("METADATA"))
         assert "Requires-Dist: diffusers" in archive.read(metadata).decode()
     files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
@@ -155,7 +155,7 @@ def test_a_newcomers_way_from_a_fresh_clone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_lora_is_used_as_documented(binaries: Path, tmp_path: Path) -> None:
-    file = save_lora(hub.load("tiny", []), tmp_path)
+    file = save_lora(loader.load("tiny", []), tmp_path)
     for arguments in ([], [str(file)]):
         run(
             [binaries / "python", ROOT / "examples" / "own_pipeline.py", "tiny", *arguments],

@@ -20,10 +20,10 @@ from PIL import Image
 import preprocess
 from docs.drawings import gallery, round_things, strips
 from preprocess import controls
-from synccontrol import families, terminal
-from synccontrol.command import cli, parser
-from synccontrol.command.commands import COMMANDS
-from synccontrol.sampling import solvers
+from synccontrol import families
+from synccontrol.cli import main, parser, terminal
+from synccontrol.cli.terminal import COMMANDS
+from synccontrol.sampling import schedulers
 from tests.test_docs import PAGES, ROOT, commands
 
 BLOCK = re.compile(r"```python(?: title=\"([^\"]+)\")?\n(.*?)```", re.DOTALL)
@@ -44,7 +44,7 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         place.mkdir(parents=True)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(place)])
         registry.cache_clear()
-    monkeypatch.setattr(solvers, "FACTS", dict(solvers.FACTS))
+    monkeypatch.setattr(schedulers, "FACTS", dict(schedulers.FACTS))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
@@ -157,7 +157,7 @@ def test_the_pages_commands_run_one_after_the_other(
         given = {} if argv[0] in COMMANDS else vars(parser.build_parser().parse_args(argv))
         if argv[0] not in COMMANDS:
             argv += ["--offline", *(["--dry-run"] if "model" in given else FEW)]  # others are only planned here
-        status, said = cli.main(argv), capsys.readouterr().err
+        status, said = main.main(argv), capsys.readouterr().err
         if "controlnet" in given:  # without its configuration it cannot even be planned
             assert status == terminal.BAD_INPUT and "has not been downloaded" in said
         else:

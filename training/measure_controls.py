@@ -12,7 +12,7 @@ import numpy as np
 
 from preprocess.estimators.bundled import BundledDepth, BundledPose
 from synccontrol.evaluate import control
-from synccontrol.evaluate.keypoints import PCK_SHARE, pck
+from synccontrol.evaluate.control import PCK_SHARE, pck
 from training.cache import HELD_OUT
 from training.render import BIOMES, TIMES, Scene, render
 from training.samples import Picture, control_map, draw_windows, pipeline

@@ -19,14 +19,12 @@ from PIL import Image
 
 from preprocess.estimators.bundled import BundledDepth, BundledPose
 from synccontrol import Montage, SyncConfig
-from synccontrol.evaluate.bootstrap import interval
-from synccontrol.evaluate.control import depth_rmse, edge_f1
-from synccontrol.evaluate.keypoints import pck
-from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.score import score
-from synccontrol.files import images
+from synccontrol.evaluate.control import depth_rmse, edge_f1, pck
+from synccontrol.evaluate.measurement import Settings, interval
+from synccontrol.evaluate.scoring import score
+from synccontrol.io import images
 from synccontrol.models.codec import PatchAutoencoder
-from synccontrol.result import Result
+from synccontrol.pipeline.output import Result
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT, edges
 from training.measure import TOLERANCE, Classifier, train_classifier

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preprocess.estimators.network import MapNet, MapNetConfig
+from preprocess.estimators.bundled import MapNet, MapNetConfig
 from preprocess.people.skeleton import JOINTS
 from training.detector_data import Cut, Sample, samples, scenes
 from training.detector_losses import depth_loss, pose_loss, pose_targets

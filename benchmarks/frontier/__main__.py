@@ -18,10 +18,10 @@ from tqdm import tqdm
 from benchmarks.frontier import draw, results, scoring
 from benchmarks.frontier.material import CONTROLS
 from benchmarks.frontier.methods import RENDERED
+from synccontrol.cli.terminal import Parser, status
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import report
-from synccontrol.models.defaults import DEFAULT
-from synccontrol.terminal import Parser, status
+from synccontrol.models.presets import DEFAULT
 
 RUN = "run.json"  # what all montages of a folder have in common
 PER_CELL, ALL_STEPS = 6, 4

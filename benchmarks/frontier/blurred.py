@@ -17,8 +17,8 @@ from benchmarks.frontier.kid import features
 from benchmarks.frontier.material import CONTROLS
 from benchmarks.frontier.methods import RENDERED
 from benchmarks.frontier.scoring import SEED, score_cell
-from synccontrol.evaluate.kernel import kernel_distance
-from synccontrol.terminal import status
+from synccontrol.cli.terminal import status
+from synccontrol.evaluate.fidelity import kernel_distance
 
 BLURS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)  # deviations of a Gaussian, px
 SHOWN = {  # metric of an evaluation -> column

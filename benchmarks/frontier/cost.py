@@ -25,19 +25,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import flow_shapes, sd_shapes
 from synccontrol import families
-from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.canvas.windows import lay_out
-from synccontrol.config import Geometry, SyncConfig
-from synccontrol.enlarge import Size, passes
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.base import AbstractLayout
+from synccontrol.canvas.flat import lay_out
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.families.checkpoints import default_dtype
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
-from synccontrol.models.defaults import DEFAULT, NAMES, PAPER, Defaults
-from synccontrol.picture import Picture
-from synccontrol.sampling.batches import Batches
+from synccontrol.models import loader
+from synccontrol.models.presets import DEFAULT, NAMES, PAPER, Defaults
+from synccontrol.pipeline.stages import passes
+from synccontrol.sampling.batching import Batches
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.spec.image_spec import ImageSpec
+from synccontrol.spec.settings import Geometry, Size, SyncConfig
 
 SHAPES: dict[str, Callable[[Path], None]] = {
     "sd15": sd_shapes.sd15,
@@ -82,22 +82,22 @@ def count(
         predict = family.condition(views, crops, settings.sampling, settings.sampling.steps, str)
 
         def now(some: Tensor, windows: Sequence[int]) -> Tensor:
-            return predict(some, footprint.LEVEL, windows)
+            return predict(some, memory_estimate.LEVEL, windows)
 
         with torch.no_grad():
             now(z, range(len(z)))  # what is computed once a picture: embeddings of control maps
             look = _counted(lambda: now(z[:1], [0]))
             unguided = dataclasses.replace(settings.sampling, guidance_scale=1.0)
             alone = family.condition(views, crops, unguided, unguided.steps, str)
-            alone(z, footprint.LEVEL, range(len(z)))
-            bare = _counted(lambda: alone(z[:1], footprint.LEVEL, [0]))
+            alone(z, memory_estimate.LEVEL, range(len(z)))
+            bare = _counted(lambda: alone(z[:1], memory_estimate.LEVEL, [0]))
             decode = _counted(lambda: family.decode(z[:1]))
             encode = _counted(lambda: family.encode(torch.zeros(1, 3, h, w, dtype=family.canvas_dtype)))
         alike = {"look": look, "bare": bare, "decode": decode, "encode": encode}
         if not settings.sync.perceptual:
             return Work(**alike, anchor=0, window=0)
-        two = _counted(lambda: sync.nudge(z[:2], footprint.LEVEL, now))
-        three = _counted(lambda: sync.nudge(z, footprint.LEVEL, now))
+        two = _counted(lambda: sync.nudge(z[:2], memory_estimate.LEVEL, now))
+        three = _counted(lambda: sync.nudge(z, memory_estimate.LEVEL, now))
     return Work(**alike, anchor=2 * two - three - look, window=three - two - look)
 
 
@@ -105,7 +105,7 @@ def of_ours(work: Work, geometry: Geometry, size: Size, settings: Defaults) -> i
     """Returns the operations of a picture of ours, in all its passes."""
     (height, width), (h, w), total, before = size, geometry.window_px, 0.0, 0
     sampling, windows, sync = settings.sampling, settings.windows, settings.sync
-    picture = Picture(prompt="", height=height, width=width, sampling=sampling, windows=windows, sync=sync)
+    picture = ImageSpec(prompt="", height=height, width=width, sampling=sampling, windows=windows, sync=sync)
     for one in passes(picture, size, geometry, starts=False):
         n = len(lay_out(*one.size, geometry, windows))
         total += before / (h * w) * work.decode + (n * work.encode if one.over else 0)
@@ -133,7 +133,7 @@ def of_literal(work: Work, layout: AbstractLayout, steps: int, synced: int) -> i
 
 
 def _counted(call: Callable[[], object]) -> int:
-    with footprint.Live(), FlopCounterMode(display=False) as counter:
+    with memory_estimate.Live(), FlopCounterMode(display=False) as counter:
         call()
     total: int = counter.get_total_flops()
     return total
@@ -142,10 +142,10 @@ def _counted(call: Callable[[], object]) -> int:
 def rows(name: str) -> Iterator[dict[str, Any]]:
     """Yields the cost of every method by a model's shape, width by width."""
     objective = FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
-    with tempfile.TemporaryDirectory() as folder, footprint.fake():
+    with tempfile.TemporaryDirectory() as folder, memory_estimate.fake():
         SHAPES[name](Path(folder))
-        family = families.wrap(hub.blank(folder, [CONTROL], [], hub.half(name), offline=True))
-        presets = {preset: hub.defaults(name, preset, offline=True) for preset in NAMES}
+        family = families.wrap(loader.blank(folder, [CONTROL], [], loader.half(name), offline=True))
+        presets = {preset: loader.defaults(name, preset, offline=True) for preset in NAMES}
         paper, steps = presets[PAPER], presets[PAPER].sampling.steps
         work, first = _work(family, paper, objective), dict[int, int]()
         for width in WIDTHS:
@@ -165,7 +165,7 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             for width in WIDTHS:
                 layout = _lay_out(family, width, own)
                 sync: SyncConfig | None = own.sync if own.sync.perceptual else None
-                found = footprint.rehearse(family, layout, own.sampling, own.windows, sync, objective)
+                found = memory_estimate.rehearse(family, layout, own.sampling, own.windows, sync, objective)
                 row = _row(
                     name, method, width, family, of_ours(work, family.geometry, (height, width), own), first[width]
                 )

@@ -11,10 +11,10 @@ from PIL import Image
 from benchmarks.frontier.material import NONE, Item, item, item_name, write_reference
 from benchmarks.frontier.methods import ALL_STEPS, RENDERED, Method, methods
 from synccontrol import Montage
-from synccontrol.evaluate import timings
-from synccontrol.files import metadata
-from synccontrol.models import devices, hub
-from synccontrol.models.defaults import DEFAULT, NAMES, Defaults
+from synccontrol.evaluate import scoring
+from synccontrol.io import metadata
+from synccontrol.models import devices, loader
+from synccontrol.models.presets import DEFAULT, NAMES, Defaults
 
 TRIAL_STEPS = 2  # of the pictures that time the machine
 
@@ -82,8 +82,8 @@ class Studio:
         self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
         changes: dict[str, Any] = {"steps": steps, "control_scale": control_scale}
         self.changes = {name: value for name, value in changes.items() if value is not None}
-        presets = {name: hub.defaults(model, name, offline) for name in NAMES}
-        self.geometry = hub.geometry(model, offline)
+        presets = {name: loader.defaults(model, name, offline) for name in NAMES}
+        self.geometry = loader.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
         self.stride = presets[DEFAULT].windows.stride * self.geometry.cell  # px
@@ -116,7 +116,7 @@ class Studio:
         """Draws one montage into its file, and its seconds into the folder's timings."""
         drawn = self.draw(self.item(job.control, job.index), job.control, self.methods[job.method])
         job.path.parent.mkdir(parents=True, exist_ok=True)
-        timings.append(job.path, drawn.seconds, drawn.cpu_seconds)
+        scoring.append_timing(job.path, drawn.seconds, drawn.cpu_seconds)
         metadata.save_png(drawn.image, job.path, drawn.settings)
 
     def draw(self, made: Item, control: str, method: Method) -> Timed:

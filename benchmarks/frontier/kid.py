@@ -14,11 +14,11 @@ import torch
 
 from benchmarks.frontier.draw import reference
 from benchmarks.frontier.scoring import DRAWS, PAIRS, SEED
-from synccontrol.evaluate.kernel import kernel_difference, kernel_distance
+from synccontrol.cli.terminal import status
+from synccontrol.evaluate.dataset import open_gallery
+from synccontrol.evaluate.fidelity import kernel_difference, kernel_distance
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
-from synccontrol.evaluate.pictures import open_gallery
-from synccontrol.terminal import status
 
 BASELINE = "multidiffusion"
 

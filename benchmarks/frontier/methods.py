@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from synccontrol.config import SyncConfig
-from synccontrol.models.defaults import BEST, DEFAULT, FAST, PAPER, Defaults
+from synccontrol.models.presets import BEST, DEFAULT, FAST, PAPER, Defaults
+from synccontrol.spec.settings import SyncConfig
 
 ALL_STEPS = "published-all"
 RENDERED = "rendered"  # the scenes that the guides come from: not drawn by the model, what it is asked for

@@ -10,9 +10,9 @@ from benchmarks.frontier import scoring
 from benchmarks.frontier.draw import Studio, cell, guides
 from benchmarks.frontier.material import NONE, SPECIFIC, VAGUE, item_name
 from benchmarks.frontier.methods import RENDERED
-from synccontrol.evaluate import plots, report
-from synccontrol.evaluate.compare import Difference, Scored
-from synccontrol.files import images
+from synccontrol.evaluate import html_report, report
+from synccontrol.evaluate.scoring import Difference, Scored
+from synccontrol.io import images
 
 ALL = "all"  # controls together
 LABEL = 18  # px above a picture of a strip
@@ -136,8 +136,8 @@ def _median(values: Sequence[float]) -> str:
 def _plots(folder: Path, scored: Sequence[Scored]) -> list[str]:
     """Returns the plots of what coherence costs as Markdown, having written them."""
     parts = []
-    for plot in plots.all_of(scored):
-        if plot.file != plots.METRICS:
+    for plot in html_report.all_of(scored):
+        if plot.file != html_report.METRICS:
             (folder / plot.file).write_bytes(plot.png)
             parts.append(f"![{plot.caption}]({plot.file})")
     return parts

@@ -8,11 +8,10 @@ from typing import Any
 from benchmarks.frontier.draw import Studio, cell, guides, reference
 from benchmarks.frontier.material import NONE
 from benchmarks.frontier.methods import RENDERED
-from synccontrol.evaluate import fidelity, report, timings
-from synccontrol.evaluate.bootstrap import summary
-from synccontrol.evaluate.compare import Difference, Scored, difference, scored
-from synccontrol.evaluate.measurement import GROUPS, Measurement, Scores, Settings
-from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.evaluate import fidelity, report, scoring
+from synccontrol.evaluate.dataset import open_gallery
+from synccontrol.evaluate.measurement import GROUPS, Measurement, Scores, Settings, summary
+from synccontrol.evaluate.scoring import Difference, Scored, difference, scored
 
 DRAWS, SEED = 2000, 0  # of the bootstrap
 PAIRS = (  # baseline, and what is held against it
@@ -154,7 +153,7 @@ def _pooled(cells: Mapping[str, Sequence[Scored]], method: str, kind: str) -> di
 
 def cpu_seconds(folder: Path) -> list[float]:
     """Returns the CPU seconds, of all threads, that the montages of a folder took."""
-    return [taken["cpu_seconds"] for taken in timings.read(folder).values()]
+    return [taken["cpu_seconds"] for taken in scoring.read_timings(folder).values()]
 
 
 def rows(cells: Mapping[str, Sequence[Scored]]) -> list[dict[str, Any]]:

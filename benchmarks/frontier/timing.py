@@ -19,8 +19,8 @@ from benchmarks.frontier.draw import Studio
 from benchmarks.frontier.material import NONE
 from benchmarks.literal import forgetful
 from synccontrol import Montage
-from synccontrol.config import SyncConfig
 from synccontrol.sampling import objectives
+from synccontrol.spec.settings import SyncConfig
 from tests.sampling.published import Published, Settings, map_tensor
 
 CONTROLS = (NONE, "depth")

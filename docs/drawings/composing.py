@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from docs.drawings.sheets import IMAGES, montage, row, scaled, stack
-from synccontrol import ComposeConfig, EnlargeConfig, Region
-from synccontrol.enlarge import UPSCALE
+from synccontrol import Img2ImgConfig, Region, UpscaleConfig
+from synccontrol.spec.settings import UPSCALE
 
 HEIGHT, WIDTH, SEED = 256, 1536, 3  # px
 PLACES = ("a city", "a forest", "mountains, a lake")
@@ -41,7 +41,7 @@ def at_two_scales() -> None:
     model, (width, height), shown = montage("depth"), TOWER, tower()
     options: dict[str, Any] = {"prompt": "a city at sunset", "control_map": shown, "seed": 2}
     rows = model(**options, height=height, width=width).image
-    two = model(**options, height=height // 2, width=width // 2, enlarge=EnlargeConfig(upscale=2)).image
+    two = model(**options, height=height // 2, width=width // 2, upscale=UpscaleConfig(upscale=2)).image
     row([scaled(picture, width // 2) for picture in (shown, rows, two)], IMAGES / "scales.jpg")
 
 
@@ -56,10 +56,10 @@ def draw() -> None:
     mask = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(mask).rectangle((600, 60, 900, HEIGHT), fill=255)
     lake = model("mountains, a lake, sunset", init_image=sunset, mask=mask, seed=SEED).image
-    longer = ComposeConfig(extend="right 256")
-    city = model("a city at sunset", init_image=lake, compose=longer, seed=SEED).image
+    longer = Img2ImgConfig(extend="right 256")
+    city = model("a city at sunset", init_image=lake, img2img=longer, seed=SEED).image
     stack([sunset, lake, city], IMAGES / "repainting.jpg")
     tall: dict[str, Any] = {"height": 2 * HEIGHT, "width": WIDTH, "seed": 0}
     rows = model("a mountain valley at sunset", **tall).image
-    one = model("a mountain valley at sunset", enlarge=EnlargeConfig(tall=UPSCALE), **tall).image
+    one = model("a mountain valley at sunset", upscale=UpscaleConfig(tall=UPSCALE), **tall).image
     stack([scaled(rows, WIDTH // 2), scaled(one, WIDTH // 2)], IMAGES / "tall.jpg")

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from benchmarks.frontier.methods import RENDERED
 from docs.drawings import ink
 from docs.drawings.sheets import IMAGES
-from synccontrol.models.defaults import NAMES, PAPER
+from synccontrol.models.presets import NAMES, PAPER
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "results" / "results.json"
 METRIC = "Intra-ST-LPIPS (vgg)"

@@ -10,10 +10,10 @@ from PIL import Image
 from docs.drawings import ink, round_things
 from docs.drawings.sheets import DOCS, control_map, montage
 from synccontrol import SyncConfig, WindowConfig
-from synccontrol.canvas.merge import _profile
+from synccontrol.canvas.base import _profile
+from synccontrol.canvas.flat import Layout, lay_out
 from synccontrol.canvas.sphere import Sphere
-from synccontrol.canvas.windows import Layout, lay_out
-from synccontrol.result import Step
+from synccontrol.pipeline.output import Step
 
 FOLDER = DOCS / "images" / "how"
 HEIGHT, WIDTH, CELL = 256, 1536, 8  # px

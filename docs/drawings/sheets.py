@@ -8,7 +8,7 @@ from PIL import Image
 
 import preprocess
 from synccontrol import Montage
-from synccontrol.files import images
+from synccontrol.io import images
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime, option
+from preprocess.control import ControlType, Detector, Expected, Runtime, option
 from preprocess.errors import OptionError
-from preprocess.expected import Expected
 
 
 @dataclass(frozen=True, kw_only=True)

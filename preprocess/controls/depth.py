@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime, option
+from preprocess.control import ControlType, Detector, Expected, Runtime, option
 from preprocess.errors import OptionError
-from preprocess.expected import Expected
-from preprocess.wide.ring import closed_estimate
+from preprocess.wide.views import closed_estimate
 from preprocess.wide.wide_depth import Estimator, long_depth
 
 Floats = npt.NDArray[np.float32]
@@ -83,7 +82,7 @@ def _from_id(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
 
 
 def _transformers(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.transformers_depth import TransformersDepth
+    from preprocess.estimators.transformers_models import TransformersDepth
 
     estimate = TransformersDepth(model, runtime, options.output)
     return _relative(estimate, estimate.side, runtime)

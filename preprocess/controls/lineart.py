@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
-from preprocess.control import ControlType, Detector, NoOptions, Runtime
+from preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
 from preprocess.controls.softedge import edge_map
 from preprocess.estimators.checkpoints import Source, named_by
-from preprocess.expected import Expected
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

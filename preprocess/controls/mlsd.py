@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime, option
+from preprocess.control import ControlType, Detector, Expected, Runtime, option
 from preprocess.errors import OptionError
 from preprocess.estimators.checkpoints import Source, named_by
-from preprocess.expected import Expected
-from preprocess.wide.ring import wrapped
+from preprocess.wide.views import wrapped
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

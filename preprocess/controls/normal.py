@@ -78,7 +78,7 @@ def _coloured(estimate: Estimator) -> Detector:
 
 
 def _bae(options: NoOptions, runtime: Runtime, folder: str | None = None) -> Detector:
-    from preprocess.estimators.bae import bae
+    from preprocess.estimators.annotators import bae
 
     return _coloured(bae(Source(runtime=runtime, hint=HINT, folder=folder)))
 
@@ -92,7 +92,7 @@ def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
 
 def _depth_model(model: str, runtime: Runtime) -> Detector:
     """Returns the detector that takes normals from a depth model of transformers; its farthest point is infinity."""
-    from preprocess.estimators.transformers_depth import TransformersDepth
+    from preprocess.estimators.transformers_models import TransformersDepth
 
     depth = TransformersDepth(model, runtime, "auto")
     estimate = long_depth(depth, depth.side)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, NoOptions, Runtime
-from preprocess.expected import Expected
+from preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
 from preprocess.people import skeleton
 from preprocess.people.detection import Estimator, in_views, on_ring
 from preprocess.people.openpose_json import Poses

@@ -12,7 +12,7 @@ from PIL import Image
 from preprocess.control import ControlType, Detector, NoOptions, Runtime
 from preprocess.controls.depth import HUB_ID
 from preprocess.errors import OptionError
-from preprocess.wide.ring import wrapped
+from preprocess.wide.views import wrapped
 
 HUB_IDS = {
     "upernet": "openmmlab/upernet-convnext-small",
@@ -23,8 +23,7 @@ HINT = "name a folder with a segmentation model"
 
 
 def _transformers(model: str, options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.palette import ADE20K
-    from preprocess.estimators.transformers_segmentation import TransformersSegmentation
+    from preprocess.estimators.transformers_models import ADE20K, TransformersSegmentation
 
     estimate = TransformersSegmentation(model, runtime, HINT)
 

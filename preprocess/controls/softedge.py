@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Runtime, option
+from preprocess.control import ControlType, Detector, Expected, Runtime, option
 from preprocess.estimators.checkpoints import Source, named_by
-from preprocess.expected import Expected
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -1,7 +1,10 @@
-"""The detectors that come with the package: small networks trained on rendered landscapes, for use without network."""
+"""The bundled detectors' network: a small convolutional U-Net from a picture to maps."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
@@ -10,11 +13,128 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from preprocess.estimators.device import torch_device
+from preprocess.estimators.checkpoints import torch_device
 from preprocess.estimators.grouping import people_from_maps
-from preprocess.estimators.network import MapNet
 from preprocess.people.skeleton import JOINTS
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+RGB_CHANNELS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapNetConfig:
+    """The shape of a `MapNet`, as stored in its `config.json`."""
+
+    channels: int  # maps that are predicted
+    widths: tuple[int, ...] = (24, 40, 64, 80, 112)  # channels at 1/2, 1/4, 1/8, ... of the input's side
+    full_resolution: int = 0  # channels of the last stage at the input's own size; 0: maps at half size
+    height: int = 256  # pixels; the picture height that the network was trained at
+
+
+class MapNet(nn.Module):
+    """Predicts maps from a picture: fully convolutional, so any width works.
+
+    Beside the colours it sees every pixel's row (-1 at the top, 1 at the bottom), because where a thing stands
+    in a picture says how far it is; it never sees the column, so that moving a picture sideways moves the maps.
+    """
+
+    def __init__(self, config: MapNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        inputs = (RGB_CHANNELS + 1, *widths[:-1])
+        self.down = nn.ModuleList(
+            nn.Sequential(_convolution(before, after, stride=2), ResidualBlock(after))
+            for before, after in zip(inputs, widths, strict=True)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(deep, shallow, 1) for shallow, deep in pairwise(widths))
+        self.up = nn.ModuleList(_convolution(width, width) for width in widths[:-1])
+        full = config.full_resolution
+        self.sharpen = FullResolution(widths[0], full) if full else nn.Identity()
+        self.head = nn.Conv2d(full or widths[0], config.channels, 3, padding=1)
+
+    @property
+    def multiple(self) -> int:
+        """The number of pixels that both sides of the input must be a multiple of."""
+        return int(2 ** len(self.config.widths))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Returns maps (n, channels, H, W), or (n, channels, H/2, W/2) without a full-resolution stage: raw values.
+
+        Args:
+            picture: (n, 3, H, W) in [0, 1], sides multiples of `multiple`.
+        """
+        n, _, height, width = picture.shape
+        rows = torch.linspace(-1, 1, height, dtype=picture.dtype, device=picture.device)
+        seen = torch.cat([2 * picture - 1, rows.view(1, 1, height, 1).expand(n, 1, height, width)], dim=1)
+        features, skips = seen, []
+        for stage in self.down:
+            features = stage(features)
+            skips.append(features)
+        for level in reversed(range(len(self.up))):
+            deeper = F.interpolate(self.lateral[level](features), scale_factor=2, mode="bilinear")
+            features = self.up[level](deeper + skips[level])
+        if self.config.full_resolution:
+            features = self.sharpen(features, seen)
+        maps: Tensor = self.head(features)
+        return maps
+
+    def save(self, folder: Path) -> None:
+        """Writes `config.json` and fp16 `model.safetensors` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        state = {
+            name: value.half().contiguous() for name, value in self.state_dict().items() if value.is_floating_point()
+        }
+        save_file(state, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> MapNet:
+        """Returns the network that `save` wrote into `folder`, in float32 and evaluation mode."""
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        network = cls(MapNetConfig(**{**config, "widths": tuple(config["widths"])}))
+        state = {name: value.float() for name, value in load_file(folder / WEIGHTS_FILE).items()}
+        counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
+        network.load_state_dict({**counters, **state})
+        return network.eval()
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _convolution(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.relu(features + self.second(self.first(features)))
+
+
+class FullResolution(nn.Module):
+    """Carries features at half size to the input's own size, with the input beside them for sharp silhouettes."""
+
+    def __init__(self, width: int, full: int) -> None:
+        super().__init__()
+        self.enlarge = nn.Sequential(nn.Conv2d(width, 4 * full, 1), nn.PixelShuffle(2))
+        self.look = _convolution(RGB_CHANNELS + 1, full)
+        self.join = _convolution(2 * full, full)
+
+    def forward(self, features: Tensor, seen: Tensor) -> Tensor:
+        joined: Tensor = self.join(torch.cat([self.enlarge(features), self.look(seen)], dim=1))
+        return joined
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+    )
+
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

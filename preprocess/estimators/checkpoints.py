@@ -1,4 +1,4 @@
-"""Where the weights of the networks of controlnet_aux are published, and under which file names."""
+"""Checkpoints of detectors: where they are published, how they are loaded, and on which device they run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,56 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from preprocess import hub
 from preprocess.control import Runtime
-from preprocess.errors import DetectorError, reason
+from preprocess.errors import DetectorError, HubError, reason
 from preprocess.silence import muted
 
 if TYPE_CHECKING:
     import torch
+
+
+def torch_device(name: str) -> torch.device:
+    """Returns the torch device `name`.
+
+    Raises:
+        DetectorError: There is no such device here.
+        RuntimeError: It is out of memory.
+    """
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        if "out of memory" in str(error):  # it is there, and may have room later
+            raise
+        raise DetectorError(f"device '{name}' cannot be used: {reason(error)}; use cpu") from error
+
+
+Loaded = TypeVar("Loaded")
+
+OFFLINE_HINT = "the detector 'tiny' needs no download"
+
+
+def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime, hint: str = OFFLINE_HINT) -> Loaded:
+    """Returns what `load` makes of a model, without the network where that is possible, as `hub.fetch`.
+
+    Args:
+        load: Loads the model; its argument says whether only files on this machine may be used.
+        model: A hub id or a folder.
+        runtime: Whether the network may be used.
+        hint: What works without the model, for the error.
+
+    Raises:
+        DetectorError: The model cannot be had, or is of another kind.
+    """
+    try:
+        return hub.fetch(load, [model], runtime.offline)
+    except HubError as error:
+        raise DetectorError(f"{error}; {hint}") from error
+
 
 ANNOTATORS = "lllyasviel/Annotators"
 
@@ -60,7 +102,6 @@ class Source:
         import torch
 
         from preprocess.estimators.annotators import controlnet_aux
-        from preprocess.estimators.device import torch_device
 
         device, file = torch_device(self.runtime.device), self._file(name)
         with controlnet_aux(self.hint):
@@ -79,8 +120,6 @@ class Source:
     def _file(self, name: str) -> Path:
         """Returns where the weights of a network lie on this machine, downloaded if need be."""
         from huggingface_hub import hf_hub_download
-
-        from preprocess.estimators.weights import fetch
 
         checkpoint = CHECKPOINTS[name]
         if self.folder is not None:

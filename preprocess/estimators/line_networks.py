@@ -17,8 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from preprocess.estimators.checkpoints import Source
-from preprocess.estimators.device import torch_device
+from preprocess.estimators.checkpoints import Source, torch_device
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from preprocess import hub
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
-from preprocess.estimators.weights import OFFLINE_HINT
+from preprocess.estimators.checkpoints import OFFLINE_HINT
 from preprocess.people import boxes
 from preprocess.people import detection as people
 from preprocess.people.skeleton import JOINTS

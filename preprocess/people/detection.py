@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preprocess.people.skeleton import JOINTS
-from preprocess.wide.ring import wrapped
-from preprocess.wide.views import Sight, View, views
+from preprocess.wide.views import Sight, View, views, wrapped
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

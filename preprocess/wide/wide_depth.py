@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.wide.ring import closed_estimate
-from preprocess.wide.slices import slices
+from preprocess.wide.views import closed_estimate, slices
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -1,1 +1,1 @@
-"""Where windows lie on a canvas, how they are cropped out of it, and how they blend."""
+"""Where windows lie on a canvas, and how they blend."""

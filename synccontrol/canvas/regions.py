@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from synccontrol.canvas.layout import AbstractLayout
+from synccontrol.canvas.base import AbstractLayout
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.files import fitting, images
-from synccontrol.region import Region
+from synccontrol.io import images, resize
+from synccontrol.spec.region import Region
 
 LEAST = 1e-6  # a share below is none
 FREE = 0.5  # a cell of which more lies in no region does not belong to one; less is the edge of a drawn map
@@ -123,7 +123,7 @@ def _levels(
     if any(b - a <= 2 * NEAR for a, b in itertools.pairwise(wanted)):
         raise ConfigError(f"regions have the greys {wanted}; they must lie more than {2 * NEAR} apart to be told apart")
     grey = map_.convert("L")
-    fitting.plan(images.to_rgb(map_), height, width, "region map", loop=closed)  # raises where its aspect is another
+    resize.plan(images.to_rgb(map_), height, width, "region map", loop=closed)  # raises where its aspect is another
     found = {level: grey.point(lambda value, level=level: 255 * (abs(value - level) <= NEAR)) for level in wanted}
     for level, where in found.items():
         if not where.getbbox():

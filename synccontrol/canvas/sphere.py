@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from synccontrol.canvas import strips
-from synccontrol.canvas.layout import AbstractLayout, Decode
-from synccontrol.canvas.panorama import angles, direction, look_around, stitched
-from synccontrol.config import Geometry
+from synccontrol.canvas import tiled_decode
+from synccontrol.canvas.base import AbstractLayout, Decode
+from synccontrol.canvas.equirect import angles, direction, look_around, stitched
 from synccontrol.errors import ConfigError
+from synccontrol.spec.settings import Geometry
 
 POINTS_PER_CELL = 1.2  # along either axis: fewer would be taken twice by a view, more would be taken by no view
 DEFAULT_WINDOWS = 2  # height of a picture for which no size is named; a view is then 76 degrees wide
@@ -135,7 +135,7 @@ class Sphere(AbstractLayout):
         # Pictures are blended, not latents: between cells of different views there is nothing to interpolate. Those of
         # all views are held, but in 8 bit.
         h, w = (cell * side for side in self.window)
-        views = [strips.decode(view[None], decode, cell, h, w, tile or self.tile) for view in self.crop(x0)]
+        views = [tiled_decode.decode(view[None], decode, cell, h, w, tile or self.tile) for view in self.crop(x0)]
         return stitched(views, self.see, height, width)
 
     def rays(self, cell: int, view: int) -> Float[Tensor, "H W 3"]:

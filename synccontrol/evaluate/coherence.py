@@ -11,11 +11,9 @@ import numpy as np
 import torch
 
 from synccontrol.errors import ModelError
-from synccontrol.evaluate.bootstrap import summary
-from synccontrol.evaluate.looks import Look, Seen
-from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.networks import VGG19, Eyes
-from synccontrol.evaluate.pictures import Gallery
+from synccontrol.evaluate.dataset import Gallery
+from synccontrol.evaluate.measurement import Measurement, Progress, Settings, summary
+from synccontrol.evaluate.networks import VGG19, Eyes, Look, Seen
 
 Compare = Callable[[Look, int, Look, int], float]  # crop i of one look with crop j of another
 

@@ -1,24 +1,180 @@
-"""Fidelity: whether windows of the montages look like pictures of the reference, and like their prompt.
+"""KID: the kernel distance of windows to a reference, its interval, and the interval of a difference between two."""
 
-The published evaluation takes one random crop of each montage; here every non-overlapping native-size crop counts.
-"""
-
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from synccontrol.errors import InputError, ModelError
-from synccontrol.evaluate import clip
-from synccontrol.evaluate.bootstrap import summary
-from synccontrol.evaluate.kernel import Features, kernel_distance, kernel_interval
-from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.networks import Eyes
-from synccontrol.evaluate.pictures import Crops, Gallery, grid, picture_files
-from synccontrol.files import images
+from synccontrol.evaluate.dataset import Crops, Gallery, grid, picture_files
+from synccontrol.evaluate.measurement import Measurement, Progress, Settings, percentiles, resamples, summary
+from synccontrol.evaluate.networks import NO_MODEL_HINT, Eyes
+from synccontrol.families import checkpoints
+from synccontrol.io import images
+
+KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
+KID_SUBSETS = 20  # estimates whose mean is KID where the two sets differ in size
+
+Floats = npt.NDArray[np.float64]
+
+
+def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
+    """Returns the squared kernel distance of features (n, d) to reference features (m, d), by torchmetrics (KID)."""
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(len(features), len(reference), KID_SUBSET)
+    subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
+        metric = KernelInceptionDistance(feature=Features(features.shape[1]), subsets=subsets, subset_size=size)
+    metric.update(reference.double(), real=True)
+    metric.update(features.double(), real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return float(metric.compute()[0])
+
+
+class Features(nn.Module):
+    """The feature network that torchmetrics asks for: "pictures" are features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def kernel_interval(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of KID when montages are resampled; nan, nan for fewer than two.
+
+    Args:
+        montages: features (n_i, d) of the windows of each montage.
+        reference: features (m, d).
+    """
+    if len(montages) < 2:
+        return np.nan, np.nan
+    found = _resampled(montages, reference, draws, seed)
+    return percentiles(found[~np.isnan(found)])
+
+
+def kernel_difference(
+    montages: Sequence[Tensor], baseline: Sequence[Tensor], reference: Tensor, draws: int, seed: int
+) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of how much more KID montages have than others of the same guides.
+
+    Montage by montage: each resample draws the same ones of both, so that what a guide does to both falls out.
+
+    Args:
+        montages: features (n_i, d) of the windows of each montage, two at least.
+        baseline: the same of the others, in the same order.
+        reference: features (m, d).
+    """
+    found = _resampled(montages, reference, draws, seed) - _resampled(baseline, reference, draws, seed)
+    return percentiles(found[~np.isnan(found)])
+
+
+def _resampled(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> Floats:
+    """Returns KID (draws,) of resampled montages; nan where one montage alone was drawn.
+
+    The unbiased estimate (arXiv 1801.01401, eq. 4) with each montage as often as it was drawn. Two windows of one
+    montage count as a pair as often as it was drawn, copies of it never meet.
+    """
+    sizes = np.array([len(features) for features in montages])
+    every = torch.cat(list(montages)).double().numpy()
+    real = reference.double().numpy()
+    starts = np.cumsum(sizes) - sizes
+    own = _kernel(every, every)
+    blocks = np.add.reduceat(np.add.reduceat(own, starts, axis=0), starts, axis=1)
+    inside = np.diag(blocks) - np.add.reduceat(np.diag(own), starts)
+    cross = np.add.reduceat(_kernel(every, real).mean(axis=1), starts)
+    np.fill_diagonal(blocks, 0)
+    real_own = _kernel(real, real)
+    real_mean = (real_own.sum() - np.trace(real_own)) / (len(real) * (len(real) - 1))
+    found = []
+    for counts in resamples(len(montages), draws, seed):
+        windows = counts * sizes
+        pairs = windows.sum() ** 2 - (windows**2).sum() + (counts * sizes * (sizes - 1)).sum()
+        own_mean = (counts @ blocks @ counts + counts @ inside) / pairs if pairs else np.nan
+        found.append(own_mean + real_mean - 2 * (counts @ cross) / windows.sum())
+    return np.array(found)
+
+
+def _kernel(one: Floats, other: Floats) -> Floats:
+    kernel: Floats = (one @ other.T / one.shape[1] + 1) ** 3
+    return kernel
+
+
+def measure_clip(
+    gallery: Gallery, settings: Settings, progress: Progress
+) -> tuple[list[Measurement], list[tuple[str, str]]]:
+    """Returns the CLIP score of the windows for the prompts that montages carry, and what is left out, with why."""
+    metric = f"CLIP score ({settings.clip})"
+    prompts = {montage.name: str(montage.settings.get("prompt", "")) for montage in gallery.montages}
+    silent = [(f"CLIP score of {name}", "it carries no prompt") for name, prompt in prompts.items() if not prompt]
+    if len(silent) == len(prompts):
+        return [], [(metric, "needs the prompts, and no montage carries one; use PNG files as SyncControl writes")]
+    try:
+        clip = Clip(settings)
+    except ModelError as error:
+        return [], [(metric, str(error))]
+    values = {}
+    spoken = [montage for montage in gallery.montages if prompts[montage.name]]
+    for number, montage in enumerate(spoken, 1):
+        progress(f"CLIP score: {montage.name} ({number} of {len(spoken)})")
+        values[montage.name] = clip.score(gallery.crops(montage), prompts[montage.name])
+    what = "How well the windows fit the prompt, as CLIP sees it; 0..100."
+    source = "arXiv 2104.08718, by torchmetrics; Mean-CLIP-S of arXiv 2306.05178"
+    measured = summary(metric, "fidelity", values, settings, better="higher", what=what, source=source, bounds={})
+    return [measured], silent
+
+
+class Clip:
+    """A CLIP model as torchmetrics calls it; whatever transformers' own methods return, these return tensors."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises `ModelError` when the model cannot be had."""
+        from transformers import CLIPModel, CLIPProcessor
+
+        def load(local: bool) -> tuple[Any, Any]:
+            name = settings.clip
+            model = CLIPModel.from_pretrained(name, local_files_only=local)
+            return model, CLIPProcessor.from_pretrained(name, local_files_only=local)
+
+        model, self._processor = checkpoints.fetch(load, [settings.clip], settings.offline, NO_MODEL_HINT)
+        self._model = model.eval().to(settings.device)
+        self._device, self._batch = settings.device, settings.window_batch
+        self.config = model.config
+
+    def score(self, crops: Crops, prompt: str) -> float:
+        """Returns the mean CLIP score of crops for a prompt; so many at a time as one call of a network takes."""
+        from torchmetrics.functional.multimodal import clip_score as score
+
+        total = 0.0
+        for start in range(0, len(crops), self._batch):
+            some = (crops.take(start, start + self._batch) * 255).round().to(self._device, torch.uint8)
+            with torch.inference_mode():
+                found = score(list(some), [prompt] * len(some), model_name_or_path=lambda: (self, self._processor))
+            total += float(found) * len(some)
+        return total / len(crops)
+
+    def to(self, device: torch.device) -> "Clip":
+        return self
+
+    def get_image_features(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self._model.visual_projection(self._model.vision_model(pixels).pooler_output)
+        return features
+
+    def get_text_features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        pooled = self._model.text_model(input_ids=tokens, attention_mask=mask).pooler_output
+        features: Tensor = self._model.text_projection(pooled)
+        return features
+
 
 LEAST = 50  # windows of the montages, and of the reference, that KID needs
 NEIGHBOURS = 8  # K of KNN-GIQA (arXiv 2306.05178, section 5)
@@ -89,7 +245,7 @@ def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress
 
     `bounds` holds each against the reference's own halves: what pictures just like the reference would give.
     """
-    measured, skipped = clip.measure(gallery, settings, progress)
+    measured, skipped = measure_clip(gallery, settings, progress)
     metrics = [f"{metric} ({settings.features})" for metric in ("FID", "KID", "Mean-GIQA")]
     if settings.reference is None:
         why = "needs pictures to compare with: name their folder with --reference"

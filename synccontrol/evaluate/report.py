@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from synccontrol.errors import InputError, OutputError
-from synccontrol.evaluate.compare import Difference, Scored
 from synccontrol.evaluate.measurement import Measurement, Scores
+from synccontrol.evaluate.scoring import Difference, Scored
 
 DASH = "–"  # noqa: RUF001  what stands where there is no number
 QUESTIONS = {  # by group

@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from synccontrol.config import EQUIRECTANGULAR
 from synccontrol.errors import ConfigError
-from synccontrol.evaluate.bootstrap import summary
-from synccontrol.evaluate.measurement import Measurement, Progress, Settings
-from synccontrol.evaluate.pictures import Gallery, Montage, geometry
+from synccontrol.evaluate.dataset import Gallery, Montage, geometry
+from synccontrol.evaluate.measurement import Measurement, Progress, Settings, summary
+from synccontrol.spec.settings import EQUIRECTANGULAR
 
 Floats = npt.NDArray[np.float64]
 

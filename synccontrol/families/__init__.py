@@ -8,7 +8,7 @@ from typing import Any
 
 from synccontrol.errors import ModelError
 from synccontrol.families.base import AbstractFamily
-from synccontrol.families.sharded import Sharded
+from synccontrol.families.multi_device import Sharded
 
 
 @cache

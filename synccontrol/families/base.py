@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from synccontrol.config import Geometry, SamplingConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families.remembered import Remembered
-from synccontrol.sampling.batches import Note
-from synccontrol.sampling.levels import at_least_float32
+from synccontrol.families.prompt_cache import Remembered
+from synccontrol.sampling.batching import Note
 from synccontrol.sampling.loop import Predict
+from synccontrol.sampling.noise_level import at_least_float32
+from synccontrol.spec.settings import Geometry, SamplingConfig
 
 # what text encoders make of a prompt: states (1, tokens, features), and for some families pooled ones (1, features)
 Encoded: TypeAlias = tuple[Tensor, ...]

@@ -1,20 +1,97 @@
-"""How models with a UNet are read: their pipelines, their native sizes, and pipelines without weights."""
+"""Where models are found: a folder, a file, a hub id, or a file on the hub; and how diffusers reads them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import diffusers
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import CLIPTextConfig
 
-from synccontrol.config import Geometry
+from preprocess import hub
+from preprocess.errors import HubError
 from synccontrol.errors import ModelError
-from synccontrol.families import sources
-from synccontrol.families.sources import SUFFIX, Source
+from synccontrol.spec.settings import Geometry
+
+SUFFIX = ".safetensors"
+REVISION = "@"  # stands between a hub id and a branch, tag or commit
+READING = ("dtype", "local_files_only", "use_safetensors")  # options that hold for every source
+
+Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
+
+Loaded = TypeVar("Loaded")
+
+OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
+LIBRARIES = ("diffusers", "transformers")  # that log and draw bars while they load
+
+
+def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool, hint: str = OFFLINE_HINT) -> Loaded:
+    """Returns what `load` makes of folders and hub ids, as `preprocess.hub.fetch`; `hint` says what works without.
+
+    Raises:
+        ModelError: a file is missing or broken, or the hub does not give it.
+    """
+    for library in LIBRARIES:
+        import_module(library)  # what is loaded falls silent
+    try:
+        return hub.fetch(load, sources, offline)
+    except HubError as error:
+        raise ModelError(f"{error}; {hint}") from error
+
+
+def source(name: str) -> Source:
+    """Returns the source of a name: of a file on the hub, its repository and its path there."""
+    owner, *rest = name.split("/")
+    if Path(name).exists() or not name.endswith(SUFFIX) or len(rest) < 2:
+        return name
+    return f"{owner}/{rest[0]}", "/".join(rest[1:])
+
+
+def parts(found: Source) -> tuple[str, str]:
+    """Returns the folder, file or hub id of a source, and what is meant inside it; empty: all."""
+    return (found, "") if isinstance(found, str) else found
+
+
+def pinned(name: str) -> tuple[str, dict[str, str]]:
+    """Returns a folder, file or hub id without its revision, and the option that names that (owner/name@revision)."""
+    repository, _, revision = name.partition(REVISION)
+    return (repository, {"revision": revision}) if revision and not Path(name).exists() else (name, {})
+
+
+def place(found: Source) -> str:
+    """Returns the folder, file or hub id of a source, without its revision."""
+    return pinned(parts(found)[0])[0]
+
+
+def reading(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those options that hold for every source; others are the base model's alone."""
+    return {key: options[key] for key in READING if key in options}
+
+
+def weights(kind: Any, found: Source, **options: Any) -> Any:
+    """Returns what a diffusers class makes of a source; options of `from_pretrained`."""
+    name, inside = parts(found)
+    repository, revision = pinned(name)
+    inner = {"subfolder": inside} if inside else {}
+    return kind.from_pretrained(repository, **inner, **revision, **options)
+
+
+def component_config(kind: Any, found: Source, **options: Any) -> dict[str, Any]:
+    """Returns the configuration that a source holds for a diffusers class; options of `load_config`."""
+    name, inside = parts(found)
+    repository, revision = pinned(name)
+    settings: dict[str, Any] = kind.load_config(repository, subfolder=inside or None, **revision, **options)
+    return settings
+
+
+def component_scheduler(kind: Any, found: Source, **options: Any) -> Any:
+    """Returns the scheduler that a source describes; its levels are numbers, also where networks are made of fakes."""
+    with unset_fake_temporarily():
+        return kind.from_config(component_config(kind, found, **options))
 
 
 class Kinds(NamedTuple):
@@ -56,14 +133,14 @@ def load(
         channels: how many the file's UNet takes, if not the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
-    own = sources.reading(options)
-    nets = _nets(controlnets, lambda kind, net: sources.weights(kind, net, **own), own)
+    own = reading(options)
+    nets = _nets(controlnets, lambda kind, net: weights(kind, net, **own), own)
     extra = {"controlnet": nets[0] if len(nets) == 1 else nets} if nets else {}
     if vae:
         extra["vae"] = autoencoder(vae, base, **own)
     if not file:
-        return sources.weights(kinds.of(nets), base, **extra, **options)
-    config, revision = sources.pinned(base)
+        return weights(kinds.of(nets), base, **extra, **options)
+    config, revision = pinned(base)
     options.pop("use_safetensors", None)
     if channels:
         own.pop("use_safetensors", None)
@@ -75,8 +152,8 @@ def load(
 def autoencoder(vae: str, base: str, **options: Any) -> Any:
     """Returns an autoencoder of the class that its configuration names; a file has the base model's configuration."""
     if not vae.endswith(SUFFIX):
-        return sources.weights(_class_of(vae, options), vae, **options)
-    config, revision = sources.pinned(base)
+        return weights(_class_of(vae, options), vae, **options)
+    config, revision = pinned(base)
     own = {key: value for key, value in options.items() if key != "use_safetensors"}
     return AutoencoderKL.from_single_file(vae, config=config, subfolder="vae", **revision, **own)
 
@@ -85,23 +162,23 @@ def blank_autoencoder(vae: str, base: str, options: Mapping[str, Any]) -> Any:
     """Returns an autoencoder without weights: the base model's, if none is named or a file that is like it."""
     if vae and not vae.endswith(SUFFIX):
         kind = _class_of(vae, options)
-        return kind.from_config(sources.config(kind, vae, **options))
-    library, name = sources.config(diffusers.DiffusionPipeline, base, **options)["vae"]
+        return kind.from_config(component_config(kind, vae, **options))
+    library, name = component_config(diffusers.DiffusionPipeline, base, **options)["vae"]
     kind = getattr(import_module(library), name)
-    return kind.from_config(sources.config(kind, (base, "vae"), **options))
+    return kind.from_config(component_config(kind, (base, "vae"), **options))
 
 
 def _class_of(vae: str, options: Mapping[str, Any]) -> Any:
     local = {key: value for key, value in options.items() if key == "local_files_only"}
-    return getattr(diffusers, sources.config(AutoencoderKL, vae, **local)["_class_name"])
+    return getattr(diffusers, component_config(AutoencoderKL, vae, **local)["_class_name"])
 
 
 def is_union(source: Source, **options: Any) -> bool:
     """Returns whether a ControlNet follows control maps of many types; options of `load_config`."""
-    name, inside = sources.parts(source)
+    name, inside = parts(source)
     if (inside or name).endswith(SUFFIX):
         return False
-    config = sources.config(ControlNetModel, source, **options)
+    config = component_config(ControlNetModel, source, **options)
     # A configuration file may be older than diffusers' class: then the name is all that says it.
     return "num_control_type" in config or "union" in f"{config['_class_name']} {inside or Path(name).name}".lower()
 
@@ -117,8 +194,8 @@ def _nets(nets: Sequence[Source], read: Callable[[Any, Source], Any], options: M
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes that a model's configuration files state; options as those of `load`."""
-    unet = sources.config(UNet2DConditionModel, (base, "unet"), **options)
-    vae = sources.config(UNet2DConditionModel, (base, "vae"), **options)
+    unet = component_config(UNet2DConditionModel, (base, "unet"), **options)
+    vae = component_config(UNet2DConditionModel, (base, "vae"), **options)
     return geometry_of(unet, vae)
 
 
@@ -151,10 +228,10 @@ def blank_parts(
     """
 
     def read(kind: Any, found: Source, **different: Any) -> Any:
-        return kind.from_config(sources.config(kind, found, **options), **different)
+        return kind.from_config(component_config(kind, found, **options), **different)
 
-    _, scheduler = sources.config(diffusers.DiffusionPipeline, base, **options)["scheduler"]
-    repository, revision = sources.pinned(base)
+    _, scheduler = component_config(diffusers.DiffusionPipeline, base, **options)["scheduler"]
+    repository, revision = pinned(base)
     with default_dtype(dtype):
         parts = {
             part: kind(CLIPTextConfig.from_pretrained(repository, subfolder=part, **revision, **options))
@@ -167,7 +244,7 @@ def blank_parts(
     if dtype == torch.float16 and kinds.upcasts and parts["vae"].config.force_upcast:
         with default_dtype(torch.float32):
             parts["vae"] = blank_autoencoder(vae, base, options)
-    return parts | {"scheduler": sources.scheduler(getattr(diffusers, scheduler), (base, "scheduler"), **options)}
+    return parts | {"scheduler": component_scheduler(getattr(diffusers, scheduler), (base, "scheduler"), **options)}
 
 
 @contextmanager

@@ -15,10 +15,9 @@ from diffusers import ZImageControlNetModel, ZImageTransformer2DModel
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors import safe_open
 
-from synccontrol.families import sources
-from synccontrol.families.checkpoints import default_dtype
-from synccontrol.families.flow import PATCH
-from synccontrol.families.sources import SUFFIX, Source
+from synccontrol.families import checkpoints
+from synccontrol.families.checkpoints import SUFFIX, Source, default_dtype
+from synccontrol.families.flow_base import PATCH
 
 Shapes: TypeAlias = Mapping[str, Sequence[int]]
 
@@ -48,9 +47,9 @@ def load(base: str, source: Source, **options: Any) -> Any:
         ValueError: a file holds no ControlNet of this Z-Image.
     """
     if not _is_file(source):
-        return sources.weights(ZImageControlNetModel, source, **options)
+        return checkpoints.weights(ZImageControlNetModel, source, **options)
     options.pop("use_safetensors", None)  # it is one
-    name, inside = sources.parts(source)
+    name, inside = checkpoints.parts(source)
     local = options.get("local_files_only", False)
     file = _path(name, inside) or _download(name, inside, local)
     with safe_open(file, framework="pt") as weights:
@@ -64,19 +63,19 @@ def load(base: str, source: Source, **options: Any) -> Any:
 
 def blank(base: str, source: Source, dtype: torch.dtype, **options: Any) -> Any:
     """Returns a ControlNet without its weights; of a file, only the table of contents is read. Arguments as `load`."""
-    name, inside = sources.parts(source)
+    name, inside = checkpoints.parts(source)
     local = options.get("local_files_only", False)
     if _is_file(source):
         shapes = _contents(name, inside, local)
         config = _config(inside or Path(name).name, shapes, REFINER_INPUT in shapes, _transformer(base, local))
     else:
-        config = sources.config(ZImageControlNetModel, source, **options)
+        config = checkpoints.component_config(ZImageControlNetModel, source, **options)
     with default_dtype(dtype):
         return ZImageControlNetModel.from_config(config)
 
 
 def _is_file(source: Source) -> bool:
-    name, inside = sources.parts(source)
+    name, inside = checkpoints.parts(source)
     return (inside or name).endswith(SUFFIX) and not Path(name, inside).is_dir()
 
 
@@ -90,7 +89,7 @@ def _contents(name: str, inside: str, local_files_only: bool) -> Shapes:
     """Returns the shapes of a file's tensors, by name; a file on the hub is not downloaded for that."""
     path = _path(name, inside)
     if path is None and not local_files_only:
-        repository, revision = sources.pinned(name)
+        repository, revision = checkpoints.pinned(name)
         found = HfApi().parse_safetensors_file_metadata(repository, inside, revision=revision.get("revision"))
         return {key: tensor.shape for key, tensor in found.tensors.items()}
     with safe_open(path or _download(name, inside, True), framework="pt") as weights:
@@ -98,7 +97,7 @@ def _contents(name: str, inside: str, local_files_only: bool) -> Shapes:
 
 
 def _download(name: str, inside: str, local_files_only: bool) -> str:
-    repository, revision = sources.pinned(name)
+    repository, revision = checkpoints.pinned(name)
     path: str = hf_hub_download(
         repository, inside, local_files_only=local_files_only, revision=revision.get("revision")
     )
@@ -106,7 +105,9 @@ def _download(name: str, inside: str, local_files_only: bool) -> str:
 
 
 def _transformer(base: str, local_files_only: bool) -> Mapping[str, Any]:
-    return sources.config(ZImageTransformer2DModel, (base, "transformer"), local_files_only=local_files_only)
+    return checkpoints.component_config(
+        ZImageTransformer2DModel, (base, "transformer"), local_files_only=local_files_only
+    )
 
 
 def _config(file: str, shapes: Shapes, refines: bool, transformer: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from torch.nn.utils.rnn import pad_sequence
 
-from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-from synccontrol.families import checkpoints, flow, sources
+from synccontrol.families import checkpoints, flow_base
+from synccontrol.families import checkpoints as sources
 from synccontrol.families.base import Encoded
-from synccontrol.families.checkpoints import default_dtype
-from synccontrol.families.flow import PATCH, AbstractFlow, Control
-from synccontrol.families.sources import Source
-from synccontrol.sampling.batches import Note
-from synccontrol.sampling.levels import Level
+from synccontrol.families.checkpoints import Source, default_dtype
+from synccontrol.families.flow_base import PATCH, AbstractFlow, Control
+from synccontrol.sampling.batching import Note
+from synccontrol.sampling.noise_level import Level
+from synccontrol.spec.settings import Geometry
 
 PIPELINES = ("QwenImagePipeline", "QwenImageControlNetPipeline")
 HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
@@ -47,13 +47,13 @@ def load(base: str, controlnets: Sequence[Source], vae: str = "", **options: Any
     parts = {"vae": checkpoints.autoencoder(vae, base, **own)} if vae else {}
     if not controlnets:
         return sources.weights(QwenImagePipeline, base, **parts, **options)
-    parts["controlnet"] = sources.weights(QwenImageControlNetModel, flow.only(controlnets, "Qwen-Image"), **own)
+    parts["controlnet"] = sources.weights(QwenImageControlNetModel, flow_base.only(controlnets, "Qwen-Image"), **own)
     return sources.weights(QwenImageControlNetPipeline, base, **parts, **options)
 
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes of a model; options as those of `load`."""
-    return _geometry(sources.config(AutoencoderKLQwenImage, (base, "vae"), **options), NATIVE)
+    return _geometry(sources.component_config(AutoencoderKLQwenImage, (base, "vae"), **options), NATIVE)
 
 
 def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str = "", **options: Any) -> Any:
@@ -61,10 +61,10 @@ def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str
 
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
-    parts = flow.blank_parts(base, dtype, options, vae)
+    parts = flow_base.blank_parts(base, dtype, options, vae)
     if not controlnets:
         return QwenImagePipeline(**parts)
-    config = sources.config(QwenImageControlNetModel, flow.only(controlnets, "Qwen-Image"), **options)
+    config = sources.component_config(QwenImageControlNetModel, flow_base.only(controlnets, "Qwen-Image"), **options)
     with default_dtype(dtype):
         return QwenImageControlNetPipeline(**parts, controlnet=QwenImageControlNetModel.from_config(config))
 
@@ -85,7 +85,7 @@ def unpack(tokens: Tensor, h: int, w: int) -> Tensor:
 
 def rescaled(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Returns the guided prediction (k, c, h, w), every token as long as the conditional one (the pipeline's rule)."""
-    found = flow.guided(conditional, unconditional, scale)
+    found = flow_base.guided(conditional, unconditional, scale)
     wanted, length = (pixel_unshuffle(one, PATCH).norm(dim=1, keepdim=True) for one in (conditional, found))
     ratio: Tensor = (wanted / length).repeat_interleave(PATCH, -1).repeat_interleave(PATCH, -2)
     return found * ratio
@@ -124,7 +124,7 @@ class Family(AbstractFlow):
 
     def _encode(self, prompt: str, note: Note) -> Tensor:
         pipe, head = self.pipe, self.pipe.prompt_template_encode_start_idx  # tokens that are dropped again
-        flow.note_cut(pipe.tokenizer, pipe.prompt_template_encode.format(prompt), head + LONGEST, note)
+        flow_base.note_cut(pipe.tokenizer, pipe.prompt_template_encode.format(prompt), head + LONGEST, note)
         states: Tensor = pipe.encode_prompt(prompt, self.device, max_sequence_length=LONGEST)[0]
         return states[0]
 

@@ -7,12 +7,12 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from transformers import CLIPTextModel
 
-from synccontrol.config import Geometry
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
-from synccontrol.families.prompts import TOKENS, Reader
-from synccontrol.families.text import Text
-from synccontrol.families.unet_family import AbstractUNetFamily
+from synccontrol.families.prompt_encoding import Text
+from synccontrol.families.prompt_weights import TOKENS, Reader
+from synccontrol.families.unet_base import AbstractUNetFamily
+from synccontrol.spec.settings import Geometry
 
 PIPELINES = (
     "StableDiffusionPipeline",

@@ -15,13 +15,13 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints
 from synccontrol.families.base import Encoded
-from synccontrol.families.prompts import TOKENS, Reader
-from synccontrol.families.text import Text
-from synccontrol.families.unet_family import AbstractUNetFamily
+from synccontrol.families.prompt_encoding import Text
+from synccontrol.families.prompt_weights import TOKENS, Reader
+from synccontrol.families.unet_base import AbstractUNetFamily
+from synccontrol.spec.settings import Geometry
 
 PIPELINES = (
     "StableDiffusionXLPipeline",

@@ -12,14 +12,15 @@ import torch
 from diffusers import AutoencoderKL, ZImageControlNetPipeline, ZImagePipeline
 from torch import Tensor
 
-from synccontrol.config import Geometry
 from synccontrol.errors import ModelError
-from synccontrol.families import checkpoints, flow, fun_controlnet, sources
+from synccontrol.families import checkpoints, flow_base, fun_controlnet
+from synccontrol.families import checkpoints as sources
 from synccontrol.families.base import Encoded
-from synccontrol.families.flow import AbstractFlow, Control
-from synccontrol.families.sources import Source
-from synccontrol.sampling.batches import Note
-from synccontrol.sampling.levels import Level
+from synccontrol.families.checkpoints import Source
+from synccontrol.families.flow_base import AbstractFlow, Control
+from synccontrol.sampling.batching import Note
+from synccontrol.sampling.noise_level import Level
+from synccontrol.spec.settings import Geometry
 
 PIPELINES = ("ZImagePipeline", "ZImageControlNetPipeline")
 HALF = torch.bfloat16  # the dtype of 16 bits that its networks run in
@@ -46,13 +47,13 @@ def load(base: str, controlnets: Sequence[Source], vae: str = "", **options: Any
     parts = {"vae": checkpoints.autoencoder(vae, base, **own)} if vae else {}
     if not controlnets:
         return sources.weights(ZImagePipeline, base, **parts, **options)
-    parts["controlnet"] = fun_controlnet.load(base, flow.only(controlnets, "Z-Image"), **own)
+    parts["controlnet"] = fun_controlnet.load(base, flow_base.only(controlnets, "Z-Image"), **own)
     return sources.weights(ZImageControlNetPipeline, base, **parts, **options)
 
 
 def geometry(base: str, **options: Any) -> Geometry:
     """Returns the native sizes that a model's configuration files state; options as those of `load`."""
-    return _geometry(sources.config(AutoencoderKL, (base, "vae"), **options))
+    return _geometry(sources.component_config(AutoencoderKL, (base, "vae"), **options))
 
 
 def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str = "", **options: Any) -> Any:
@@ -60,10 +61,10 @@ def blank(base: str, controlnets: Sequence[Source], dtype: torch.dtype, vae: str
 
     Under a `FakeTensorMode` it takes no memory, so that its work can be rehearsed. Arguments as for `load`.
     """
-    parts = flow.blank_parts(base, dtype, options, vae)
+    parts = flow_base.blank_parts(base, dtype, options, vae)
     if not controlnets:
         return ZImagePipeline(**parts)
-    net = fun_controlnet.blank(base, flow.only(controlnets, "Z-Image"), dtype, **options)
+    net = fun_controlnet.blank(base, flow_base.only(controlnets, "Z-Image"), dtype, **options)
     return ZImageControlNetPipeline(**parts, controlnet=net)
 
 
@@ -116,7 +117,7 @@ class Family(AbstractFlow):
         asked = tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
         )
-        flow.note_cut(tokenizer, asked, LONGEST, note)
+        flow_base.note_cut(tokenizer, asked, LONGEST, note)
         (states,), _ = self.pipe.encode_prompt(
             prompt, self.device, do_classifier_free_guidance=False, max_sequence_length=LONGEST
         )

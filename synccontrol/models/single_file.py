@@ -8,8 +8,9 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors import SafetensorError, safe_open
 
 from synccontrol.errors import ModelError
-from synccontrol.families import sources
-from synccontrol.families.sources import SUFFIX
+from synccontrol.families import checkpoints
+from synccontrol.families.checkpoints import SUFFIX
+from synccontrol.models import registry
 
 UNET = "model.diffusion_model.input_blocks.0.0.weight"  # is there in every file of Stable Diffusion
 LIKE = {  # what diffusers calls a file -> a preset of the same shape, but for the channels of inpainting UNets
@@ -43,6 +44,11 @@ def preset_of(file: str) -> str:
     return LIKE[kind]
 
 
+def known_preset(model: str) -> str:
+    """Return the preset that a model is, or is shaped like as a file; empty: none."""
+    return model if model in registry.PRESETS else preset_of(model) if is_one(model) else ""
+
+
 def named(model: str) -> dict[str, str]:
     """Returns the option of loading that names a model's file; none where it is no file."""
     return {"file": model} if is_one(model) else {}
@@ -55,7 +61,7 @@ def channels(model: str, base: str, local_files_only: bool) -> dict[str, int]:
     """
     if not is_one(model):
         return {}
-    unet = sources.config(UNet2DConditionModel, (base, "unet"), local_files_only=local_files_only)
+    unet = checkpoints.component_config(UNet2DConditionModel, (base, "unet"), local_files_only=local_files_only)
     found = _shapes(model)[UNET][1]
     return {} if found == unet["in_channels"] else {"channels": found}
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.config import MIDDLE
+from synccontrol.canvas.base import AbstractLayout
 from synccontrol.errors import ConfigError
+from synccontrol.spec.settings import MIDDLE
 
 if TYPE_CHECKING:
     from PIL import Image

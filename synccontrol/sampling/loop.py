@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from synccontrol.canvas.layout import AbstractLayout
-from synccontrol.canvas.merge import Merger
+from synccontrol.canvas.base import AbstractLayout, Merger
 from synccontrol.errors import NonFiniteError
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level, prediction_for, x0_hat
-from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.noise_level import Level, prediction_for, x0_hat
+from synccontrol.sampling.schedulers import Solver
 from synccontrol.sampling.sync import Sync
 
 # (z (k, c, h, w), their level, the windows' indices) -> predictions (k, c, h, w), with guidance

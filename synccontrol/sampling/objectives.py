@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from preprocess import hub
-from synccontrol.config import Objective
 from synccontrol.errors import ModelError
-from synccontrol.sampling.levels import at_least_float32
+from synccontrol.sampling.noise_level import at_least_float32
+from synccontrol.spec.settings import Objective
 
 _LOADING = threading.Lock()  # importing and building touch what the whole process has in common
 

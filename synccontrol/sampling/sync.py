@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from synccontrol.config import ONCE, SyncConfig
 from synccontrol.errors import ConfigError, NonFiniteError
 from synccontrol.sampling.anchors import Anchors, plain
-from synccontrol.sampling.batches import Batches, WindowPredict
-from synccontrol.sampling.levels import Level, at_least_float32, x0_hat
+from synccontrol.sampling.batching import Batches, WindowPredict
+from synccontrol.sampling.noise_level import Level, at_least_float32, x0_hat
 from synccontrol.sampling.objectives import AbstractObjective, Losses
-from synccontrol.sampling.restyle import Restyle
+from synccontrol.sampling.style import Restyle
+from synccontrol.spec.settings import ONCE, SyncConfig
 
 RMS_PER_WEIGHT = 0.003  # weight 20 is a move of RMS 0.06, about what the published weights come to at the first steps
 FP16_LOSS_SCALE = 4096.0  # lifts fp16 gradients of a mean over a picture above the smallest fp16 number

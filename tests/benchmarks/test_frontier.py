@@ -15,8 +15,8 @@ from benchmarks.frontier import blurred, draw, kid, material
 from benchmarks.frontier.methods import methods
 from preprocess.people.skeleton import draw as draw_people
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.models import hub
-from synccontrol.models.defaults import NAMES
+from synccontrol.models import loader
+from synccontrol.models.presets import NAMES
 
 METHODS = ("independent", "multidiffusion")
 SMALL = ["--steps", "1", "--width", "128", "--per-cell", "2", "--controls", "none", "--offline"]
@@ -57,7 +57,7 @@ def test_prompts_are_half_vague_and_name_people_under_pose_only() -> None:
 
 
 def test_the_published_methods_are_the_published_sync() -> None:
-    presets = {name: hub.defaults("tiny", name) for name in NAMES}
+    presets = {name: loader.defaults("tiny", name) for name in NAMES}
     known = methods(presets)
     own = presets["default"]
     paper = SamplingConfig(steps=50, scheduler="ddim", guidance_scale=4.0, control_scale=1.5)

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol.canvas import regions
+from synccontrol.canvas.flat import Layout
 from synccontrol.canvas.sphere import Sphere
-from synccontrol.canvas.windows import Layout
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.region import Region
+from synccontrol.spec.region import Region
 
 CELL = 8
 LAYOUT = Layout(height=8, width=32, window=(8, 8), stride=4)

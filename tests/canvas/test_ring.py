@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import preprocess
-from preprocess.wide.ring import closed, closed_estimate, unwrapped, wrapped
+from preprocess.wide.views import closed, closed_estimate, unwrapped, wrapped
 from training.render import render
 
 HEIGHT, WIDTH = 48, 160  # px, of the small rings

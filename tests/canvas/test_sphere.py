@@ -14,14 +14,14 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.canvas import sphere
-from synccontrol.canvas.merge import Merger
+from synccontrol.canvas.base import Merger
 from synccontrol.canvas.sphere import Sphere
-from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level
+from synccontrol.sampling.batching import Batches
 from synccontrol.sampling.loop import montage_steps
-from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.schedulers import Solver
+from synccontrol.spec.settings import Geometry
 from tests.conftest import WINDOW
 
 TINY = Geometry(window=(32, 32), cell=8, channels=4)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from synccontrol import Montage
-from synccontrol.canvas import strips
-from synccontrol.canvas.strips import Spans, blended
-from synccontrol.canvas.windows import Layout
+from synccontrol.canvas import tiled_decode
+from synccontrol.canvas.flat import Layout
+from synccontrol.canvas.tiled_decode import Spans, blended
 from synccontrol.errors import NonFiniteError
-from synccontrol.files import images
+from synccontrol.io import images
 from tests.conftest import CELL
 
 steady = settings(deadline=None, derandomize=True, max_examples=60)  # a busy machine is no failure
@@ -53,7 +53,7 @@ def test_no_span_is_longer_than_a_tile(side: Spans) -> None:
 def test_weights_of_neighbours_sum_to_one(side: Spans, cell: int) -> None:
     """Parts that are all ones blend to ones, and each pixel is the sum of what its spans give it."""
     ramp, size = side.ramp(cell), side.length * cell
-    spoilt = int(strips.TRIM * len(ramp))
+    spoilt = int(tiled_decode.TRIM * len(ramp))
     assert (ramp[:spoilt] == 0).all() and (ramp[len(ramp) - spoilt :] == 1).all()
     torch.testing.assert_close(ramp + ramp.flip(0), torch.ones(len(ramp)))
     shares = torch.zeros(len(side.bounds), size)
@@ -79,7 +79,7 @@ def test_a_decoder_without_neighbours_draws_the_same_in_strips(
         return latents.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
 
     whole = np.asarray(images.to_pil(decode(x0)))[:height, :width]
-    made = strips.decode(x0, decode, cell, height, width, columns.tile, columns.closed)
+    made = tiled_decode.decode(x0, decode, cell, height, width, columns.tile, columns.closed)
     assert made.dtype == np.uint8 and np.array_equal(made, whole)
 
 
@@ -141,7 +141,7 @@ def upsampled(x0: Tensor) -> Tensor:
 @pytest.mark.parametrize(("height", "tile"), [(8, 24), (60, 24), (8, 12)])
 def test_what_the_borders_of_tiles_spoil_stays_out_of_the_picture(loop: bool, height: int, tile: int) -> None:
     x0 = torch.rand(1, 3, height, 70, generator=torch.Generator().manual_seed(0)) - 0.5
-    spoilt = round(strips.TRIM * (tile // strips.TILES_PER_OVERLAP) * CELL)  # px
+    spoilt = round(tiled_decode.TRIM * (tile // tiled_decode.TILES_PER_OVERLAP) * CELL)  # px
 
     def decode(latents: Tensor) -> Tensor:
         picture = upsampled(latents)
@@ -151,7 +151,7 @@ def test_what_the_borders_of_tiles_spoil_stays_out_of_the_picture(loop: bool, he
         return picture
 
     size = height * CELL, 70 * CELL
-    good, bad = (strips.decode(x0, one, CELL, *size, tile, loop) for one in (upsampled, decode))
+    good, bad = (tiled_decode.decode(x0, one, CELL, *size, tile, loop) for one in (upsampled, decode))
     rows = slice(spoilt, -spoilt) if height > tile else slice(None)
     columns = slice(None) if loop else slice(spoilt, -spoilt)  # those of the picture are not the tiles' own
     assert np.array_equal(good[rows, columns], bad[rows, columns])
@@ -171,7 +171,7 @@ def test_a_decoder_that_looks_at_a_whole_tile_leaves_no_step(loop: bool, tile: i
         return np.abs(np.diff(np.concatenate([picture, picture[:, :1]], 1).astype(float), axis=1)).mean(axis=(0, 2))
 
     own = steps(np.asarray(images.to_pil(upsampled(x0)))).max()  # from cell to cell
-    made = steps(strips.decode(x0, decode, CELL, 8 * CELL, 96 * CELL, tile, loop))
+    made = steps(tiled_decode.decode(x0, decode, CELL, 8 * CELL, 96 * CELL, tile, loop))
     parts = [decode(x0[..., start : start + tile]) for start in range(0, 96, tile)]
     laid = steps(np.asarray(images.to_pil(torch.cat(parts, -1))))
     assert made[: None if loop else -1].max() < 1.5 * own < 3 * own < laid.max()

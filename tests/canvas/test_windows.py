@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synccontrol.canvas.merge import Merger
-from synccontrol.canvas.windows import Layout, lay_out
-from synccontrol.config import Geometry, WindowConfig
+from synccontrol.canvas.base import Merger
+from synccontrol.canvas.flat import Layout, lay_out
 from synccontrol.errors import ConfigError
+from synccontrol.spec.settings import Geometry, WindowConfig
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("steady")

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synccontrol.evaluate.bootstrap import interval, resamples, summary
-from synccontrol.evaluate.measurement import Settings
+from synccontrol.evaluate.measurement import Settings, interval, resamples, summary
 
 
 def test_constants_have_an_interval_of_no_width() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synccontrol.evaluate import __main__ as evaluate
+from synccontrol.cli import evaluate
 
 Run = Callable[..., tuple[int, str, str]]
 WINDOW, WINDOWS = 64, 3

@@ -12,10 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.evaluate import coherence, networks
-from synccontrol.evaluate.looks import Look, Seen
+from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.networks import Eyes, PerceptualEye, StyleEye, gram_matrix
-from synccontrol.evaluate.pictures import open_gallery
+from synccontrol.evaluate.networks import Eyes, Look, PerceptualEye, Seen, StyleEye, gram_matrix
 from synccontrol.sampling import objectives
 from tests.sampling.test_objectives import untrained_lpips
 

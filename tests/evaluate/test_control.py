@@ -13,9 +13,10 @@ from skimage.metrics import structural_similarity
 
 from preprocess.people.skeleton import JOINTS
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.evaluate import control, keypoints
+from synccontrol.evaluate import control
+from synccontrol.evaluate import control as keypoints
+from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.pictures import open_gallery
 
 SIDE = 64
 SETTINGS = Settings(window=SIDE, offline=True, groups=("control",), draws=50)

@@ -13,11 +13,12 @@ from scipy.linalg import sqrtm
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPVisionConfig
 
 from synccontrol.errors import InputError
-from synccontrol.evaluate import clip, fidelity
-from synccontrol.evaluate.kernel import kernel_difference, kernel_distance, kernel_interval
+from synccontrol.evaluate import fidelity
+from synccontrol.evaluate import fidelity as clip
+from synccontrol.evaluate.dataset import open_gallery
+from synccontrol.evaluate.fidelity import kernel_difference, kernel_distance, kernel_interval
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.evaluate.networks import Eyes
-from synccontrol.evaluate.pictures import open_gallery
 from tests.conftest import tiny_text_encoder, tiny_tokenizer
 
 SIDE = 32
@@ -200,7 +201,7 @@ def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, clip=str(tmp_path / "clip"), embedding=str(tmp_path / "clip"))
     gallery = open_gallery(tmp_path / "montages", settings)
     save(tmp_path / "montages" / "silent.png", 2 * SIDE, 1)
-    measured, skipped = clip.measure(open_gallery(tmp_path / "montages", settings), settings, lambda line: None)
+    measured, skipped = clip.measure_clip(open_gallery(tmp_path / "montages", settings), settings, lambda line: None)
     assert skipped == [("CLIP score of silent.png", "it carries no prompt")]
     crops = gallery.crops(gallery.montages[0]).take()
     with torch.no_grad():

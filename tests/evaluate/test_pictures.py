@@ -11,9 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from synccontrol.errors import ConfigError, InputError
+from synccontrol.evaluate.dataset import Crops, grid, open_gallery
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.pictures import Crops, grid, open_gallery
-from synccontrol.files import images
+from synccontrol.io import images
 
 
 def save(path: Path, width: int = 64, height: int = 32, **own: Any) -> None:

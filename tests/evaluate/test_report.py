@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synccontrol.errors import InputError
-from synccontrol.evaluate import compare, plots, report, timings
-from synccontrol.evaluate.compare import Scored
+from synccontrol.evaluate import html_report, report, scoring
 from synccontrol.evaluate.measurement import Measurement, Scores
+from synccontrol.evaluate.scoring import Scored
 
 NAMES = ("first", "second")
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -39,8 +39,8 @@ def folder(label: str, *measurements: Measurement, seconds: Mapping[str, float] 
     return Scored(label=label, folder=Path(label), scores=scores, seconds=seconds or {})
 
 
-def difference(first: Measurement, second: Measurement) -> compare.Difference:
-    return compare.difference(first, second, NAMES, 500, 0)
+def difference(first: Measurement, second: Measurement) -> scoring.Difference:
+    return scoring.difference(first, second, NAMES, 500, 0)
 
 
 def test_a_constant_shift_is_the_difference_and_its_interval() -> None:
@@ -54,7 +54,7 @@ def test_the_interval_is_that_of_the_mean_of_the_pairs() -> None:
     pairs = np.random.default_rng(0).normal(0.3, 1.0, 40)
     first = {f"{i}": 5.0 * i for i in range(40)}  # whatever the montages have in common cancels
     second = {name: value + pair for (name, value), pair in zip(first.items(), pairs, strict=True)}
-    found = compare.difference(figure(first), figure(second), NAMES, 4000, 0)
+    found = scoring.difference(figure(first), figure(second), NAMES, 4000, 0)
     error = pairs.std() / math.sqrt(len(pairs))
     assert found.value == pytest.approx(pairs.mean())
     assert found.low == pytest.approx(pairs.mean() - 1.96 * error, abs=0.15 * error)
@@ -65,8 +65,8 @@ def test_the_interval_is_that_of_the_mean_of_the_pairs() -> None:
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=6))
 def test_swapping_the_folders_turns_the_difference_round(pairs: list[tuple[float, float]]) -> None:
     first, second = (figure({f"{i}": pair[side] for i, pair in enumerate(pairs)}) for side in (0, 1))
-    one = compare.difference(first, second, NAMES, 30, 0)
-    other = compare.difference(second, first, NAMES, 30, 0)
+    one = scoring.difference(first, second, NAMES, 30, 0)
+    other = scoring.difference(second, first, NAMES, 30, 0)
     assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-6)
 
 
@@ -96,8 +96,8 @@ def test_one_pair_or_none_says_nothing_for_sure() -> None:
 
 
 def test_labels_are_as_short_as_tells_folders_apart() -> None:
-    assert compare.labels([Path("/out/a"), Path("/out/b")]) == ["a", "b"]
-    assert compare.labels([Path("/one/out"), Path("/two/out")]) == ["one/out", "two/out"]
+    assert scoring.labels([Path("/out/a"), Path("/out/b")]) == ["a", "b"]
+    assert scoring.labels([Path("/one/out"), Path("/two/out")]) == ["one/out", "two/out"]
 
 
 @settings(deadline=None, derandomize=True, max_examples=50)
@@ -115,7 +115,7 @@ def test_the_table_says_values_intervals_bounds_and_what_is_missing() -> None:
 
 def test_the_table_of_two_folders_has_a_column_each_and_the_verdict() -> None:
     folders = [folder("plain", figure({"a": 0.4, "b": 0.6})), folder("synced", figure({"a": 0.3, "b": 0.5}))]
-    lines = report.table(folders, compare.differences(*folders, 200, 0))
+    lines = report.table(folders, scoring.differences(*folders, 200, 0))
     values = next(line for line in lines if line.startswith("  Intra-LPIPS"))
     head = lines[0]
     assert values[head.index("plain") :].startswith("0.5 [0.4, 0.6], 2")
@@ -169,21 +169,21 @@ def test_broken_json_is_an_input_error(text: str, tmp_path: Path) -> None:
 
 def test_timings_are_read_back_and_the_last_line_counts(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
-    timings.append(tmp_path / "a.png", 1.5, 3.0)
-    timings.append(tmp_path / "a.png", 2.5, 4.0)
-    timings.append(tmp_path / "deep" / "b.png", 1.0, 1.0)
-    assert timings.read(tmp_path) == {
+    scoring.append_timing(tmp_path / "a.png", 1.5, 3.0)
+    scoring.append_timing(tmp_path / "a.png", 2.5, 4.0)
+    scoring.append_timing(tmp_path / "deep" / "b.png", 1.0, 1.0)
+    assert scoring.read_timings(tmp_path) == {
         "a.png": {"seconds": 2.5, "cpu_seconds": 4.0},
         "deep/b.png": {"seconds": 1.0, "cpu_seconds": 1.0},
     }
 
 
 def test_timings_need_no_cpu_seconds_but_numbers(tmp_path: Path) -> None:
-    (tmp_path / timings.FILE).write_text("montage,seconds\na.png,3\n")
-    assert timings.read(tmp_path) == {"a.png": {"seconds": 3.0}}
-    (tmp_path / timings.FILE).write_text("montage,seconds\na.png,3\nb.png,soon\n")
+    (tmp_path / scoring.TIMINGS_FILE).write_text("montage,seconds\na.png,3\n")
+    assert scoring.read_timings(tmp_path) == {"a.png": {"seconds": 3.0}}
+    (tmp_path / scoring.TIMINGS_FILE).write_text("montage,seconds\na.png,3\nb.png,soon\n")
     with pytest.raises(InputError, match=r"timings\.csv line 3 is not montage, seconds"):
-        timings.read(tmp_path)
+        scoring.read_timings(tmp_path)
 
 
 coordinates = st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float))
@@ -193,7 +193,7 @@ sides = st.sampled_from(["lower", "higher"])
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(st.lists(coordinates, min_size=1, max_size=8), st.tuples(sides, sides))
 def test_the_frontier_is_what_nothing_beats(points: list[tuple[float, float]], better: tuple[str, str]) -> None:
-    found = plots.frontier(points, better)
+    found = html_report.frontier(points, better)
 
     def at_least(a: float, b: float, side: str) -> bool:
         return a <= b if side == "lower" else a >= b
@@ -207,12 +207,12 @@ def test_plots_are_pictures_and_only_of_what_is_known() -> None:
     kid = figure({}, metric="KID", group="fidelity")
     values = {"a": 0.4, "b": 0.6}
     alone = folder("plain", figure(values))
-    assert [plot.file for plot in plots.all_of([alone])] == ["metrics.png"]
+    assert [plot.file for plot in html_report.all_of([alone])] == ["metrics.png"]
     both = [
         folder("plain", figure(values), kid, seconds={"a": 2.0}),
         folder("synced", figure(values), kid, seconds={"a": 3.0}),
     ]
-    drawn = plots.all_of(both)
+    drawn = html_report.all_of(both)
     assert [plot.file for plot in drawn] == ["metrics.png", "fidelity.png", "seconds.png"]
     for plot in drawn:
         with Image.open(io.BytesIO(plot.png)) as image:
@@ -220,7 +220,7 @@ def test_plots_are_pictures_and_only_of_what_is_known() -> None:
 
 
 def test_results_are_valid_json(tmp_path: Path) -> None:
-    found = compare.differences(scored(), scored(), 20, 0)
+    found = scoring.differences(scored(), scored(), 20, 0)
     report.write_json({"differences": [report.difference_json(one) for one in found]}, tmp_path / "a.json")
     kid = json.loads((tmp_path / "a.json").read_text())["differences"][1]
     assert (kid["metric"], kid["low"], kid["verdict"]) == ("KID", None, "open")

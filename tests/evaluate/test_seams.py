@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synccontrol import config
-from synccontrol.canvas.windows import Layout
+from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import seams
+from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.pictures import open_gallery
-from synccontrol.files.metadata import save_png
+from synccontrol.io.metadata import save_png
+from synccontrol.spec import settings as config
 
 FLAT = np.full((8, 40, 3), 100.0)
 SETTINGS = Settings(window=16, stride=8, groups=("seams",))

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from synccontrol.evaluate.sheet import Entry, sheet
+from synccontrol.evaluate.html_report import Entry, contact_sheet
 
 
 def test_names_of_any_bytes_are_linked_and_written_as_text() -> None:
     name = os.fsdecode(b"a\xff<b>.png")
     entry = Entry(title=name, said="x", error="lost", shown=(("guide", Path("/in") / name), ("picture", Path(name))))
-    page = sheet("all", [entry], Path("/out"))
+    page = contact_sheet("all", [entry], Path("/out"))
     assert 'src="../in/a%FF%3Cb%3E.png"' in page
     assert page.encode("utf-8") and "<b>" not in page
     assert '<p class="worse">lost</p>' in page

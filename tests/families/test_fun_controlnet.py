@@ -15,7 +15,7 @@ from torch import Tensor
 from synccontrol import Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ModelError
 from synccontrol.families import fun_controlnet
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.families.checkpoints_flow import CELL, CONTROLNETS, HEADS, WINDOW, tiny_z_image_controlnet
 
 SIZE = WINDOW * CELL  # px
@@ -52,8 +52,8 @@ def test_a_file_is_the_net_that_it_was_made_from(
     z_image: Path, published: Callable[[str], Path], make_map: MapMaker, control: str
 ) -> None:
     file, control_map = published(control), make_map(SIZE, SIZE)
-    whole = hub.load(str(z_image), [control], dtype=torch.float64, offline=True)
-    loaded = hub.load(str(z_image), ["mood"], [str(file)], dtype=torch.float64, offline=True)
+    whole = loader.load(str(z_image), [control], dtype=torch.float64, offline=True)
+    loaded = loader.load(str(z_image), ["mood"], [str(file)], dtype=torch.float64, offline=True)
     ours, theirs = (
         {key: value for key, value in pipe.controlnet.config.items() if not key.startswith("_")}
         for pipe in (loaded, whole)
@@ -67,8 +67,8 @@ def test_a_file_is_the_net_that_it_was_made_from(
 def test_a_file_is_rehearsed_by_its_contents(z_image: Path, published: Callable[[str], Path], control: str) -> None:
     """Whether a refiner was trained is not among them, so that version 2.0 is taken for a later one."""
     folder, file = str(z_image), str(published(control))
-    whole = hub.blank(folder, ["depth" if control == "pose" else control], [], torch.float16, offline=True)
-    single = hub.blank(folder, ["mood"], [file], torch.float16, offline=True)
+    whole = loader.blank(folder, ["depth" if control == "pose" else control], [], torch.float16, offline=True)
+    single = loader.blank(folder, ["mood"], [file], torch.float16, offline=True)
     assert single.controlnet.dtype == torch.float16
     shapes = [{key: one.shape for key, one in pipe.controlnet.state_dict().items()} for pipe in (single, whole)]
     assert shapes[0] == shapes[1]
@@ -99,7 +99,7 @@ def test_a_file_of_something_else_is_refused(z_image: Path, tmp_path: Path) -> N
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ModelError, match=r"other\.safetensors holds no ControlNet of Z-Image"):
-        hub.load(str(z_image), ["depth"], [str(path)], offline=True)
+        loader.load(str(z_image), ["depth"], [str(path)], offline=True)
 
 
 def test_a_net_for_another_z_image_is_refused(z_image: Path, published: Callable[[str], Path]) -> None:
@@ -107,16 +107,16 @@ def test_a_net_for_another_z_image_is_refused(z_image: Path, published: Callable
     weights = load_file(path)
     save_file({**weights, fun_controlnet.EMBEDDER: torch.zeros(8, 4 * 33)}, path)
     with pytest.raises(ModelError, match=f"is for another Z-Image: it is 8 wide, and this one {16 * HEADS}"):
-        hub.load(str(z_image), ["depth"], [str(path)], offline=True)
+        loader.load(str(z_image), ["depth"], [str(path)], offline=True)
 
 
 def test_a_file_that_is_not_there_says_so(z_image: Path) -> None:
     for name in ("missing.safetensors", "owner/name/missing.safetensors"):
         with pytest.raises(ModelError, match=r"missing\.safetensors|owner/name"):
-            hub.load(str(z_image), ["depth"], [name], offline=True)
+            loader.load(str(z_image), ["depth"], [name], offline=True)
 
 
 def test_a_file_on_the_hub_is_a_repository_and_a_path(z_image: Path) -> None:
     named = ["owner/name/folder/net.safetensors", "owner/name", str(z_image / "controlnet-depth" / WEIGHTS)]
-    found = hub.controlnet_sources("tiny", ["a", "b", "c"], named)
+    found = loader.controlnet_sources("tiny", ["a", "b", "c"], named)
     assert found == [("owner/name", "folder/net.safetensors"), *named[1:]]

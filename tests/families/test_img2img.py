@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import ComposeConfig, Montage, SamplingConfig, SyncConfig
+from synccontrol import Img2ImgConfig, Montage, SamplingConfig, SyncConfig
 from synccontrol.families.qwen_image import unpack
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import checkpoints_flow, tiny_sdxl
 from tests.families.test_stock_parity import STOCK
@@ -72,7 +72,7 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, schedul
         latents=case.noise(),
         sampling=SamplingConfig(**options),
         sync=OFF,
-        compose=ComposeConfig(strength=STRENGTH),
+        img2img=Img2ImgConfig(strength=STRENGTH),
     ).latents
 
 
@@ -125,7 +125,7 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
     flow = checkpoints_flow
 
     def load() -> Any:
-        return sure(hub.load(str(z_image), [], dtype=torch.float32, offline=True))
+        return sure(loader.load(str(z_image), [], dtype=torch.float32, offline=True))
 
     case = Case(load(), flow.WINDOW, flow.CELL, flow.CHANNELS)
     init = make_map(case.size, case.size, 1)
@@ -138,7 +138,7 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
 
 def qwen(folder: Path) -> Any:
     """Returns a tiny Qwen-Image; its native size is no setting, so it is told."""
-    pipe = sure(hub.load(str(folder), [], dtype=torch.float32, offline=True))
+    pipe = sure(loader.load(str(folder), [], dtype=torch.float32, offline=True))
     pipe.default_sample_size = checkpoints_flow.WINDOW
     return pipe
 

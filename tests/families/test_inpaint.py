@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import ComposeConfig, Montage, SamplingConfig
+from synccontrol import Img2ImgConfig, Montage, SamplingConfig
 from synccontrol.families.qwen_image import unpack
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import checkpoints_flow as flow
 from tests.families import tiny_sdxl
@@ -43,7 +43,7 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, schedul
         latents=case.noise(),
         sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
         sync=OFF,
-        compose=ComposeConfig(strength=0.5, mask_soft=0.0),
+        img2img=Img2ImgConfig(strength=0.5, mask_soft=0.0),
     )
     kept = np.asarray(hole(case)) == 0
     assert np.array_equal(np.asarray(result.image)[kept], np.asarray(init)[kept])
@@ -93,7 +93,7 @@ def test_stable_diffusion_xl(tmp_path: Path, make_map: MapMaker) -> None:
 
 def test_z_image(z_image: Path, make_map: MapMaker) -> None:
     def load() -> Any:
-        return sure(hub.load(str(z_image), [], dtype=torch.float32, offline=True))
+        return sure(loader.load(str(z_image), [], dtype=torch.float32, offline=True))
 
     case = Case(load(), flow.WINDOW, flow.CELL, flow.CHANNELS)
     init = make_map(case.size, case.size, 1)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import ComposeConfig, Montage, SamplingConfig
-from synccontrol.config import MODEL
+from synccontrol import Img2ImgConfig, Montage, SamplingConfig
 from synccontrol.errors import ConfigError, InputError
+from synccontrol.spec.settings import MODEL
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, Case, sure, told
 from tests.families.test_inpaint import assert_same, hole
@@ -47,7 +47,7 @@ def ours(
         latents=case.noise(),
         sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
         sync=OFF,
-        compose=ComposeConfig(strength=0.5, mask_soft=0.0),
+        img2img=Img2ImgConfig(strength=0.5, mask_soft=0.0),
     )
     free = torch.from_numpy(np.asarray(hole(case))[::CELL, ::CELL] > 0)
     return result.latents, free.expand_as(result.latents)

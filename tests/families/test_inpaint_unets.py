@@ -14,8 +14,8 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import ComposeConfig, Montage, Region, Result, SamplingConfig, WindowConfig
-from synccontrol.models import hub
+from synccontrol import Img2ImgConfig, Montage, Region, Result, SamplingConfig, WindowConfig
+from synccontrol.models import loader
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
 from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, STOCK, Case, assert_same, sure, told
@@ -56,7 +56,7 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, strengt
             latents=latents,
             sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
             sync=OFF,
-            compose=ComposeConfig(strength=strength, mask_soft=0.0),
+            img2img=Img2ImgConfig(strength=strength, mask_soft=0.0),
         )
     )[-1]
     assert found.result is not None
@@ -111,7 +111,7 @@ def test_a_published_folder_repaints_and_extends_wide_pictures(
 ) -> None:
     """Windows see their own part of the mask, with regions too; of what is kept not one pixel changes."""
     diffusers.StableDiffusionInpaintPipeline.from_pipe(sd(make_pipe).pipe).save_pretrained(tmp_path)
-    hub.blank(str(tmp_path), [], [], torch.float32, offline=True)
+    loader.blank(str(tmp_path), [], [], torch.float32, offline=True)
     montage, picture = Montage.from_pretrained(str(tmp_path), offline=True), make_map(3 * SIZE, SIZE, 1)
     assert montage.denoiser.geometry.channels == CHANNELS
     mask = np.zeros((SIZE, 3 * SIZE), np.uint8)
@@ -122,7 +122,7 @@ def test_a_published_folder_repaints_and_extends_wide_pictures(
         assert not any("no mask" in note for note in found.notes)
         assert np.array_equal(np.asarray(found.image)[mask == 0], np.asarray(picture)[mask == 0])
         assert (np.asarray(found.image)[:, -SIZE:] != np.asarray(picture)[:, -SIZE:]).any()
-    grown = wide(montage, picture, compose=ComposeConfig(extend=f"right {SIZE}")).image
+    grown = wide(montage, picture, img2img=Img2ImgConfig(extend=f"right {SIZE}")).image
     assert grown.width == 4 * SIZE
     assert np.array_equal(np.asarray(grown)[:, : 2 * SIZE], np.asarray(picture)[:, : 2 * SIZE])
 

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, families
-from synccontrol.command import cli
+from synccontrol.cli import main
+from synccontrol.cli.terminal import DONE
 from synccontrol.errors import ModelError
 from synccontrol.families.base import HOLE
 from synccontrol.families.sdxl import BLACK, UNION_TYPES
-from synccontrol.models import hub
-from synccontrol.picture import INPAINT
-from synccontrol.terminal import DONE
+from synccontrol.models import loader
+from synccontrol.spec.image_spec import INPAINT
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
 from tests.families.test_img2img import PROMPT, Case, sure, told
@@ -76,7 +76,7 @@ def test_it_stands_beside_another_in_one_net(folder: Path, make_map: MapMaker, c
 
 def test_each_controlnet_is_shown_the_hole_that_it_knows(folder: Path) -> None:
     def holes(controls: list[str], nets: list[str]) -> list[float]:
-        pipe = hub.load(str(folder), controls, [str(folder / net) for net in nets], offline=True)
+        pipe = loader.load(str(folder), controls, [str(folder / net) for net in nets], offline=True)
         return [families.wrap(pipe, controls).hole(place) for place in range(len(controls))]
 
     assert holes(["depth", INPAINT], [PROMAX]) == [BLACK, BLACK]
@@ -95,6 +95,6 @@ def test_the_command_line_repaints_with_it(folder: Path, make_map: MapMaker, tmp
     flags = ["--model", str(folder), "--prompt", "x", "--control", INPAINT, "--controlnet", str(folder / PROMAX)]
     flags += ["--init-image", str(tmp_path / "init.png"), "--mask", str(tmp_path / "mask.png")]
     flags += ["--steps", "1", "--sync-weight", "0", "--offline", "--output", str(tmp_path / "out.png")]
-    assert cli.main(flags) == DONE
+    assert main.main(flags) == DONE
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.size == (2 * SIZE, SIZE)

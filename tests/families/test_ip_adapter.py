@@ -14,7 +14,7 @@ from transformers import CLIPImageProcessor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.conftest import WINDOW, PipeFactory
 from tests.families import tiny_additions, tiny_sdxl
 from tests.families.test_loaded_pipelines import SIZE, montage, stock
@@ -119,7 +119,7 @@ def test_what_it_cannot_be_shown_is_refused(make: Callable[[int], Any], noise: T
 
 @pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
 def test_flow_models_have_none(request: pytest.FixtureRequest, picture: Image.Image, checkpoint: str) -> None:
-    pipe = hub.load(str(request.getfixturevalue(checkpoint)), [], offline=True)
+    pipe = loader.load(str(request.getfixturevalue(checkpoint)), [], offline=True)
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
     with pytest.raises(ConfigError, match="takes no IP-Adapter"):

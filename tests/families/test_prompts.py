@@ -14,8 +14,8 @@ from torch import Tensor
 from preprocess.silence import silent
 from synccontrol import Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families import prompts
-from synccontrol.families.prompts import Phrase
+from synccontrol.families import prompt_weights
+from synccontrol.families.prompt_weights import Phrase
 from tests.conftest import FEATURES, TOKENS, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
 from tests.families.test_loaded_pipelines import montage, stock
@@ -74,7 +74,7 @@ def by_compel(pipe: Any, prompt: str, negative: str) -> dict[str, Tensor]:
     ],
 )
 def test_weights_are_read(prompt: str, said: list[tuple[str, float]]) -> None:
-    assert prompts.phrases(prompt) == [Phrase(*part) for part in said]
+    assert prompt_weights.phrases(prompt) == [Phrase(*part) for part in said]
 
 
 def test_plain_prompts_are_what_the_pipeline_makes_of_them(pipe: Any) -> None:

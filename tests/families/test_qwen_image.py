@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.canvas.windows import Layout
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ModelError
 from synccontrol.families.base import View
 from synccontrol.families.qwen_image import LONGEST, pack, unpack
-from synccontrol.files import images
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level, x0_hat
+from synccontrol.io import images
+from synccontrol.models import loader
+from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.noise_level import Level, x0_hat
 from synccontrol.sampling.objectives import FunctionObjective
-from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.schedulers import Solver
 from synccontrol.sampling.sync import Networks, Sync
 from tests.families.checkpoints_flow import CELL, CHANNELS, WINDOW
 
@@ -38,7 +38,7 @@ MapMaker = Callable[..., Image.Image]
 
 def load(folder: Path, control: bool, dtype: torch.dtype = torch.float64) -> Any:
     """Returns a pipeline of the tiny checkpoint, loaded as any other; its native size is no setting, so it is told."""
-    pipe = hub.load(str(folder), ["depth"] if control else [], dtype=dtype, offline=True)
+    pipe = loader.load(str(folder), ["depth"] if control else [], dtype=dtype, offline=True)
     pipe.default_sample_size = WINDOW
     return pipe
 
@@ -210,11 +210,11 @@ def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMa
 @pytest.mark.parametrize("controls", [[], ["depth"]])
 def test_its_memory_is_rehearsed(qwen_image: Path, controls: list[str]) -> None:
     layout = Layout(height=WINDOW, width=2 * WINDOW, window=(WINDOW, WINDOW), stride=4)
-    with footprint.fake():
-        pipe = hub.blank(str(qwen_image), controls, [], torch.float32, offline=True)
+    with memory_estimate.fake():
+        pipe = loader.blank(str(qwen_image), controls, [], torch.float32, offline=True)
         pipe.default_sample_size = WINDOW
         sync = SyncConfig(gradient="full")
-        found = footprint.rehearse(families.wrap(pipe), layout, SamplingConfig(), WindowConfig(), sync, None)
+        found = memory_estimate.rehearse(families.wrap(pipe), layout, SamplingConfig(), WindowConfig(), sync, None)
     parts = load(qwen_image, bool(controls), torch.float32).components.values()
     real = [part for part in parts if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in real for tensor in module.state_dict().values())
@@ -223,7 +223,7 @@ def test_its_memory_is_rehearsed(qwen_image: Path, controls: list[str]) -> None:
 
 def test_what_it_cannot_do_is_refused(qwen_image: Path, make_map: MapMaker) -> None:
     with pytest.raises(ModelError, match="Qwen-Image takes one ControlNet, and 2 are named"):
-        hub.load(str(qwen_image), ["depth", "depth"], offline=True)
+        loader.load(str(qwen_image), ["depth", "depth"], offline=True)
     pipe = load(qwen_image, True)
     pipe.controlnet = QwenImageMultiControlNetModel([pipe.controlnet])
     with pytest.raises(ModelError, match="give the pipeline a single plain one"):

@@ -18,17 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.canvas.windows import Layout
-from synccontrol.config import Geometry
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ModelError
 from synccontrol.families.base import View
-from synccontrol.files import images
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
+from synccontrol.io import images
+from synccontrol.models import loader
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level, x0_hat
+from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.noise_level import Level, x0_hat
 from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.spec.settings import Geometry
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
 from tests.sampling.published import Published, Settings, map_tensor
@@ -299,16 +299,16 @@ def test_two_threads_draw_what_one_does(folder: Path, make_map: MapMaker, make_n
 
 
 def test_it_is_loaded_by_name_and_its_work_is_forecast(folder: Path) -> None:
-    assert hub.geometry(str(folder), offline=True) == Geometry(window=(WINDOW, WINDOW), cell=CELL, channels=CHANNELS)
-    real = hub.load(str(folder), ["depth", "canny"], offline=True)
+    assert loader.geometry(str(folder), offline=True) == Geometry(window=(WINDOW, WINDOW), cell=CELL, channels=CHANNELS)
+    real = loader.load(str(folder), ["depth", "canny"], offline=True)
     assert families.wrap(real).controls == 2
     layout = Layout(height=WINDOW, width=4 * WINDOW, window=(WINDOW, WINDOW), stride=STRIDE)
     found = {}
     for dtype in (torch.float32, torch.float16):
-        with footprint.fake():
-            family = families.wrap(hub.blank(str(folder), ["depth", "canny"], [], dtype, offline=True))
+        with memory_estimate.fake():
+            family = families.wrap(loader.blank(str(folder), ["depth", "canny"], [], dtype, offline=True))
             options = (SamplingConfig(), WindowConfig(batch=2), SyncConfig(), None)
-            found[dtype] = footprint.rehearse(family, layout, *options)
+            found[dtype] = memory_estimate.rehearse(family, layout, *options)
     modules = [part for part in real.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
     assert found[torch.float32].weights == weights

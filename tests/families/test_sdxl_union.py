@@ -15,14 +15,14 @@ from torch import Tensor
 
 import preprocess
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.canvas.windows import Layout
-from synccontrol.command import cli
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import Layout
+from synccontrol.cli import main
+from synccontrol.cli.terminal import DONE
 from synccontrol.errors import ConfigError, InputError, ModelError
 from synccontrol.families.sdxl import UNION_TYPES
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
-from synccontrol.picture import INPAINT
-from synccontrol.terminal import DONE
+from synccontrol.models import loader
+from synccontrol.spec.image_spec import INPAINT
 from tests.conftest import CELL, WINDOW
 from tests.families import tiny_sdxl
 from tests.families.test_sdxl import EXACT, NEGATIVE, PROMPT, SIZE, STEPS, STRIDE, Told, assert_different, assert_same
@@ -181,39 +181,39 @@ def test_windows_denoised_together_are_the_literal_loop(
 def test_a_union_beside_another_controlnet(folder: Path, make_noise: NoiseMaker, maps: list[Image.Image]) -> None:
     noise, controls = make_noise(WINDOW, WINDOW, dtype=torch.float32), ["canny", "depth", "normal"]
     own = {"canny": str(folder / "controlnet-canny"), "depth": str(folder / UNION), "normal": str(folder / UNION)}
-    pipe = hub.load(str(folder), controls, list(own.values()), offline=True)
+    pipe = loader.load(str(folder), controls, list(own.values()), offline=True)
     nets = list(pipe.controlnet.nets)
     assert nets[1] is nets[2]
     embeddings = [net.controlnet_cond_embedding for net in nets]
     three = montage(pipe, noise, [*maps, maps[0]], controls, control_scale=(1.0, 0.5, 0.0))
     assert [net.controlnet_cond_embedding for net in nets] == embeddings
-    pipe = hub.load(str(folder), controls[:2], list(own.values())[:2], offline=True)
+    pipe = loader.load(str(folder), controls[:2], list(own.values())[:2], offline=True)
     two = montage(pipe, noise, maps, controls[:2], control_scale=(1.0, 0.5))
     assert torch.equal(three, two)
-    one = montage(hub.load(str(folder), ["canny"], [own["canny"]], offline=True), noise, maps[:1], ["canny"])
+    one = montage(loader.load(str(folder), ["canny"], [own["canny"]], offline=True), noise, maps[:1], ["canny"])
     assert_different(two, one)
 
 
 def test_one_union_is_named_for_all_controls(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     controls, named = ["depth", "canny"], [str(folder / UNION)]
-    pipe = hub.load(str(folder), controls, named, offline=True)
+    pipe = loader.load(str(folder), controls, named, offline=True)
     assert type(pipe).__name__ == "StableDiffusionXLControlNetUnionPipeline"
     loaded = Montage.from_pretrained(str(folder), controls, controlnets=named, offline=True)
     assert loaded.denoiser.controls == 2
     with pytest.raises(InputError, match="1 control maps were given for 2"):
         loaded(PROMPT, Image.new("RGB", (SIZE, SIZE)))
     layout = Layout(height=WINDOW, width=4 * WINDOW, window=(WINDOW, WINDOW), stride=STRIDE)
-    with footprint.fake():
-        family = families.wrap(hub.blank(str(folder), controls, named, torch.float32, offline=True), controls)
-        found = footprint.rehearse(family, layout, SamplingConfig(), WindowConfig(batch=2), SyncConfig(), None)
+    with memory_estimate.fake():
+        family = families.wrap(loader.blank(str(folder), controls, named, torch.float32, offline=True), controls)
+        found = memory_estimate.rehearse(family, layout, SamplingConfig(), WindowConfig(batch=2), SyncConfig(), None)
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
     flags = ["--model", str(folder), "--prompt", "x", "--controlnet", *named, "--output", str(tmp_path / "out.png")]
     for control in controls:
         Image.new("RGB", (2 * SIZE, SIZE), "grey").save(tmp_path / f"{control}.png")
         flags += ["--control", control, "--control-map", str(tmp_path / f"{control}.png")]
-    assert cli.main([*flags, "--steps", "1", "--sync-weight", "0", "--offline", "--dry-run"]) == DONE
-    assert cli.main([*flags, "--steps", "1", "--sync-weight", "0", "--offline"]) == DONE, capsys.readouterr().err
+    assert main.main([*flags, "--steps", "1", "--sync-weight", "0", "--offline", "--dry-run"]) == DONE
+    assert main.main([*flags, "--steps", "1", "--sync-weight", "0", "--offline"]) == DONE, capsys.readouterr().err
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.size == (2 * SIZE, SIZE)
 
@@ -236,7 +236,7 @@ def test_a_union_is_told_what_it_follows(
 
 def test_a_union_is_no_controlnet_for_other_families(checkpoint: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="takes no union ControlNet"):
-        hub.load(str(checkpoint), ["depth"], [str(folder / UNION)], offline=True)
+        loader.load(str(checkpoint), ["depth"], [str(folder / UNION)], offline=True)
 
 
 def test_the_types_are_control_types_of_the_published_unions() -> None:

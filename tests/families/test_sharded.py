@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, Region, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.compose import ComposeConfig
-from synccontrol.enlarge import EnlargeConfig
+from synccontrol.spec.settings import Img2ImgConfig, UpscaleConfig
 from tests.conftest import CELL, WINDOW
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
@@ -28,8 +27,8 @@ CASES: dict[str, dict[str, Any]] = {
     "adain": {"sync": SyncConfig(weight=0.0, adain=1.0)},
     "ring": {"windows": WindowConfig(stride=WINDOW // 2, batch=3, loop=True)},
     "regions": {"regions": [Region.parse("0-40%: a red hill"), Region.parse("30-100%: a blue sea")]},
-    "repainted": {"init_image": "map", "mask": "mask", "compose": ComposeConfig(strength=0.7)},
-    "upscaled": {"width": WIDTH // 2, "enlarge": EnlargeConfig(upscale=2)},
+    "repainted": {"init_image": "map", "mask": "mask", "img2img": Img2ImgConfig(strength=0.7)},
+    "upscaled": {"width": WIDTH // 2, "upscale": UpscaleConfig(upscale=2)},
 }
 
 

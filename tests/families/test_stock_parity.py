@@ -14,8 +14,8 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.families.base import View
-from synccontrol.models import hub
-from synccontrol.sampling.levels import Level
+from synccontrol.models import loader
+from synccontrol.sampling.noise_level import Level
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -149,7 +149,7 @@ def test_guidance_that_ends_early_is_the_stock_pipeline_whose_guidance_is_turned
 def test_outside_of_its_interval_a_prediction_is_unguided(
     request: pytest.FixtureRequest, make_pipe: PipeFactory, family: str
 ) -> None:
-    pipe = make_pipe(0) if family == "sd" else hub.load(str(request.getfixturevalue("z_image")), [], offline=True)
+    pipe = make_pipe(0) if family == "sd" else loader.load(str(request.getfixturevalue("z_image")), [], offline=True)
     denoiser = Montage.from_pipe(pipe).denoiser
     geometry = denoiser.geometry
     z = torch.randn(1, geometry.channels, *geometry.window, generator=torch.Generator().manual_seed(0))

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
+from synccontrol import Adapters, Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import z_image as family
 from synccontrol.families.z_image import LONGEST
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.families import tiny_additions
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
 
@@ -31,7 +31,7 @@ MapMaker = Callable[..., Image.Image]
 
 def load(folder: Path, control: str | None, dtype: torch.dtype = torch.float64) -> Any:
     """Returns a pipeline of a tiny checkpoint, loaded as any other."""
-    pipe = hub.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
+    pipe = loader.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
     return pipe
@@ -161,7 +161,7 @@ def test_any_size_comes_out_exactly(z_image: Path, make_map: MapMaker, size: tup
 
 def test_several_controls_are_refused(z_image: Path) -> None:
     with pytest.raises(ModelError, match="Z-Image takes one ControlNet, and 2 are named"):
-        hub.load(str(z_image), ["canny", "depth"], offline=True)
+        loader.load(str(z_image), ["canny", "depth"], offline=True)
 
 
 def test_guess_mode_is_refused(z_image: Path, make_map: MapMaker) -> None:
@@ -208,13 +208,13 @@ def test_loras_are_loaded_and_ip_adapters_refused(
     pipe = load(folder, None, torch.float32)
     before = latents(pipe)
     file = tiny_additions.save_lora(pipe, tmp_path, "transformer")
-    styled = hub.load(str(folder), [], extras=Extras(lora=(f"{file}:0.5",)), offline=True)
+    styled = loader.load(str(folder), [], adapters=Adapters(lora=(f"{file}:0.5",)), offline=True)
     pipe.load_lora_weights(str(file), adapter_name="style")
     pipe.set_adapters(["style"], [0.5])
     assert torch.equal(latents(styled), latents(pipe))
     assert (latents(styled) - before).abs().max() > 1e-3 * before.std()
     with pytest.raises(ModelError, match="takes no IP-Adapter"):
-        Montage.from_pretrained(str(folder), extras=Extras(ip_adapter=str(file)), offline=True)
+        Montage.from_pretrained(str(folder), adapters=Adapters(ip_adapter=str(file)), offline=True)
 
 
 @pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
@@ -228,11 +228,13 @@ def test_another_autoencoder_by_name(request: pytest.FixtureRequest, tmp_path: P
         (getattr(decoder, "conv_out", None) or decoder.norm_out).weight.data.zero_()
         plain.pipe.vae.save_pretrained(tmp_path)
         after = plain.decode(x0)
-    other = Montage.from_pretrained(folder, extras=Extras(vae=str(tmp_path)), offline=True).denoiser
+    other = Montage.from_pretrained(folder, adapters=Adapters(vae=str(tmp_path)), offline=True).denoiser
     with other.session(), torch.no_grad():
         assert torch.equal(other.decode(x0), after)
     assert not torch.allclose(before, after)
-    assert len(list(hub.blank(folder, [], [], torch.float32, True, Extras(vae=str(tmp_path))).vae.parameters())) > 0
+    assert (
+        len(list(loader.blank(folder, [], [], torch.float32, True, Adapters(vae=str(tmp_path))).vae.parameters())) > 0
+    )
 
 
 def test_windows_that_are_no_whole_patches_are_refused(z_image: Path) -> None:
@@ -259,6 +261,6 @@ def test_what_is_not_heard_is_noted(z_image: Path) -> None:
 
 
 def test_sizes_are_read_off_the_configuration(z_image: Path) -> None:
-    assert hub.geometry(str(z_image), offline=True) == Montage.from_pipe(load(z_image, None)).denoiser.geometry
+    assert loader.geometry(str(z_image), offline=True) == Montage.from_pipe(load(z_image, None)).denoiser.geometry
     assert family.geometry(str(z_image)).window_px == (SIZE, SIZE)
-    assert hub.defaults(str(z_image), offline=True).windows.stride == WINDOW * 5 // 8
+    assert loader.defaults(str(z_image), offline=True).windows.stride == WINDOW * 5 // 8

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
-from synccontrol.canvas.windows import Layout
+from synccontrol.batch import memory_estimate
+from synccontrol.canvas.flat import Layout
 from synccontrol.families.base import View
-from synccontrol.jobs import footprint
-from synccontrol.models import hub
-from synccontrol.sampling.levels import Level
+from synccontrol.models import loader
+from synccontrol.sampling.noise_level import Level
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
@@ -33,7 +33,7 @@ def distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 def load(folder: Path, control: str | None = "depth", dtype: torch.dtype = torch.float32) -> Any:
-    return hub.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
+    return loader.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
 
 
 def draw(montage: Montage, control_map: Image.Image | None, gradient: str = "x0", seed: int = 0, **options: Any) -> Any:
@@ -91,14 +91,16 @@ def test_gradients_may_be_checkpointed(z_image: Path, make_map: MapMaker, contro
     assert rehearse(z_image, control, checkpointed=True).sync < 0.8 * rehearse(z_image, control).sync
 
 
-def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> footprint.Footprint:
+def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> memory_estimate.Footprint:
     """Returns the memory of a picture, two windows in a call."""
-    with footprint.fake():
-        pipe = hub.blank(str(folder), [control] if control else [], [], torch.float64, offline=True)
+    with memory_estimate.fake():
+        pipe = loader.blank(str(folder), [control] if control else [], [], torch.float64, offline=True)
         if checkpointed:
             pipe.transformer.enable_gradient_checkpointing()
         sync = SyncConfig(gradient="full")
-        return footprint.rehearse(families.wrap(pipe), LAYOUT, SamplingConfig(), WindowConfig(batch=2), sync, None)
+        return memory_estimate.rehearse(
+            families.wrap(pipe), LAYOUT, SamplingConfig(), WindowConfig(batch=2), sync, None
+        )
 
 
 def test_a_picture_inside_a_picture(z_image: Path, control_map: Image.Image) -> None:
@@ -163,7 +165,7 @@ def test_the_rehearsed_memory_is_that_of_the_real_networks(z_image: Path, contro
         z = torch.zeros(2, CHANNELS, WINDOW, WINDOW, dtype=torch.float64)
         level = Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
-        with footprint.Live() as real:
+        with memory_estimate.Live() as real:
             predict(z, level, [0, 1])
     assert found.sampling == pytest.approx(real.peak, rel=0.15)
     assert found.sync > 0

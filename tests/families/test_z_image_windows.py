@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.config import OBJECTIVES
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.files import images
-from synccontrol.models import hub
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level, x0_hat
+from synccontrol.io import images
+from synccontrol.models import loader
+from synccontrol.sampling.batching import Batches
 from synccontrol.sampling.loop import Predict
+from synccontrol.sampling.noise_level import Level, x0_hat
 from synccontrol.sampling.objectives import FunctionObjective
 from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.spec.settings import OBJECTIVES
 from tests.families.checkpoints_flow import CELL, CHANNELS, WINDOW
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -47,7 +47,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture(scope="module")
 def pipe(z_image: Path) -> Any:
-    return hub.load(str(z_image), ["depth"], dtype=torch.float64, offline=True)
+    return loader.load(str(z_image), ["depth"], dtype=torch.float64, offline=True)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def synced(steps: int, **options: Any) -> SyncConfig:
 def test_joint_denoising_is_the_literal_one(z_image: Path, montage: Montage, make_map: MapMaker, steps: int) -> None:
     width = 2 * WINDOW + 3
     x, control_map = noise(1, CHANNELS, WINDOW, width), make_map(width * CELL, WINDOW * CELL)
-    literal = hub.load(str(z_image), ["depth"], dtype=torch.float64, offline=True)
+    literal = loader.load(str(z_image), ["depth"], dtype=torch.float64, offline=True)
     literal.controlnet.gradient_checkpointing = False
     theirs = literal_montage(literal, control_map, x, steps)
 

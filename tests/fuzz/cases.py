@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from synccontrol.command.parser import CONFIGS
-from synccontrol.config import flags
+from synccontrol.cli.parser import CONFIGS
+from synccontrol.spec.settings import flags
 
 ABSURD_NUMBERS = (
     "-1",

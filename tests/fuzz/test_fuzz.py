@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from synccontrol.command import cli
-from synccontrol.files.metadata import read_settings
-from synccontrol.jobs import runtime, worker
+from synccontrol.batch import model_request, worker
+from synccontrol.cli import main
+from synccontrol.io.metadata import read_settings
 from tests.fuzz import corpus
 from tests.fuzz.cases import Case, cases
 from tests.fuzz.watch import watched
@@ -33,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "settings.json").write_text('{"prompt": "x", "width": 96, "steps": 1}')
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    patch.setattr(worker.runtime, "load", cache(runtime.load))
+    patch.setattr(worker.model_request, "load", cache(model_request.load))
     yield folder
     patch.undo()
 
@@ -55,7 +55,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 def called(argv: list[str]) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        status = cli.main(argv)
+        status = main.main(argv)
     return status, out.getvalue(), err.getvalue()
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from synccontrol import Extras, Montage, SamplingConfig, SyncConfig
+from synccontrol import Adapters, Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import hub
+from synccontrol.models import loader
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import tiny_additions, tiny_sdxl
 
@@ -39,8 +39,8 @@ def draw(montage: Montage, **options: Any) -> Any:
     return montage("a hill", height=SIZE, width=SIZE, **settings)
 
 
-def load(folder: Path, **extras: Any) -> Montage:
-    return Montage.from_pretrained(str(folder), extras=Extras(**extras), offline=True)
+def load(folder: Path, **adapters: Any) -> Montage:
+    return Montage.from_pretrained(str(folder), adapters=Adapters(**adapters), offline=True)
 
 
 def test_loras_are_loaded_with_their_weights(folder: Path, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_loras_are_loaded_with_their_weights(folder: Path, tmp_path: Path) -> No
 
 
 def test_loras_of_another_model_are_refused(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
-    pipe = hub.load(str(sdxl), [], offline=True)
+    pipe = loader.load(str(sdxl), [], offline=True)
     file = tiny_additions.save_lora(pipe, tmp_path)
     with pytest.raises(ModelError, match="is for another model"):
         load(checkpoint, lora=[str(file)])
@@ -69,14 +69,14 @@ def test_loras_of_another_model_are_refused(checkpoint: Path, sdxl: Path, tmp_pa
     with pytest.raises(ModelError, match=r"cannot be used|has not been downloaded"):
         load(sdxl, lora=[str(tmp_path / "missing.safetensors")])
     with pytest.raises(ConfigError, match="give a list"):
-        Extras(lora="a.safetensors")  # type: ignore[arg-type]
+        Adapters(lora="a.safetensors")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("named", ["file", "folder"])
 def test_an_ip_adapter_is_loaded(
     folder: Path, tmp_path: Path, make_map: Callable[..., Image.Image], named: str
 ) -> None:
-    pipe = hub.load(str(folder), [], offline=True)
+    pipe = loader.load(str(folder), [], offline=True)
     inside = "sdxl_models/ip-adapter_sdxl" if hasattr(pipe, "text_encoder_2") else "models/ip-adapter_sd15"
     file = tiny_additions.save_ip_adapter(pipe.unet, tmp_path, f"{inside}.safetensors")
     picture = make_map(48, 32)
@@ -87,7 +87,7 @@ def test_an_ip_adapter_is_loaded(
 
 
 def test_an_ip_adapter_of_another_model_is_refused(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
-    file = tiny_additions.save_ip_adapter(hub.load(str(sdxl), [], offline=True).unet, tmp_path, "ip.safetensors")
+    file = tiny_additions.save_ip_adapter(loader.load(str(sdxl), [], offline=True).unet, tmp_path, "ip.safetensors")
     with pytest.raises(ModelError, match="is for another model"):
         load(checkpoint, ip_adapter=str(file))
 
@@ -100,7 +100,7 @@ def test_another_autoencoder(folder: Path, tmp_path: Path) -> None:
     assert isinstance(montage.denoiser.pipe.vae, AutoencoderTiny)
     assert draw(montage).config["vae"] == str(tmp_path)
     assert isinstance(
-        hub.blank(str(folder), [], [], torch.float32, True, Extras(vae=str(tmp_path))).vae, AutoencoderTiny
+        loader.blank(str(folder), [], [], torch.float32, True, Adapters(vae=str(tmp_path))).vae, AutoencoderTiny
     )
 
 

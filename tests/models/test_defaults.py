@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError
-from synccontrol.models import defaults, presets
-from synccontrol.models.defaults import made_for, variants
+from synccontrol.models import presets as defaults
+from synccontrol.models import registry
+from synccontrol.models.presets import made_for, variants
+from synccontrol.spec.settings import Geometry
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 
-@pytest.mark.parametrize("model", list(presets.PRESETS))
+@pytest.mark.parametrize("model", list(registry.PRESETS))
 def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
-    preset = presets.PRESETS[model]
+    preset = registry.PRESETS[model]
     found = variants(preset.defaults, preset.geometry)
     assert tuple(sorted(found)) == tuple(sorted(defaults.NAMES))
     default, fast, best, paper = (found[name] for name in ("default", "fast", "best", "paper"))
@@ -34,7 +35,7 @@ def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
 
 
 def test_paper_is_what_the_paper_says() -> None:
-    preset = presets.PRESETS["sd15"]
+    preset = registry.PRESETS["sd15"]
     paper = variants(preset.defaults, preset.geometry)["paper"]
     assert paper.sampling == SamplingConfig(steps=50, guidance_scale=7.5, scheduler="ddim")
     assert paper.windows == WindowConfig(stride=16)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from synccontrol import Montage
-from synccontrol.config import Geometry
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.models import devices, fetching, hub
+from synccontrol.families import checkpoints
+from synccontrol.models import devices, loader
+from synccontrol.spec.settings import Geometry
 
 
 def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
@@ -53,18 +54,18 @@ def test_devices_are_checked(device: str) -> None:
 
 
 def test_sizes_and_settings_need_no_weights(checkpoint: Path) -> None:
-    assert hub.geometry(str(checkpoint), offline=True) == Geometry(window=(8, 8), cell=8, channels=4)
-    assert hub.defaults(str(checkpoint), offline=True).windows.stride == 5
-    assert hub.defaults("tiny").sampling.steps == 12
-    assert hub.defaults("tiny", "paper").sampling.steps == 50
+    assert loader.geometry(str(checkpoint), offline=True) == Geometry(window=(8, 8), cell=8, channels=4)
+    assert loader.defaults(str(checkpoint), offline=True).windows.stride == 5
+    assert loader.defaults("tiny").sampling.steps == 12
+    assert loader.defaults("tiny", "paper").sampling.steps == 50
     with pytest.raises(ConfigError, match="unknown preset 'slow'; known: paper, default, fast, best"):
-        hub.defaults("tiny", "slow")
+        loader.defaults("tiny", "slow")
 
 
 def test_a_family_that_is_not_served_is_said_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ModelError, match="no model family serves FluxPipeline"):
-        hub.load(str(tmp_path), [], offline=True)
+        loader.load(str(tmp_path), [], offline=True)
 
 
 def test_errors_of_the_hub_are_errors_of_models() -> None:
@@ -72,9 +73,9 @@ def test_errors_of_the_hub_are_errors_of_models() -> None:
         raise OSError("no file named config.json")
 
     with pytest.raises(ModelError, match=r"'\.' cannot be used: no file named config\.json; read something else"):
-        fetching.fetch(load, ["."], False, "read something else")
+        checkpoints.fetch(load, ["."], False, "read something else")
 
 
 def test_loading_is_silent(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    hub.load(str(checkpoint), ["depth"], offline=True)
+    loader.load(str(checkpoint), ["depth"], offline=True)
     assert capfd.readouterr() == ("", "")

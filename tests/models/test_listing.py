@@ -9,9 +9,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from synccontrol.command import cli
-from synccontrol.families.sources import place
-from synccontrol.models import listing, presets
+from synccontrol.cli import main
+from synccontrol.families.checkpoints import place
+from synccontrol.models import listing, registry
 from tests.conftest import PipeFactory
 from tests.families.test_inpaint_unets import taught
 from tests.models import checkpoint_file
@@ -36,17 +36,17 @@ def download(cache: Path, repository: str, size: int) -> None:
 
 
 def test_every_preset_is_described(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--list-models"]) == 0
+    assert main.main(["--list-models"]) == 0
     out = capsys.readouterr().out
-    for name, preset in presets.PRESETS.items():
+    for name, preset in registry.PRESETS.items():
         assert f"{name}: {preset.about}\n" in out
         assert preset.licence in out and preset.download in out
-    assert out.count("here      nothing") == len(presets.PRESETS) - 1
+    assert out.count("here      nothing") == len(registry.PRESETS) - 1
     assert out.count("here      all of it") == 1
 
 
 def test_what_is_cached_is_said(cache: Path) -> None:
-    sd15 = presets.PRESETS["sd15"]
+    sd15 = registry.PRESETS["sd15"]
     download(cache, place(sd15.base), 200_000_000)
     download(cache, sd15.controlnets["depth"], 10)
     assert "  here      0.2 GB of the base model; ControlNets for depth" in listing.lines()
@@ -60,8 +60,8 @@ def test_models_that_are_made_for_repainting_are_told(
     checkpoint: Path, make_pipe: PipeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not listing.repaints("tiny") and not listing.repaints(str(checkpoint), offline=True)
-    preset = dataclasses.replace(presets.PRESETS["sd15"], base=str(checkpoint))
-    monkeypatch.setattr(presets, "PRESETS", {"sd15": preset})
+    preset = dataclasses.replace(registry.PRESETS["sd15"], base=str(checkpoint))
+    monkeypatch.setattr(registry, "PRESETS", {"sd15": preset})
     pipe = taught(make_pipe(0, torch.float32))
     pipe.save_pretrained(tmp_path / "inpainting")
     assert listing.repaints(str(tmp_path / "inpainting"), offline=True)

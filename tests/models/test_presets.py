@@ -14,29 +14,29 @@ from huggingface_hub import constants
 import preprocess
 from benchmarks import preset_forecasts
 from synccontrol import Montage, SyncConfig
+from synccontrol.batch import memory_estimate, model_request
 from synccontrol.errors import ModelError
-from synccontrol.families import sources
-from synccontrol.jobs import footprint, runtime
-from synccontrol.models import hub, presets
-from synccontrol.picture import followed
+from synccontrol.families import checkpoints
+from synccontrol.models import loader, registry
+from synccontrol.spec.image_spec import followed
 from tests.conftest import FEATURES, PipeFactory
 from tests.families import tiny_sdxl
 
 
 def test_the_bundled_model_is_what_its_preset_says() -> None:
-    preset = presets.PRESETS["tiny"]
+    preset = registry.PRESETS["tiny"]
     montage = Montage.from_pretrained("tiny", controls=["depth", "canny", "pose"], offline=True)
     assert montage.denoiser.geometry == preset.geometry
     assert montage.denoiser.controls == 3
     assert montage.defaults == preset.defaults
-    files = [path for path in presets.BUNDLED.rglob("*") if path.is_file()]
+    files = [path for path in registry.BUNDLED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 50e6
     assert max(path.stat().st_size for path in files) <= 20e6
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt")]
 
 
 def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
-    for name, preset in presets.PRESETS.items():
+    for name, preset in registry.PRESETS.items():
         ids = [preset.base, *preset.controlnets.values(), *([preset.vae] if preset.vae else [])]
         commit, file = r"(@[0-9a-f]{40})?", r"(/[\w./-]+\.safetensors)?"
         assert name == "tiny" or all(re.fullmatch(rf"[\w.-]+/[\w.-]+{commit}{file}", one) for one in ids)
@@ -47,27 +47,27 @@ def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
         assert windows.stride == min(preset.geometry.window) * 5 // 8
 
 
-@pytest.mark.parametrize("name", [name for name in presets.PRESETS if name != "tiny"])
+@pytest.mark.parametrize("name", [name for name in registry.PRESETS if name != "tiny"])
 def test_photographs_are_not_read_by_detectors_of_the_bundled_world(name: str) -> None:
-    read = runtime.own_detectors(name, preprocess.names())
+    read = model_request.own_detectors(name, preprocess.names())
     assert len(read) == len(preprocess.names()) and "tiny" not in read
-    assert runtime.own_detectors(name, ["canny"]) == ()  # the default's name is no setting
-    assert runtime.own_detectors("tiny", ["depth"]) == ()
+    assert model_request.own_detectors(name, ["canny"]) == ()  # the default's name is no setting
+    assert model_request.own_detectors("tiny", ["depth"]) == ()
 
 
 def test_flow_models_run_in_bfloat16(z_image: Path, qwen_image: Path, checkpoint: Path) -> None:
-    halves = {name: hub.half(name) for name in presets.PRESETS}
+    halves = {name: loader.half(name) for name in registry.PRESETS}
     for name, folder in (("z-image", z_image), ("z-image-turbo", z_image), ("qwen-image", qwen_image)):
-        assert halves[name] == hub.half(str(folder), offline=True) == torch.bfloat16
+        assert halves[name] == loader.half(str(folder), offline=True) == torch.bfloat16
     for name in ("tiny", "sd15", "sd21", "sd21-768", "sdxl"):
-        assert halves[name] == hub.half(str(checkpoint), offline=True) == torch.float16
+        assert halves[name] == loader.half(str(checkpoint), offline=True) == torch.float16
 
 
 def test_memory_is_what_was_forecast_with_these_settings() -> None:
     file = Path(__file__).parents[2] / "benchmarks" / "preset_forecasts.json"
     found = json.loads(file.read_text(encoding="utf-8"))
-    assert list(found) == list(presets.PRESETS), "run python -m benchmarks.preset_forecasts --output"
-    for name, preset in presets.PRESETS.items():
+    assert list(found) == list(registry.PRESETS), "run python -m benchmarks.preset_forecasts --output"
+    for name, preset in registry.PRESETS.items():
         assert preset.memory == pytest.approx(found[name]["peak_gb"], abs=0.06)
         offloaded = [found[name][f"peak_gb_offload_{how}"] for how in ("model", "sequential")]
         assert preset.offloaded == pytest.approx(offloaded, abs=0.06)
@@ -79,10 +79,10 @@ def test_flow_presets_load_and_draw(
     name: str, z_image: Path, qwen_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tiny model stands in for the published one."""
-    own, folder = presets.PRESETS[name], qwen_image if name == "qwen-image" else z_image
+    own, folder = registry.PRESETS[name], qwen_image if name == "qwen-image" else z_image
     net = str(folder / "controlnet-depth")
     preset = dataclasses.replace(own, base=str(folder), controlnets=dict.fromkeys(own.controlnets, net))
-    monkeypatch.setattr(presets, "PRESETS", {name: preset})
+    monkeypatch.setattr(registry, "PRESETS", {name: preset})
     montage = Montage.from_pretrained(name, ["depth"], offline=True)
     assert (montage.denoiser.controls, montage.defaults) == (1, own.defaults)
     assert montage.denoiser.geometry.channels == own.geometry.channels
@@ -92,10 +92,10 @@ def test_flow_presets_load_and_draw(
 
 
 def test_published_controlnets_may_be_files_of_a_commit() -> None:
-    (found,) = hub.controlnet_sources("z-image-turbo", ["depth"], [])
+    (found,) = loader.controlnet_sources("z-image-turbo", ["depth"], [])
     repository, file = found
-    assert sources.place(found) == "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1"
-    assert sources.pinned(repository)[1] == {"revision": "5155fc56d17821007d6f62ac192c09e0f0e72016"}
+    assert checkpoints.place(found) == "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1"
+    assert checkpoints.pinned(repository)[1] == {"revision": "5155fc56d17821007d6f62ac192c09e0f0e72016"}
     assert file == "Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
 
 
@@ -109,9 +109,9 @@ def test_a_commit_is_what_is_asked_of_the_hub(
     for module in ("diffusers.utils.hub_utils", "diffusers.pipelines.pipeline_utils"):
         monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path), raising=False)
     pinned, unpinned = f"owner/name@{commit}", "owner/name"
-    assert hub.geometry(pinned, offline=True) == hub.geometry(str(checkpoint), offline=True)
+    assert loader.geometry(pinned, offline=True) == loader.geometry(str(checkpoint), offline=True)
     with pytest.raises(ModelError, match="'owner/name' has not been downloaded"):
-        hub.geometry(unpinned, offline=True)
+        loader.geometry(unpinned, offline=True)
 
 
 def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,12 +123,12 @@ def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, mon
     pipe.to(dtype=torch.float16).save_pretrained(halves, variant="fp16")
     union = str(base / tiny_sdxl.UNION)
     preset = dataclasses.replace(
-        presets.PRESETS["sdxl"],
+        registry.PRESETS["sdxl"],
         base=str(halves),
         vae=str(tmp_path / "vae"),
         controlnets={"depth": str(base / "controlnet-depth"), "normal": union, "softedge": union},
     )
-    monkeypatch.setattr(presets, "PRESETS", {"sdxl": preset})
+    monkeypatch.setattr(registry, "PRESETS", {"sdxl": preset})
     montage = Montage.from_pretrained("sdxl", ["normal", "softedge"], dtype=torch.float16, offline=True)
     assert montage.denoiser.controls == 2
     assert montage.denoiser.pipe.vae.config.force_upcast is False
@@ -138,8 +138,8 @@ def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, mon
     )
     with pytest.raises(ModelError, match="no file named"):  # the files of 32 bits, which are not there
         Montage.from_pretrained("sdxl", dtype=torch.float32, offline=True)
-    with footprint.fake():
-        blank = hub.blank("sdxl", ["depth"], [], torch.float16, offline=True)
+    with memory_estimate.fake():
+        blank = loader.blank("sdxl", ["depth"], [], torch.float16, offline=True)
     assert blank.vae.dtype == torch.float16  # it needs no float32
 
 
@@ -147,7 +147,7 @@ def test_stable_diffusion_2_1_at_768_pixels(
     make_pipe: PipeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tiny model with the windows, the prediction and the projections of the published one."""
-    preset = presets.PRESETS["sd21-768"]
+    preset = registry.PRESETS["sd21-768"]
     h, w = preset.geometry.window
     pipe = make_pipe(0, torch.float32, prediction_type="v_prediction")
     with torch.random.fork_rng():
@@ -164,9 +164,9 @@ def test_stable_diffusion_2_1_at_768_pixels(
             cross_attention_dim=FEATURES,
         )
     pipe.save_pretrained(tmp_path)
-    monkeypatch.setattr(presets, "PRESETS", {"sd21-768": dataclasses.replace(preset, base=str(tmp_path))})
+    monkeypatch.setattr(registry, "PRESETS", {"sd21-768": dataclasses.replace(preset, base=str(tmp_path))})
     montage = Montage.from_pretrained("sd21-768", offline=True)
-    assert montage.denoiser.geometry == hub.geometry(str(tmp_path), offline=True) == preset.geometry
+    assert montage.denoiser.geometry == loader.geometry(str(tmp_path), offline=True) == preset.geometry
     noise = torch.randn(1, 4, h, w, generator=torch.Generator().manual_seed(0))
     few = dataclasses.replace(montage.defaults.sampling, steps=2, scheduler="ddim", guidance_end=1.0)
     ours = montage("a hill", height=768, width=768, latents=noise, sampling=few, sync=SyncConfig(weight=0.0)).latents

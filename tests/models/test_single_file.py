@@ -11,10 +11,10 @@ from diffusers.loaders import single_file_utils
 from PIL import Image
 from safetensors.torch import save_file
 
-from synccontrol import ComposeConfig, Extras, Montage, SamplingConfig, SyncConfig, families
+from synccontrol import Adapters, Img2ImgConfig, Montage, SamplingConfig, SyncConfig, families
+from synccontrol.batch import memory_estimate
 from synccontrol.errors import ModelError
-from synccontrol.jobs import footprint
-from synccontrol.models import hub, presets, single_file
+from synccontrol.models import loader, registry, single_file
 from tests.conftest import CELL, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
 from tests.families.test_inpaint_unets import taught
@@ -34,8 +34,8 @@ def file(make_pipe: PipeFactory, tmp_path: Path) -> Path:
 def configured(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Returns nothing; the preset that a file is taken for is the tiny checkpoint."""
     nets = {"depth": str(checkpoint / "controlnet-depth")}
-    preset = dataclasses.replace(presets.PRESETS["sd15"], base=str(checkpoint), controlnets=nets)
-    monkeypatch.setattr(presets, "PRESETS", {"sd15": preset})
+    preset = dataclasses.replace(registry.PRESETS["sd15"], base=str(checkpoint), controlnets=nets)
+    monkeypatch.setattr(registry, "PRESETS", {"sd15": preset})
 
 
 @pytest.mark.usefixtures("configured")
@@ -45,15 +45,15 @@ def test_it_draws_what_its_folder_draws(file: Path, checkpoint: Path) -> None:
     result = ours("a hill", **OPTIONS)
     assert torch.allclose(result.latents, theirs.latents, atol=1e-5)
     assert result.config["model"] == str(file)
-    assert ours.defaults == hub.defaults(str(file), offline=True)
+    assert ours.defaults == loader.defaults(str(file), offline=True)
     # the ControlNets of the preset that it is like
     assert Montage.from_pretrained(str(file), ["depth"], offline=True).denoiser.controls == 1
-    hub.blank(str(file), ["depth"], [], torch.float32, offline=True)
+    loader.blank(str(file), ["depth"], [], torch.float32, offline=True)
 
 
 def test_stable_diffusion_xl_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny_sdxl.save(tmp_path / "sdxl")
-    monkeypatch.setattr(presets, "PRESETS", {"sdxl": dataclasses.replace(presets.PRESETS["sdxl"], base=str(folder))})
+    monkeypatch.setattr(registry, "PRESETS", {"sdxl": dataclasses.replace(registry.PRESETS["sdxl"], base=str(folder))})
     # what tells the published files apart is the last of a long text encoder's layers
     last = "conditioner.embedders.1.model.transformer.resblocks.2.mlp.c_proj.bias"
     monkeypatch.setitem(single_file_utils.CHECKPOINT_KEY_NAMES, "xl_base", last)
@@ -73,12 +73,12 @@ def test_one_that_is_made_for_repainting(make_pipe: PipeFactory, tmp_path: Path)
     picture = Image.effect_noise((2 * SIZE, SIZE), 60).convert("RGB")
     mask = Image.new("L", picture.size, 0)
     mask.paste(255, (SIZE // 2, 0, SIZE, SIZE))
-    given = {"init_image": picture, "mask": mask, "compose": ComposeConfig(mask_soft=0.0)}
+    given = {"init_image": picture, "mask": mask, "img2img": Img2ImgConfig(mask_soft=0.0)}
     options = {"sampling": OPTIONS["sampling"], "sync": OPTIONS["sync"], **given}
     found = Montage.from_pretrained(file, offline=True)("a hill", **options)
     assert torch.allclose(found.latents, Montage.from_pipe(theirs)("a hill", **options).latents, atol=1e-5)
-    with footprint.fake():
-        assert families.wrap(hub.blank(file, ["depth"], [], torch.float32, offline=True), ["depth"]).inpaints
+    with memory_estimate.fake():
+        assert families.wrap(loader.blank(file, ["depth"], [], torch.float32, offline=True), ["depth"]).inpaints
 
 
 @pytest.mark.usefixtures("configured")
@@ -93,7 +93,7 @@ def test_an_autoencoder_in_one_file(file: Path, checkpoint: Path, make_pipe: Pip
     pipe = make_pipe(0, torch.float32)
     pipe.vae.decoder.conv_out.weight.data.mul_(2)
     other = checkpoint_file.save(pipe, file.with_name("vae.safetensors"))
-    montage = Montage.from_pretrained(str(checkpoint), extras=Extras(vae=str(other)), offline=True)
+    montage = Montage.from_pretrained(str(checkpoint), adapters=Adapters(vae=str(other)), offline=True)
     x0 = torch.zeros(1, 4, WINDOW, WINDOW)
     with montage.denoiser.session(), torch.no_grad():
         assert torch.allclose(montage.denoiser.decode(x0), pipe.vae.decode(x0).sample, atol=1e-5)

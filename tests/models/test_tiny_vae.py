@@ -11,11 +11,12 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from synccontrol import Extras, Montage, SamplingConfig, SyncConfig, families
+from synccontrol import Adapters, Montage, SamplingConfig, SyncConfig, families
+from synccontrol.batch import memory_estimate
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.jobs import footprint
-from synccontrol.models import hub, presets, tiny_vae
-from synccontrol.models.revision import revision
+from synccontrol.models import loader, registry
+from synccontrol.models.adapters import add_tiny_vae, tiny_vae_source
+from synccontrol.models.loader import revision
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
 
@@ -41,8 +42,8 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl"))
 
 
-def load(folder: Path, **extras: str) -> Montage:
-    return Montage.from_pretrained(str(folder), extras=Extras(**extras), offline=True)
+def load(folder: Path, **adapters: str) -> Montage:
+    return Montage.from_pretrained(str(folder), adapters=Adapters(**adapters), offline=True)
 
 
 def draw(montage: Montage, sync: SyncConfig = SYNC, **options: Any) -> Any:
@@ -115,21 +116,23 @@ def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_named_models_know_theirs() -> None:
-    known = {name: preset.tiny_vae for name, preset in presets.PRESETS.items() if preset.tiny_vae}
-    assert known.keys() == presets.PRESETS.keys() - {"tiny", "qwen-image"}
+    known = {name: preset.tiny_vae for name, preset in registry.PRESETS.items() if preset.tiny_vae}
+    assert known.keys() == registry.PRESETS.keys() - {"tiny", "qwen-image"}
     for name, found in known.items():
-        assert tiny_vae.source_of(name, Extras(tiny_vae="auto")) == found
-    assert tiny_vae.source_of("sd15", Extras()) == ""
+        assert tiny_vae_source(name, Adapters(tiny_vae="auto")) == found
+    assert tiny_vae_source("sd15", Adapters()) == ""
 
 
 def test_it_counts(checkpoint: Path, tmp_path: Path) -> None:
     tiny = save(tmp_path)
-    asked = Extras(tiny_vae=str(tmp_path))
+    asked = Adapters(tiny_vae=str(tmp_path))
     assert revision(str(checkpoint), [], [], asked) != revision(str(checkpoint), [], [])
     found = []
-    for extras in (Extras(), asked):
-        with footprint.fake():
-            family = families.wrap(hub.blank(str(checkpoint), [], [], torch.float32, offline=True, extras=extras))
-            tiny_vae.add(family, str(checkpoint), extras, offline=True, blank=True)
-            found.append(footprint._held(family._modules()))
+    for adapters in (Adapters(), asked):
+        with memory_estimate.fake():
+            family = families.wrap(
+                loader.blank(str(checkpoint), [], [], torch.float32, offline=True, adapters=adapters)
+            )
+            add_tiny_vae(family, str(checkpoint), adapters, offline=True, blank=True)
+            found.append(memory_estimate._held(family._modules()))
     assert found[1] - found[0] == sum(weight.nbytes for weight in tiny.state_dict().values())

@@ -22,7 +22,7 @@ from transformers import (
 import preprocess
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError, OptionError
-from preprocess.estimators.transformers_depth import TransformersDepth, gives_distance, inverted
+from preprocess.estimators.transformers_models import TransformersDepth, gives_distance, inverted
 
 PATCH, NATIVE = 14, 56  # px
 LOUD = 8.0  # factor on the random decoder, so that its depth varies over the picture

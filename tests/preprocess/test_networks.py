@@ -131,7 +131,7 @@ def test_network_says_what_the_packages_own_detector_says(name: str, folder: Cal
 def test_normals_are_those_of_the_packages_own_detector(
     folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preprocess.estimators.bae.SHORTER_SIDE", 64)
+    monkeypatch.setattr("preprocess.estimators.annotators.SHORTER_SIDE", 64)
     detect = preprocess.load("normal", folder("bae"), offline=True)
     expected = published("bae", folder("bae"), guide(64, 64)).astype(int)
     assert expected.std() > 1

@@ -17,10 +17,9 @@ from preprocess.controls.pose import draw, poses_of
 from preprocess.errors import FormatError
 from preprocess.people.openpose_json import Poses, load, read, write
 from preprocess.people.skeleton import JOINTS
-from synccontrol import terminal
-from synccontrol.command import cli
+from synccontrol.cli import main, terminal
 from synccontrol.errors import InputError
-from synccontrol.files import fitting, poses
+from synccontrol.io import poses, resize
 from tests.preprocess.test_skeleton import standing
 from training.render import render
 
@@ -141,7 +140,7 @@ def drawn(tmp_path: Path) -> Callable[..., np.ndarray]:
 
     def bring(height: int, width: int, how: str) -> np.ndarray:
         source = poses.open_map(path)
-        fit = fitting.plan(source, height, width, "control map", how)
+        fit = resize.plan(source, height, width, "control map", how)
         placed = poses.on_canvas(source, fit.box, fit, window=256, loop=False)
         assert placed is not None and placed.size == (width, height)
         return np.asarray(placed)
@@ -151,10 +150,10 @@ def drawn(tmp_path: Path) -> Callable[..., np.ndarray]:
 
 def test_json_is_drawn_on_the_canvas_as_people_of_its_size_would_be(drawn: Callable[..., np.ndarray]) -> None:
     for height, width, how, scale, shift in (
-        (1024, 600, fitting.EXACT, (2, 2), (0, 0)),
-        (512, 500, fitting.PAD, (1, 1), (100, 0)),
-        (256, 300, fitting.CROP, (1, 1), (0, -128)),
-        (512, 600, fitting.STRETCH, (2, 1), (0, 0)),
+        (1024, 600, resize.EXACT, (2, 2), (0, 0)),
+        (512, 500, resize.PAD, (1, 1), (100, 0)),
+        (256, 300, resize.CROP, (1, 1), (0, -128)),
+        (512, 600, resize.STRETCH, (2, 1), (0, 0)),
     ):
         person = standing()
         person[..., :2] = (person[..., :2] + 0.5) * scale - 0.5 + shift
@@ -187,7 +186,7 @@ def test_the_command_line_takes_and_gives_json(
     flags = [*model, "--control", "pose", "--steps", "1", "--sync-steps", "0", "--quiet", "--save-control-map"]
     for source in (["--control-map", "given.json"], ["--control-map", "given.png"], ["--guide", "guide.png"]):
         name = Path(source[1]).suffix[1:] if source[0] == "--control-map" else "guided"
-        assert cli.main([*flags, *source, "--output", f"{name}.png"]) == terminal.DONE, capsys.readouterr().err
+        assert main.main([*flags, *source, "--output", f"{name}.png"]) == terminal.DONE, capsys.readouterr().err
     pictures = [np.asarray(Image.open(f"{name}{part}.png")) for name in ("json", "png") for part in ("", ".pose")]
     assert np.array_equal(pictures[0], pictures[2]) and np.array_equal(pictures[1], pictures[3])
     found = load(Path("guided.pose.json"))
@@ -195,5 +194,5 @@ def test_the_command_line_takes_and_gives_json(
     again = np.asarray(draw(found, window=64))
     assert np.mean(again != np.asarray(Image.open("guided.pose.png"))) < 0.01
     assert not Path("png.pose.json").exists()
-    assert cli.main(["--control", "canny", "--control-map", "given.json", "--quiet"]) == terminal.BAD_INPUT
+    assert main.main(["--control", "canny", "--control-map", "given.json", "--quiet"]) == terminal.BAD_INPUT
     assert "only pose is read from JSON" in capsys.readouterr().err

@@ -29,8 +29,7 @@ import preprocess
 from preprocess.control import Runtime
 from preprocess.errors import DetectorError
 from preprocess.estimators.annotators import controlnet_aux
-from preprocess.estimators.palette import ADE20K
-from preprocess.estimators.transformers_segmentation import TransformersSegmentation, most_likely
+from preprocess.estimators.transformers_models import ADE20K, TransformersSegmentation, most_likely
 from tests.conftest import TOKENS, tiny_tokenizer
 
 OFFLINE = Runtime(offline=True)

@@ -18,10 +18,9 @@ from preprocess.controls.scribble import dark_lines, strokes
 from preprocess.controls.softedge import FULL_STEP, edge_map, slopes
 from preprocess.controls.tile import SOFTNESS
 from preprocess.errors import DetectorError, OptionError
-from synccontrol import terminal
-from synccontrol.command import cli
-from synccontrol.models import presets
-from synccontrol.picture import INPAINT
+from synccontrol.cli import main, terminal
+from synccontrol.models import registry
+from synccontrol.spec.image_spec import INPAINT
 from training.render import render
 
 WITHOUT_WEIGHTS = [
@@ -207,9 +206,9 @@ def test_a_place_that_is_no_folder(control: str) -> None:
 
 
 def test_photographic_models_have_controlnets_of_every_type() -> None:
-    assert set(presets.PRESETS["sd15"].controlnets) == {*preprocess.names(), INPAINT}
-    assert set(presets.PRESETS["sd21"].controlnets) == set(preprocess.names()) - {"mlsd", "tile"}
-    assert set(presets.PRESETS["sdxl"].controlnets) == set(preprocess.names()) - {"qr"}
+    assert set(registry.PRESETS["sd15"].controlnets) == {*preprocess.names(), INPAINT}
+    assert set(registry.PRESETS["sd21"].controlnets) == set(preprocess.names()) - {"mlsd", "tile"}
+    assert set(registry.PRESETS["sdxl"].controlnets) == set(preprocess.names()) - {"qr"}
 
 
 def test_a_missing_controlnet_is_said_before_weights_are_looked_for(
@@ -218,7 +217,7 @@ def test_a_missing_controlnet_is_said_before_weights_are_looked_for(
     scene(512, 256).save(tmp_path / "guide.png")
     argv = ["--control", "softedge", "--guide", str(tmp_path / "guide.png"), "--output", str(tmp_path / "out.png")]
     for extra in ([], ["--dry-run"]):
-        assert cli.main([*argv, "--offline", *extra]) == terminal.BAD_INPUT
+        assert main.main([*argv, "--offline", *extra]) == terminal.BAD_INPUT
         said = capsys.readouterr().err
         assert "model 'tiny' has no ControlNet for 'softedge': it has canny, depth, pose" in said
         assert said.count("\n") == 1

@@ -26,8 +26,8 @@ from transformers import (
 
 import preprocess
 from preprocess.control import Runtime
-from preprocess.estimators.transformers_depth import TransformersDepth
-from preprocess.wide.slices import slices
+from preprocess.estimators.transformers_models import TransformersDepth
+from preprocess.wide.views import slices
 from preprocess.wide.wide_depth import OVERLAP, fitted, long_depth
 
 SIDE, LENGTH = 48, 240  # px

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.config import ONCE
 from synccontrol.errors import ConfigError
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import KINDS, Level, prediction_for, x0_hat
+from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.noise_level import KINDS, Level, prediction_for, x0_hat
 from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.spec.settings import ONCE
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 WINDOWS, ANCHOR, CHANNELS = 4, 2, 3

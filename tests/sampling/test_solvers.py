@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from synccontrol.config import MODEL, SCHEDULERS
 from synccontrol.errors import ConfigError
-from synccontrol.sampling.levels import KINDS, Level, prediction_for, x0_hat
-from synccontrol.sampling.solvers import FACTS, FLOW_SOLVERS, Draws, Solver
+from synccontrol.sampling.noise_level import KINDS, Level, prediction_for, x0_hat
+from synccontrol.sampling.schedulers import FACTS, FLOW_SOLVERS, Draws, Solver
+from synccontrol.spec.settings import MODEL, SCHEDULERS
 
 MEAN, DEVIATION = 0.7, 0.5  # of the data
 STEPS = 50

@@ -16,12 +16,12 @@ from torch import Tensor
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, NonFiniteError
 from synccontrol.families.base import AbstractFamily, View
-from synccontrol.files import images
+from synccontrol.io import images
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batches import Batches
-from synccontrol.sampling.levels import Level, x0_hat
+from synccontrol.sampling.batching import Batches
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.solvers import Solver
+from synccontrol.sampling.noise_level import Level, x0_hat
+from synccontrol.sampling.schedulers import Solver
 from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, WINDOW, PipeFactory
 

@@ -1,1 +1,0 @@
-"""The page: wide pictures composed in a browser, for one person at home or a few behind a password."""

@@ -1,0 +1,1 @@
+"""From jobs to images on disk."""

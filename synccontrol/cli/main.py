@@ -1,0 +1,84 @@
+"""The command line: generation (flags to one run), or one of `COMMANDS`."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synccontrol.cli import generate, settings_file
+from synccontrol.cli.parser import PUBLISHED, build_parser
+from synccontrol.cli.terminal import COMMANDS, DONE, Parser, status
+from synccontrol.errors import ConfigError, SyncControlError
+from synccontrol.models import registry
+from synccontrol.models.presets import DEFAULT, Defaults, chosen, variants
+from synccontrol.spec.settings import record
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "synccontrol") -> int:
+    """Returns the exit status: 0 done, 1 an item failed, 2 bad usage or input, 130 interrupted.
+
+    Args:
+        argv: the flags; the process's own by default.
+        prog: how the program was called, for help.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    name = arguments[0] if arguments else "-"
+    if name in COMMANDS:
+        ended: int = COMMANDS[name].load().main(arguments[1:], f"{prog} {name}")
+        return ended
+    return status(lambda: _command(arguments, prog), "interrupted; pictures that are written stay")
+
+
+def _command(argv: Sequence[str], prog: str) -> int:
+    if argv and not argv[0].startswith("-"):
+        raise ConfigError(f"there is no command {argv[0]!r}; use {', '.join(COMMANDS)}, or flags alone to draw")
+    shown = _help_wanted(argv)
+    if shown is not None:
+        build_parser(prog, shown).print_help()
+        return DONE
+    given = vars(build_parser(prog).parse_args(argv))
+    if given.pop("list_models", False):
+        from synccontrol.models import listing
+
+        print("\n".join(listing.lines()))
+        return DONE
+    values, stored = settings_file.merged(given)
+    return generate.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed))
+
+
+def _again(argv: Sequence[str], prog: str, seed: int) -> str:
+    """Returns the command that goes on with a run; a seed that was drawn is named."""
+    words = [*prog.split(), *argv]
+    drawn = [i for i, word in enumerate(words) if word in ("random", "--seed=random")]
+    for i in drawn:
+        if words[i] == "--seed=random":
+            words[i] = f"--seed={seed}"
+        elif words[i - 1] == "--seed":
+            words[i] = str(seed)
+    return shlex.join(words)
+
+
+def _help_wanted(argv: Sequence[str]) -> Mapping[str, Any] | None:
+    """Returns the defaults that help is to show, those of the model that is named; None when no help is wanted."""
+    parser = Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--preset", default=DEFAULT)
+    if not {"-h", "--help"} & set(argv):
+        return None
+    asked, _ = parser.parse_known_args(argv)
+    try:
+        defaults = _defaults(asked.model, asked.preset)
+    except SyncControlError:
+        return PUBLISHED  # a model, or a preset, that is not to be had here
+    return record(defaults.sampling, defaults.windows, defaults.sync)
+
+
+def _defaults(model: str, preset: str) -> Defaults:
+    if model in registry.PRESETS:  # at once; to look at a model takes torch and seconds
+        known = registry.PRESETS[model]
+        return chosen(variants(known.defaults, known.geometry), preset)
+    from synccontrol.models import loader
+
+    return loader.defaults(model, preset, offline=True)

@@ -1,1 +1,0 @@
-"""The command line: flags -> config -> one library call -> files."""

@@ -1,0 +1,1 @@
+"""Images, maps, manifests and metadata in and out."""

@@ -1,1 +1,0 @@
-"""From a request in words to pictures on disk."""

@@ -1,0 +1,1 @@
+"""From prompts and control maps to one wide image."""

@@ -1,0 +1,249 @@
+"""`Montage`, the object that users hold: a loaded model that makes wide pictures."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preprocess import ImageLike
+from synccontrol import families
+from synccontrol.errors import ConfigError
+from synccontrol.families.base import AbstractFamily, View
+from synccontrol.models import devices, loader, registry
+from synccontrol.models.adapters import add_tiny_vae
+from synccontrol.models.presets import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.pipeline import inputs
+from synccontrol.pipeline.inputs import ControlMaps, Pictures
+from synccontrol.pipeline.output import Result, Step
+from synccontrol.pipeline.stages import Passes
+from synccontrol.sampling import objectives
+from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.spec.image_spec import IP_IMAGE, ImageSpec
+from synccontrol.spec.region import Region
+from synccontrol.spec.settings import Adapters, Img2ImgConfig, SamplingConfig, SyncConfig, UpscaleConfig, WindowConfig
+
+
+class Montage:
+    """Makes wide pictures with one loaded model. Build it with `from_pretrained` or `from_pipe`.
+
+    It may be used from several threads: pictures that are drawn at the same time take turns, step by step.
+
+    Args:
+        denoiser: the model.
+        defaults: settings for calls that name none; those that fit the model's family if not given.
+        origin: what pictures say of where the model comes from: fields of `ImageSpec`.
+        offline: objectives are not to be downloaded either.
+        notes: what the user should know of the model, a line each; every result says it.
+    """
+
+    def __init__(
+        self,
+        denoiser: AbstractFamily,
+        defaults: Defaults | None = None,
+        *,
+        origin: Mapping[str, Any] = MappingProxyType({}),
+        offline: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.denoiser = denoiser
+        scheduler = type(denoiser.pipe.scheduler).__name__
+        self.defaults = defaults or of_family(families.name(denoiser), denoiser.geometry, scheduler)
+        self._origin = origin
+        self._offline = offline
+        self._notes = notes
+        self._objectives: dict[str, AbstractObjective] = {}
+
+    @classmethod
+    def from_pipe(cls, pipe: Any, controls: Sequence[str] = ()) -> "Montage":
+        """Returns a montage around a loaded diffusers pipeline, with or without ControlNets.
+
+        The pipeline's LoRAs, textual inversions, autoencoder, device, dtype and offloading are used as they are.
+
+        Args:
+            pipe: the pipeline.
+            controls: the control type of each map, which union ControlNets must be told; others need it not.
+
+        Raises:
+            ModelError: no model family serves this pipeline, or a union ControlNet does not follow a control type.
+            ConfigError: the number of controls is not that of the ControlNets.
+        """
+        controls = (controls,) if isinstance(controls, str) else tuple(controls)
+        family, checker = families.wrap(pipe, controls), pipe.components.get("safety_checker")
+        return cls(family, origin={"controls": controls}, notes=[inputs.UNCHECKED] if checker is not None else [])
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "tiny",
+        controls: Sequence[str] = (),
+        *,
+        controlnets: Sequence[str] = (),
+        adapters: Adapters = Adapters(),
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        offload: str = "none",
+        offline: bool = False,
+    ) -> "Montage":
+        """Returns a montage with a model loaded.
+
+        Args:
+            model: a preset ('tiny', 'sd15', ...), a diffusers folder, a hub id, or a .safetensors file of a
+                whole Stable Diffusion.
+            controls: control types, one ControlNet each ('depth', 'canny', 'pose'); none for text only.
+            controlnets: Rarely needed: folders or hub ids in place of the model's own: one per control, or one union.
+            adapters: LoRAs, an IP-Adapter, other autoencoders.
+            device: 'cpu', 'cuda', 'cuda:1', 'mps'; several ('cuda:0,cuda:1') hold the model each, and share windows.
+            dtype: of the networks; the canvas is float32 at least.
+            offload: 'none', 'model' (networks wait in memory for their turn on the device) or 'sequential' (layers do).
+            offline: never ask the network.
+
+        Raises:
+            ModelError: the model, a ControlNet or a device is not to be had; the message says what would work.
+            ConfigError: the devices do not go together, or not with the offloading.
+        """
+        controls = [controls] if isinstance(controls, str) else controls
+        notes: list[str] = []
+        options: dict[str, Any] = {"dtype": dtype, "offload": offload, "offline": offline, "note": notes.append}
+        load = partial(loader.load, model, controls, controlnets, adapters=adapters, **options)
+        family = families.spread([load(device=one) for one in devices.named(device, offload)], controls)
+        defaults = registry.PRESETS[model].defaults if model in registry.PRESETS else None
+        origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "adapters": adapters}
+        add_tiny_vae(family, model, adapters, offline)
+        return cls(family, defaults, origin=origin, offline=offline, notes=list(dict.fromkeys(notes)))
+
+    def __call__(
+        self,
+        prompt: str = "",
+        control_map: ControlMaps = None,
+        *,
+        on_step: Callable[[Step], object] | None = None,
+        **options: Any,
+    ) -> Result:
+        """Returns one wide picture. Arguments and errors are those of `steps`.
+
+        Args:
+            prompt: what to draw.
+            control_map: what to follow.
+            on_step: called after every denoising step.
+            options: as of `steps`: height, width, negative_prompt, seed, sampling, windows, sync, ...
+        """
+        result = None
+        for step in self.steps(prompt, control_map, **options):
+            result = step.result
+            if on_step is not None:
+                on_step(step)
+        assert result is not None
+        return result
+
+    def steps(
+        self,
+        prompt: str = "",
+        control_map: ControlMaps = None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_image: "ImageLike | None" = None,
+        regions: Sequence[Region] = (),
+        region_map: "ImageLike | None" = None,
+        init_image: "ImageLike | None" = None,
+        mask: "ImageLike | None" = None,
+        img2img: Img2ImgConfig | None = None,
+        upscale: UpscaleConfig | None = None,
+        seed: int = 0,
+        latents: Tensor | None = None,
+        sampling: SamplingConfig | None = None,
+        windows: WindowConfig | None = None,
+        sync: SyncConfig | None = None,
+        preset: str = DEFAULT,
+        **others: object,
+    ) -> Iterator[Step]:
+        """Returns an iterator over the denoising steps of one wide picture; the last one holds the result.
+
+        Closing it cancels the picture and leaves the model as it was.
+
+        Args:
+            prompt: what to draw.
+            control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet, apart from
+                that for `inpaint`, which follows `init_image` and `mask`; None draws from text only.
+            height: px, at least one window; the init image's if not given, or else the control map's.
+            width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
+            negative_prompt: what to avoid.
+            prompt_embeds: Rarely needed: the encoded prompt (1, tokens, features) in place of a text, likewise the
+                negative one, and the pooled ones (1, features) of models that take them, as in diffusers.
+            negative_prompt_embeds: see there.
+            pooled_prompt_embeds: see there.
+            negative_pooled_prompt_embeds: see there.
+            ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
+            regions: parts of the picture with prompts of their own, which the prompt above follows.
+            region_map: a picture whose levels of grey are regions ('grey 128').
+            init_image: what is started from.
+            mask: what of it is drawn anew: the white part.
+            img2img: how far it is drawn anew, and by how much it grows.
+            upscale: by how much the finished picture is upscaled, and whether one that is tall is drawn small first.
+            seed: of the CPU generator that all noise comes from.
+            latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
+            sampling: how to denoise; what the preset says if not given.
+            windows: where windows lie; likewise.
+            sync: how windows are kept coherent; likewise.
+            preset: 'default', 'paper' (as published), 'fast' or 'best', made for the model.
+            others: none; what diffusers calls otherwise is named in the error.
+
+        Raises:
+            ConfigError: settings that contradict each other, or a size below one window.
+            InputError: control maps that do not fit the canvas or the ControlNets.
+            ModelError: the objective cannot be loaded.
+            MemoryLimitError: the device cannot hold one window.
+            NonFiniteError: NaN or infinity in latents or picture.
+        """
+        for name in others:
+            raise ConfigError(f"there is no {name}{inputs.instead(name)}")
+        settings = chosen(variants(self.defaults, self.denoiser.geometry), preset)
+        sampling = inputs.config(sampling, settings.sampling)
+        windows = inputs.config(windows, settings.windows)
+        sync = inputs.config(sync, settings.sync)
+        pictures: dict[str, ImageLike | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
+        shown = Pictures.given(control_map, ip_image=ip_image, **pictures)
+        img2img = inputs.config(img2img, Img2ImgConfig())
+        height, width = shown.size(height, width, img2img)
+        view = View(
+            window=0,
+            prompt=inputs.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
+            negative_prompt=inputs.said(
+                self.denoiser, "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
+            ),
+            reference=shown.others.get(IP_IMAGE),
+        )
+        inputs.check_regions(regions, view.prompt, view.negative_prompt)
+        inputs.check_controls(self.denoiser, shown, sampling, self._origin.get("controls", ()))
+        picture = ImageSpec(
+            prompt=inputs.recorded(view.prompt),
+            negative_prompt=inputs.recorded(view.negative_prompt),
+            height=height,
+            width=width,
+            seed=seed,
+            sampling=sampling,
+            windows=windows,
+            sync=sync,
+            regions=tuple(regions),
+            img2img=img2img,
+            upscale=inputs.config(upscale, UpscaleConfig()),
+            sources=shown.sources(),
+            **self._origin,
+        )
+        return Passes(self.denoiser, picture, shown, view, latents, self._objective, self._notes).steps()
+
+    def _objective(self, config: SyncConfig) -> AbstractObjective:
+        key = config.objective
+        if not isinstance(key, str):
+            return objectives.load(key)
+        if key not in self._objectives:
+            self._objectives[key] = objectives.load(key, offline=self._offline)
+        return self._objectives[key]

@@ -1,0 +1,295 @@
+"""Settings: what decides a picture, as JSON values by flag. Which there are, and of what kind each is."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from synccontrol.errors import ConfigError
+from synccontrol.spec.region import Region
+from synccontrol.spec.settings import (
+    FITS,
+    MIDDLE,
+    OBJECTIVES,
+    Adapters,
+    Img2ImgConfig,
+    SamplingConfig,
+    SyncConfig,
+    UpscaleConfig,
+    WindowConfig,
+    check_seed,
+    flags,
+    record,
+)
+
+NO_FILE = "<picture>"  # a file's place where a program gave a picture
+EMBEDDED = "<embeddings>"  # a prompt that was given encoded
+
+Kind = tuple[str, Callable[[Any], bool]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list_of(one: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(one(item) for item in value)
+
+
+_TEXT: Kind = ("text", lambda value: isinstance(value, str))
+_WHOLE: Kind = ("a whole number", _is_whole)
+_TEXTS: Kind = ("a list of texts", _list_of(_TEXT[1]))
+_NUMBERS: Kind = ("a number or a list of numbers", lambda value: _is_number(value) or _list_of(_is_number)(value))
+_ANCHOR: Kind = ("'middle', a whole number or a file", lambda value: _is_whole(value) or isinstance(value, str))
+_BY_TYPE: Mapping[type, Kind] = {
+    str: _TEXT,
+    int: _WHOLE,
+    float: ("a number", _is_number),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    tuple: _TEXTS,
+}
+
+
+def _kind(field: dataclasses.Field[Any]) -> Kind:
+    if field.name == "anchor":
+        return _ANCHOR
+    return _NUMBERS if field.name.startswith("control_") else _BY_TYPE[type(field.default)]
+
+
+KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
+    **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
+    **dict.fromkeys(("ip_image", "ip_image_sha256", "region_map", "region_map_sha256"), _TEXT),
+    **dict.fromkeys(("init_image", "init_image_sha256", "mask", "mask_sha256"), _TEXT),
+    **dict.fromkeys(("width", "height", "seed"), _WHOLE),
+    **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256", "region"), _TEXTS),
+    **{
+        flag.replace("-", "_"): _kind(field)
+        for config in (Adapters, Img2ImgConfig, UpscaleConfig, SamplingConfig, WindowConfig, SyncConfig)
+        for flag, field in flags(config).items()
+    },
+}
+
+YOUNGER: Mapping[str, Any] = {"sync_scaffold": 0.0, "sync_scaffold_noise": 1.0}  # than the statistics of latents
+
+
+def check(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of some settings that decide a picture; None and what is no picture's own are left out.
+
+    Raises:
+        ConfigError: a value is of the wrong type, or cannot be made from JSON.
+    """
+    values = {name: settings[name] for name in KINDS if settings.get(name) is not None}
+    for name, value in values.items():
+        words, fits = KINDS[name]
+        if not fits(value):
+            raise ConfigError(f"{name} is {value!r}; it must be {words}")
+    objective = values.get("objective", OBJECTIVES[0])
+    if objective not in OBJECTIVES:
+        raise ConfigError(
+            f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
+            f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
+        )
+    for name in ("anchor", "ip_image", "region_map", "init_image", "mask"):
+        if values.get(name) == NO_FILE:
+            raise ConfigError(
+                f"the {name.replace('_', ' ')} was a picture in another program's memory, which cannot be made from "
+                "JSON; name a file"
+            )
+    if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
+        raise ConfigError("a prompt was given as embeddings, which cannot be made from JSON; give it in words")
+    return values
+
+
+def of_picture(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `check`ed settings of a picture; what there was not yet when it was made is as if it were off.
+
+    Raises:
+        ConfigError: as `check`.
+    """
+    values = check(stored)
+    return {**YOUNGER, **values} if "sync_adain" in values else values
+
+
+GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE, MASK = ROLES = (
+    "guide",
+    "control_map",
+    "anchor",
+    "ip_image",
+    "region_map",
+    "init_image",
+    "mask",
+)
+INPAINT = "inpaint"  # the control type whose map is the picture that is started from, without what is drawn anew
+NO_START = "control inpaint follows the init image and its mask, and there is none; give one, or another control"
+SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
+_PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
+_LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
+
+Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Adapters, Img2ImgConfig, UpscaleConfig)
+
+
+def followed(controls: Sequence[str]) -> tuple[str, ...]:
+    """Returns the controls that follow a map: all but `INPAINT`."""
+    return tuple(control for control in controls if control != INPAINT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file that a picture is made from."""
+
+    role: str  # one of `ROLES`
+    path: str
+    sha256: str = ""  # of the file, hexadecimal; empty: not known
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ConfigError(f"unknown role {self.role!r} of {self.path}; known: {', '.join(ROLES)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """Everything that decides one picture; the machine and the versions it is made with stand beside it.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    height: int  # px, before it is upscaled
+    width: int  # px, likewise
+    seed: int = 0
+    sampling: SamplingConfig = SamplingConfig()
+    windows: WindowConfig = WindowConfig()
+    sync: SyncConfig = SyncConfig()
+    img2img: Img2ImgConfig = Img2ImgConfig()  # how it starts from its init image
+    upscale: UpscaleConfig = UpscaleConfig()  # what becomes of it when it is finished
+    regions: tuple[Region, ...] = ()  # parts with prompts of their own
+    sources: tuple[Source, ...] = ()  # files in the order of `ROLES`, control maps in the order of the controls
+    model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
+    controls: tuple[str, ...] = ()  # control types
+    controlnets: tuple[str, ...] = ()  # folders or hub ids, where they are not the model's own
+    detectors: tuple[str, ...] = ()  # by name, where they are not the default
+    adapters: Adapters = Adapters()  # LoRAs and the like
+    fit: str = "exact"  # how a guide or control map of another aspect comes onto the canvas, one of `FITS`
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in ("prompt", "negative_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"the {name.replace('_', ' ')} is {getattr(self, name)!r}; it must be text")
+            if not _is_text(getattr(self, name)):
+                raise ConfigError(f"the {name.replace('_', ' ')} is not UTF-8 text; write it anew")
+        if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
+            raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
+        object.__setattr__(self, "img2img", self.img2img.chosen(bool(self.of(MASK))))
+        if self.fit not in FITS:
+            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
+        roles = [source.role for source in self.sources]
+        if INIT_IMAGE not in roles and (MASK in roles or self.img2img.extend):
+            raise ConfigError("a mask or an extension needs an init image, the picture that is repainted or grows")
+        if MASK in roles and self.img2img.extend:
+            raise ConfigError("a mask and an extension exclude each other: do one after the other")
+        if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in SINGLE):
+            raise ConfigError(
+                f"sources come in the order {', '.join(ROLES)}, and there is one of each at most, but for control maps"
+            )
+
+    def of(self, role: str) -> tuple[Source, ...]:
+        """Returns the sources of a role."""
+        return tuple(source for source in self.sources if source.role == role)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the picture as JSON values by the names of the command line's flags.
+
+        An objective that is a function is named, and an anchor without a file is `NO_FILE`: neither can be read back.
+        """
+        settings = {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "width": self.width,
+            "height": self.height,
+            "seed": self.seed,
+            **record(self.sampling, self.windows, self.sync, self.adapters, self.upscale),
+            "model": self.model,
+            "control": list(self.controls),
+            "controlnet": list(self.controlnets),
+            "detector": list(self.detectors),
+            "fit": self.fit,
+            "region": [str(region) for region in self.regions],
+            "control_map": [source.path for source in self.of(CONTROL_MAP)],
+            "control_map_sha256": [source.sha256 for source in self.of(CONTROL_MAP)],
+        }
+        settings |= record(self.img2img) if self.of(INIT_IMAGE) else dict.fromkeys(record(self.img2img))
+        if not isinstance(self.sync.anchor, int | str):
+            settings[ANCHOR] = NO_FILE
+        for role in SINGLE:
+            settings.setdefault(role, None)
+            settings[f"{role}_sha256"] = None
+            for source in self.of(role):
+                settings[role], settings[f"{role}_sha256"] = source.path, source.sha256
+        return settings
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "ImageSpec":
+        """Returns the picture of some settings: the inverse of `settings`.
+
+        What is absent has its default; keys that are none of a picture's own (`settings.KINDS`) are left out.
+
+        Raises:
+            ConfigError: a value is of the wrong type or outside its range, there is no prompt, width or height, or
+                something cannot be made from JSON: an objective that was a function, an anchor that was no file.
+        """
+        values = check(settings)
+        missing = [name for name in ("prompt", "width", "height") if name not in values]
+        if missing:
+            raise ConfigError(f"the settings of a picture have no {', '.join(missing)}; give them")
+        anchor = values.get(ANCHOR, MIDDLE)
+        if isinstance(anchor, str) and anchor != MIDDLE:
+            del values[ANCHOR]  # a file, and so a source
+        plain: dict[str, Any] = {name: values[name] for name in _PLAIN if name in values}
+        plain |= {field: tuple(values.get(name, ())) for field, name in _LISTS.items()}
+        return cls(
+            sampling=_config(SamplingConfig, values),
+            windows=_config(WindowConfig, values),
+            sync=_config(SyncConfig, values),
+            adapters=_config(Adapters, values),
+            img2img=_config(Img2ImgConfig, values),
+            upscale=_config(UpscaleConfig, values),
+            regions=tuple(Region.parse(line) for line in values.get("region", ())),
+            sources=sources({**values, ANCHOR: anchor}),
+            **plain,
+        )
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    fields = {flag.replace("-", "_"): field.name for flag, field in flags(kind).items()}
+    given = {field: values[name] for name, field in fields.items() if name in values}
+    build: Callable[..., Config] = kind
+    return build(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Returns the files that checked settings name."""
+    paths = values.get(CONTROL_MAP, [])
+    hashes = values.get("control_map_sha256", [])
+    if len(hashes) != len(paths):
+        hashes = [""] * len(paths)  # of other control maps, or written by hand
+    maps = [Source(role=CONTROL_MAP, path=path, sha256=sha256) for path, sha256 in zip(paths, hashes, strict=True)]
+    others = [
+        Source(role=role, path=values[role], sha256=values.get(f"{role}_sha256", ""))
+        for role in SINGLE
+        if isinstance(values.get(role), str) and values[role] != MIDDLE
+    ]
+    return tuple(sorted([*others, *maps], key=lambda source: ROLES.index(source.role)))

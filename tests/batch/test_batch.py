@@ -1,0 +1,46 @@
+"""A run among others: what somebody else has made in the meantime is theirs, and no failure."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synccontrol.batch import runner
+from synccontrol.batch.executor import AbstractEngine
+from synccontrol.batch.job import Job, Outcome
+from synccontrol.batch.model_request import ModelRequest
+from tests.batch.wanted import JOB
+
+
+class Writing(AbstractEngine):
+    """Writes a word for a picture."""
+
+    def ready(self, request: ModelRequest) -> None:
+        """Needs nothing."""
+
+    def work(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            job.output.write_text("ours")
+            yield Outcome(output=str(job.output))
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_was_made_between_planning_and_running_is_kept_unless_it_may_be_replaced(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    jobs = [replace(JOB, output=tmp_path / f"{name}.png", overwrite=overwrite) for name in "ab"]
+    jobs[0].output.write_text("theirs")  # while this run was loading its model
+    seen: dict[str, Outcome | None] = {}
+
+    def report(job: Job, outcome: Outcome | None) -> None:
+        seen[job.output.name] = outcome
+
+    runner.run(jobs, Writing(), report, lambda: None)
+    assert jobs[0].output.read_text() == ("ours" if overwrite else "theirs")
+    assert (seen["a.png"] is None) == (not overwrite)
+    assert seen["b.png"] == Outcome(output=str(jobs[1].output)) and jobs[1].output.read_text() == "ours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

@@ -1,0 +1,83 @@
+"""What is written into a picture can be read by others, and makes the picture again."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sd_parsers import ParserManager
+
+from synccontrol.errors import InputError, OutputError
+from synccontrol.io import metadata
+from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig, record
+
+SETTINGS = {
+    "prompt": "a valley, at sunset",
+    "negative_prompt": "people",
+    "width": 640,
+    "height": 256,
+    "seed": 7,
+    "model": "tiny",
+    **record(SamplingConfig(steps=12, guidance_scale=4.0, scheduler="dpmpp_2m"), WindowConfig(), SyncConfig()),
+}
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "picture.png"
+    metadata.save_png(Image.new("RGB", (640, 256)), path, SETTINGS)
+    return path
+
+
+def test_another_program_reads_the_parameters(picture: Path) -> None:
+    found = ParserManager().parse(picture)
+    assert found is not None
+    assert [prompt.value for prompt in found.prompts] == ["a valley, at sunset"]
+    assert [prompt.value for prompt in found.negative_prompts] == ["people"]
+    (sampler,) = found.samplers
+    assert sampler.name == "DPM++ 2M"
+    assert sampler.parameters["steps"] == "12"
+    assert sampler.parameters["seed"] == "7" or sampler.parameters["seed"] == 7
+    assert "Clip skip: 2" in metadata.parameters({**SETTINGS, "clip_skip": 1})  # it counts from 1
+    assert "Clip skip" not in metadata.parameters(SETTINGS)
+
+
+def test_a_sphere_says_so_to_viewers_and_nothing_else_does(picture: Path, tmp_path: Path) -> None:
+    with Image.open(picture) as flat:
+        assert metadata.XMP not in flat.info
+    path = tmp_path / "sphere.png"
+    metadata.save_png(Image.new("RGB", (640, 320)), path, {**SETTINGS, "projection": "equirectangular"})
+    with Image.open(path) as image:
+        packet = ElementTree.fromstring(image.info["XML:com.adobe.xmp"])
+    (description,) = packet.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    said = {name.rpartition("}")[2]: value for name, value in description.items() if "google.com/photos" in name}
+    assert said["ProjectionType"] == "equirectangular"
+    assert said["FullPanoWidthPixels"] == said["CroppedAreaImageWidthPixels"] == "640"
+    assert said["FullPanoHeightPixels"] == said["CroppedAreaImageHeightPixels"] == "320"
+    assert said["CroppedAreaLeftPixels"] == said["CroppedAreaTopPixels"] == "0"
+
+
+def test_settings_come_back(picture: Path, tmp_path: Path) -> None:
+    assert metadata.read_settings(picture) == json.loads(json.dumps(SETTINGS))
+    copy = tmp_path / "settings.json"
+    copy.write_text(json.dumps(SETTINGS))
+    assert metadata.read_settings(copy) == metadata.read_settings(picture)
+
+
+def test_only_the_picture_is_left_behind(picture: Path) -> None:
+    assert [path.name for path in picture.parent.iterdir()] == ["picture.png"]
+
+
+def test_files_without_settings_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    (tmp_path / "list.json").write_text("[1]")
+    for name in ("plain.png", "list.json", "none.png"):
+        with pytest.raises(InputError, match="no settings"):
+            metadata.read_settings(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        metadata.save_png(Image.new("RGB", (8, 8)), tmp_path / "file" / "picture.png", SETTINGS)

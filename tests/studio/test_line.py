@@ -1,0 +1,112 @@
+"""The line: first come, first served; places; stopping; and that it never grows beyond its limits."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from synccontrol.studio.queue import OVER, WAITING, BusyError, Limits, Line, Stopped, Ticket
+
+LIMITS = Limits(queue=5, each=3)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+class Held:
+    """Work that goes on, checking between its steps, until it is let go."""
+
+    def __init__(self) -> None:
+        self.gate, self.done = threading.Event(), list[Any]()
+
+    def __call__(self, ticket: Ticket) -> str:
+        while not self.gate.wait(0.005):
+            ticket.check()
+            ticket.step += 1
+        self.done.append(ticket.owner)
+        return ticket.owner
+
+
+@pytest.fixture
+def work() -> Held:
+    return Held()
+
+
+def test_one_at_a_time_and_in_order(work: Held) -> None:
+    line = Line(LIMITS)
+    tickets = [Ticket(owner, work) for owner in "abcd"]
+    for ticket in tickets:
+        line.join(ticket)
+    until(lambda: tickets[0].step > 0)
+    assert [line.ahead(ticket) for ticket in tickets] == [0, 1, 2, 3]
+    assert [ticket.state for ticket in tickets[1:]] == [WAITING] * 3
+    work.gate.set()
+    until(lambda: all(ticket.state == OVER for ticket in tickets))
+    assert work.done == list("abcd") == [ticket.result for ticket in tickets]
+
+
+def test_more_than_the_limits_are_refused(work: Held) -> None:
+    line = Line(LIMITS)
+    for _ in range(3):
+        line.join(Ticket("a", work))
+    with pytest.raises(BusyError, match="3 pictures of yours"):
+        line.join(Ticket("a", work))
+    line.join(Ticket("b", work))
+    line.join(Ticket("c", work))
+    with pytest.raises(BusyError, match="5 pictures are waiting already"):
+        line.join(Ticket("d", work))
+    work.gate.set()
+
+
+def test_stopping_ends_what_is_drawn_and_what_waits_of_one_visitor_only(work: Held) -> None:
+    line = Line(LIMITS)
+    mine, other, waiting = Ticket("a", work), Ticket("b", work), Ticket("a", work)
+    for ticket in (mine, other, waiting):
+        line.join(ticket)
+    until(lambda: mine.step > 0)
+    assert line.stop("a") == 2
+    assert waiting.state == OVER and isinstance(waiting.error, Stopped)
+    until(lambda: mine.state == OVER)
+    assert isinstance(mine.error, Stopped) and mine.result is None
+    until(lambda: other.step > 0)
+    work.gate.set()
+    until(lambda: other.state == OVER)
+    assert other.error is None
+    assert line.stop("a") == 0
+
+
+def test_work_that_fails_is_kept_and_the_line_goes_on() -> None:
+    line = Line(LIMITS)
+    failing, following = Ticket("a", lambda ticket: 1 / 0), Ticket("b", lambda ticket: "done")
+    line.join(failing)
+    line.join(following)
+    until(lambda: following.state == OVER)
+    assert isinstance(failing.error, ZeroDivisionError)
+    assert following.result == "done"
+
+
+def test_the_time_that_is_left_is_that_of_the_work_so_far() -> None:
+    ticket = Ticket("a", lambda ticket: None)
+    assert ticket.seconds_left is None
+    ticket.state = "drawing"
+    ticket.begin(6)
+    ticket.see(5, 6, 0.25)  # cheap steps
+    ticket._began -= 3.0
+    assert ticket.seconds_left == pytest.approx(9.0, abs=0.5)
+
+
+def test_closing_stops_all_and_waits_for_the_step(work: Held) -> None:
+    line = Line(LIMITS)
+    tickets = [Ticket(owner, work) for owner in "ab"]
+    for ticket in tickets:
+        line.join(ticket)
+    until(lambda: tickets[0].step > 0)
+    line.close()
+    assert all(ticket.state == OVER and isinstance(ticket.error, Stopped) for ticket in tickets)
