@@ -52,7 +52,7 @@ Values = npt.NDArray[np.float64]
 def latents(steps: int) -> tuple[Montage, Tensor]:
     """Returns the bundled model and the latents (1, 8, 32, 256) of a montage that it draws in some steps."""
     montage = Montage.from_pretrained("tiny")
-    return montage, montage(PROMPT, height=HEIGHT, width=WIDTH, sampling=SamplingConfig(steps=steps)).latents
+    return montage, montage(PROMPT, height=HEIGHT, width=WIDTH, sampling=SamplingConfig(steps=steps).complete()).latents
 
 
 def bundled(steps: int) -> dict[str, Any]:

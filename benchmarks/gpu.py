@@ -26,8 +26,9 @@ from synccontrol import Montage, SyncConfig, families
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.flat import lay_out
 from synccontrol.models import loader
-from synccontrol.models.presets import DEFAULT, NAMES, PAPER, Defaults
+from synccontrol.models.presets import Defaults
 from synccontrol.sampling.objectives import FeatureDistance
+from synccontrol.spec.image_settings import DEFAULT, PAPER, PRESETS
 from synccontrol.spec.settings import Geometry
 from tests.sampling.published import Published, Settings, map_tensor
 
@@ -95,8 +96,8 @@ def ours(montage: Montage, settings: Defaults, guide: Image.Image, steps: int) -
     def objective(images: Tensor, anchor: Tensor) -> Tensor:
         return compare.against(anchor)(images)
 
-    sync = dataclasses.replace(settings.sync, objective=objective)
-    sampling = dataclasses.replace(settings.sampling, steps=steps)
+    sync = settings.sync.replace(objective=objective)
+    sampling = settings.sampling.replace(steps=steps)
     return lambda: montage(PROMPT, guide, sampling=sampling, windows=settings.windows, sync=sync, seed=0)
 
 
@@ -145,7 +146,7 @@ def rows(name: str, width: int, methods: Sequence[str], times: int) -> Iterator[
 def settings_of(model: str, method: str) -> Defaults:
     """Returns a method's settings."""
     own = loader.defaults(model, {LITERAL: PAPER, UNSYNCED: DEFAULT}.get(method, method), offline=True)
-    return dataclasses.replace(own, sync=SyncConfig(weight=0.0)) if method == UNSYNCED else own
+    return dataclasses.replace(own, sync=SyncConfig(weight=0.0).complete()) if method == UNSYNCED else own
 
 
 def expected(row: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=SHAPES, default="sd15", help="default: sd15")
     parser.add_argument("--width", type=int, default=2048, help="px (default: 2048)")
-    parser.add_argument("--methods", nargs="+", default=[LITERAL, UNSYNCED, *NAMES], help="default: all")
+    parser.add_argument("--methods", nargs="+", default=[LITERAL, UNSYNCED, *PRESETS], help="default: all")
     parser.add_argument("--times", type=int, default=2, help="the fastest counts (default: 2)")
     parser.add_argument("--forecast", action="store_true", help="of the rows of --output, which are written anew")
     parser.add_argument("--output", type=Path, required=True, help="file of JSON lines, to which rows are added")

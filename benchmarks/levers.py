@@ -37,30 +37,30 @@ HEIGHT, WIDTH = 256, 1024
 CONTROLS = (NONE, "depth")
 _OWN = registry.PRESETS["tiny"].defaults
 BASE = Defaults(
-    sampling=replace(_OWN.sampling, guidance_end=1.0),
-    windows=WindowConfig(stride=16, weights="ramp"),
-    sync=replace(_OWN.sync, adain=0.0, scaffold=0.0),
+    sampling=_OWN.sampling.replace(guidance_end=1.0),
+    windows=WindowConfig(stride=16, weights="ramp").complete(),
+    sync=_OWN.sync.replace(adain=0.0, draft_strength=0.0),
 )
-_ADAIN = replace(BASE, sync=replace(BASE.sync, adain=1.0, adain_steps=6))
+_ADAIN = replace(BASE, sync=BASE.sync.replace(adain=1.0, adain_steps=6))
 
 
 def _synced(base: Defaults, **changes: object) -> Defaults:
-    return replace(base, sync=replace(base.sync, **changes))  # type: ignore[arg-type]
+    return replace(base, sync=base.sync.replace(**changes))
 
 
 def _sampled(base: Defaults, **changes: object) -> Defaults:
-    return replace(base, sampling=replace(base.sampling, **changes))  # type: ignore[arg-type]
+    return replace(base, sampling=base.sampling.replace(**changes))
 
 
 LEVERS = {
     "default": _OWN,
     "default, 18 steps": _sampled(_synced(_OWN, adain_steps=9), steps=18),
-    "default, no sync": _synced(_OWN, adain=0.0, scaffold=0.0),
-    "default, no scaffold": _synced(_OWN, scaffold=0.0),
+    "default, no sync": _synced(_OWN, adain=0.0, draft_strength=0.0),
+    "default, no scaffold": _synced(_OWN, draft_strength=0.0),
     "default, scaffold alone": _synced(_OWN, adain=0.0),
-    "default, scaffold .65": _synced(_OWN, scaffold=0.65),
-    "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0, scaffold=0.0), steps=18),
-    "default, 18 steps, no scaffold": _sampled(_synced(_OWN, adain_steps=9, scaffold=0.0), steps=18),
+    "default, scaffold .65": _synced(_OWN, draft_strength=0.65),
+    "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0, draft_strength=0.0), steps=18),
+    "default, 18 steps, no scaffold": _sampled(_synced(_OWN, adain_steps=9, draft_strength=0.0), steps=18),
     "base": BASE,
     "statistics, 6 steps": _ADAIN,
     "statistics, half as far": _synced(_ADAIN, adain=0.5),
@@ -70,11 +70,11 @@ LEVERS = {
     "objective at a quarter of the size": _synced(BASE, weight=20.0, steps=3, shrink=4),
     "statistics and objective, 6 steps": _synced(_ADAIN, weight=20.0, steps=6),
     "statistics, guidance in the first 2/3": _sampled(_ADAIN, guidance_end=0.67),
-    "statistics, stride 3/4": replace(_ADAIN, windows=WindowConfig(stride=24, weights="ramp")),
+    "statistics, stride 3/4": replace(_ADAIN, windows=WindowConfig(stride=24, weights="ramp").complete()),
     "statistics, stride 3/4, 6 steps": replace(
-        _sampled(_synced(_ADAIN, adain_steps=3), steps=6), windows=WindowConfig(stride=24, weights="ramp")
+        _sampled(_synced(_ADAIN, adain_steps=3), steps=6), windows=WindowConfig(stride=24, weights="ramp").complete()
     ),
-    "statistics, gaussian weights": replace(_ADAIN, windows=WindowConfig(stride=16, weights="gaussian")),
+    "statistics, gaussian weights": replace(_ADAIN, windows=WindowConfig(stride=16, weights="gaussian").complete()),
     "statistics, UniPC": _sampled(_ADAIN, scheduler="unipc"),
     "statistics, DDIM 25": _sampled(_synced(_ADAIN, adain_steps=12), scheduler="ddim", steps=25),
 }

@@ -138,8 +138,8 @@ class Bench:
             height=self.height,
             width=self.width,
             latents=self.noise,
-            sampling=SamplingConfig(steps=s.steps, guidance_scale=s.guidance_scale, scheduler="ddim"),
-            windows=WindowConfig(stride=s.stride, batch=batch),
+            sampling=SamplingConfig(steps=s.steps, guidance_scale=s.guidance_scale, scheduler="ddim").complete(),
+            windows=WindowConfig(stride=s.stride, batch=batch).complete(),
             sync=SyncConfig(
                 weight=s.sync_weight,
                 steps=s.sync_steps,
@@ -147,7 +147,7 @@ class Bench:
                 gradient="full",
                 objective=self.objective_name,
                 shrink=1,
-            ),
+            ).complete(),
         )
         return result.latents
 

@@ -29,9 +29,9 @@ from synccontrol.batch import memory_estimate
 from synccontrol.batch.memory_estimate import Footprint
 from synccontrol.canvas.flat import lay_out
 from synccontrol.models import loader, registry
-from synccontrol.models.presets import PAPER
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
+from synccontrol.spec.image_settings import PAPER
 from synccontrol.spec.settings import AGAIN
 
 WIDTHS = (2048, 8192, 32768)
@@ -68,9 +68,9 @@ def _random(write: Callable[[Path], None], width: int, height: int, batch: int =
         write=write,
         width=width,
         height=height,
-        sampling=SamplingConfig(steps=1, scheduler="ddim"),
-        windows=WindowConfig(batch=batch),
-        sync=SyncConfig(steps=1, **sync),
+        sampling=SamplingConfig(steps=1, scheduler="ddim").complete(),
+        windows=WindowConfig(batch=batch).complete(),
+        sync=SyncConfig(steps=1, **sync).complete(),
     )
 
 
@@ -79,9 +79,9 @@ def _bundled(batch: int) -> Case:
     return Case(
         width=1536,
         height=256,
-        sampling=dataclasses.replace(own.sampling, steps=2, guidance_end=1.0),
-        windows=WindowConfig(stride=16, batch=batch, weights=own.windows.weights),
-        sync=dataclasses.replace(own.sync, weight=10.0, predict=AGAIN, adain=0.0, scaffold=0.0),
+        sampling=own.sampling.replace(steps=2, guidance_end=1.0),
+        windows=WindowConfig(stride=16, batch=batch, weights=own.windows.weights).complete(),
+        sync=own.sync.replace(weight=10.0, predict=AGAIN, adain=0.0, draft_strength=0.0),
     )
 
 
@@ -110,7 +110,7 @@ def forecast(folder: Path, gradient: str, width: int, objective: AbstractObjecti
             pipe.vae.enable_gradient_checkpointing()
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, width, family.geometry, SD15.windows)
-        sync = dataclasses.replace(SD15.sync, gradient=gradient)
+        sync = SD15.sync.replace(gradient=gradient)
         return memory_estimate.rehearse(family, layout, SD15.sampling, SD15.windows, sync, objective)
 
 

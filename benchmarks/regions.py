@@ -17,7 +17,6 @@ Brackets are 95 % bootstrap intervals over montages.
 import argparse
 import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +115,7 @@ def measure(
         wanted = asked(number, times)
         base, regions = regions_of(wanted, times, soft)
         shown = montage(base, height=HEIGHT, width=WIDTH, regions=regions, seed=1000 + number, sync=sync).image
-        path = Path("out/regions") / f"{times}-{sync.adain:g}-{sync.across:g}-{soft:g}-{number}.png"
+        path = Path("out/regions") / f"{times}-{sync.adain:g}-{sync.shared_style:g}-{soft:g}-{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         shown.save(path)
         places = windows_of(soft)
@@ -146,7 +145,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16, help="montages of each kind")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--soft", type=float, nargs="+", default=[Region(area="0-1%", prompt="x").soft])
-    parser.add_argument("--across", type=float, nargs="+", default=[SyncConfig().across])
+    parser.add_argument("--across", type=float, nargs="+", default=[SyncConfig().shared_style])
     parser.add_argument("--output", type=Path, help="JSON of the figures")
     arguments = parser.parse_args()
     montage = Montage.from_pretrained("tiny")
@@ -154,11 +153,11 @@ def main() -> None:
     assert isinstance(network, objectives.FeatureDistance)
     judge = train_classifier(), PerceptualEye(network, "cpu")
     own = montage.defaults.sync
-    syncs = {f"sync, across {across:g}": replace(own, across=across) for across in arguments.across}
+    syncs = {f"sync, across {across:g}": own.replace(shared_style=across) for across in arguments.shared_style}
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     report = {}
     for soft, times in itertools.product(arguments.soft, (1, 2)):
-        for name, sync in {**syncs, "no sync": replace(own, adain=0.0)}.items():
+        for name, sync in {**syncs, "no sync": own.replace(adain=0.0)}.items():
             key = f"{'one time' if times == 1 else 'two times'}, soft {soft:g}, {name}"
             report[key] = measure(montage, sync, times, seeds, soft, judge)
             print(key, json.dumps(report[key]), flush=True)

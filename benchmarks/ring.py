@@ -25,10 +25,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-import preprocess
-from preprocess.people.skeleton import NECK
-from synccontrol import Montage
+from synccontrol import Montage, preprocess
 from synccontrol.canvas.flat import lay_out
+from synccontrol.preprocess.people.skeleton import NECK
 from training.render import render
 
 Floats = npt.NDArray[np.float64]

@@ -9,7 +9,6 @@ import argparse
 import itertools
 import json
 import statistics
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ def main() -> None:
     montage = Montage.from_pretrained("tiny", ["depth"], offline=True)
     scenes = [item(PLACE + index, "depth", HEIGHT, WIDTH) for index in range(options.pictures)]
     alone = [montage(PROMPT, scene.guide, seed=scene.seed).image for scene in scenes]
-    follow = replace(montage.defaults.sync, anchor=alone[0])
+    follow = montage.defaults.sync.replace(anchor=alone[0])
     together = [alone[0], *(montage(PROMPT, scene.guide, seed=scene.seed, sync=follow).image for scene in scenes[1:])]
     found = {}
     for name, pictures in (("alone", alone), ("one style", together)):

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-import preprocess
-from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
+from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, preprocess
 
 WAVELENGTH = 37.0  # of the ridge in the synthetic control map, px
 
@@ -43,9 +42,9 @@ def exact() -> Image.Image:
     return montage(
         "mountains behind a lake at sunset",
         control_map.convert("RGB"),
-        sampling=SamplingConfig(steps=10, scheduler="ddim"),
-        windows=WindowConfig(stride=16),
-        sync=SyncConfig(steps=4, gradient="full", objective="stlpips"),
+        sampling=SamplingConfig(steps=10, scheduler="ddim").complete(),
+        windows=WindowConfig(stride=16).complete(),
+        sync=SyncConfig(steps=4, gradient="full", objective="stlpips").complete(),
     ).image
 
 

@@ -28,8 +28,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-import preprocess
-from synccontrol import Montage
+from synccontrol import Montage, preprocess
 from synccontrol.canvas.flat import lay_out
 from synccontrol.evaluate.control import depth_rmse, fitted
 from synccontrol.evaluate.fidelity import kernel_distance
@@ -37,7 +36,7 @@ from synccontrol.evaluate.networks import PerceptualEye
 from synccontrol.evaluate.seams import discontinuity
 from synccontrol.io import images
 from synccontrol.sampling import objectives
-from synccontrol.spec.settings import COLOURS, UpscaleConfig
+from synccontrol.spec.settings import COLOR_MATCHES, UpscaleConfig
 from training.render import Scene, render
 
 HEIGHT, WIDTH = 256, 1536  # px, of the first picture
@@ -63,7 +62,7 @@ def draw(montage: Montage, seed: int, folder: Path, colours: str) -> list[dict[s
         began = time.perf_counter()
         options = {"height": times * HEIGHT, "width": times * WIDTH, "seed": seed, **over}
         before = montage(asked.caption, depth, **options).image
-        upscale = UpscaleConfig(upscale_colours=colours)
+        upscale = UpscaleConfig(upscale_color_match=colours)
         over = {"init_image": before, "img2img": upscale.over(montage.defaults.sampling.steps)}
         before.save(folder / f"{seed}-{times}x.png")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
@@ -136,7 +135,9 @@ def main() -> None:
     """Draws, measures, prints, and writes the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=4, help="how many")
-    parser.add_argument("--colours", nargs="+", choices=COLOURS, default=COLOURS[::-1], help="default: both")
+    parser.add_argument(
+        "--colours", nargs="+", choices=COLOR_MATCHES, default=COLOR_MATCHES[::-1], help="default: both"
+    )
     parser.add_argument("--output", type=Path, help="JSON of the figures")
     arguments = parser.parse_args()
     montage, seeds = Montage.from_pretrained("tiny", ["depth"]), range(arguments.scenes)

@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.estimators.bundled import BundledDepth
-from preprocess.wide.wide_depth import Columns, Estimator, feathered, long_depth, tile_columns
+from synccontrol.preprocess.estimators.bundled import BundledDepth
+from synccontrol.preprocess.wide.wide_depth import Columns, Estimator, feathered, long_depth, tile_columns
 from training.render import BIOMES, Scene, render
 
 Bytes = npt.NDArray[np.uint8]

@@ -28,10 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preprocess.estimators.bundled import BundledPose
-from preprocess.people.detection import Estimator, in_views
-from preprocess.people.skeleton import NECK
-from preprocess.wide.views import Sight
+from synccontrol.preprocess.estimators.bundled import BundledPose
+from synccontrol.preprocess.people.detection import Estimator, in_views
+from synccontrol.preprocess.people.skeleton import NECK
+from synccontrol.preprocess.wide.views import Sight
 from training.detector_scores import pose_score
 from training.render import render
 

@@ -28,7 +28,7 @@ second = montage("a meadow at sunset", init_image=first, mask=mask, seed=4).imag
 
 # It goes on to the right; with --large it is then drawn over at twice its size.
 upscale = UpscaleConfig(upscale=2 if "--large" in sys.argv else 1)
-grow = Img2ImgConfig(extend="right 256")
+grow = Img2ImgConfig(outpaint="right 256")
 third = montage("mountains at sunset", init_image=second, img2img=grow, upscale=upscale, seed=5)
 third.save("composed.png", overwrite=True)
 print("composed.png", third.config["extend"])

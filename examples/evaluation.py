@@ -9,7 +9,7 @@ FOLDER, SEEDS = Path("evaluation"), (0, 1, 2)
 
 montage = Montage.from_pretrained("tiny")
 own = montage.defaults.sync
-for name, sync in (("without", SyncConfig(weight=0.0)), ("with", own)):
+for name, sync in (("without", SyncConfig(weight=0.0, adain=0.0, draft_strength=0.0)), ("with", own)):
     (FOLDER / name).mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:
         drawn = montage("a landscape", height=256, width=1024, seed=seed, sync=sync)

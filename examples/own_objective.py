@@ -1,10 +1,8 @@
 """Keeps windows together by colour alone, with an objective of one's own: python examples/own_objective.py"""
 
-from dataclasses import replace
-
 from torch import Tensor
 
-from synccontrol import Montage
+from synccontrol import Montage, SyncConfig
 
 
 def colour_distance(images: Tensor, anchor: Tensor) -> Tensor:
@@ -13,6 +11,6 @@ def colour_distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 montage = Montage.from_pretrained("tiny")
-sync = replace(montage.defaults.sync, objective=colour_distance, weight=10.0, steps=6, adain=0.0, scaffold=0.0)
+sync = SyncConfig(objective=colour_distance, weight=10.0, steps=6, adain=0.0, draft_strength=0.0)
 montage("a landscape", height=256, width=1024, seed=2, sync=sync).image.save("one-mood.png")
 print("one-mood.png")

@@ -1,18 +1,17 @@
 """A ring, 360 degrees that close, following a guide that closes too: python examples/ring.py"""
 
-from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageChops
 
 import preprocess
-from synccontrol import Montage
+from synccontrol import Montage, WindowConfig
 
 GUIDE = Path(__file__).parent / "guides" / "ring.png"
 
 control_map = preprocess.load("depth", loop=True)(Image.open(GUIDE))  # what it detects closes as well
 montage = Montage.from_pretrained("tiny", controls=["depth"])
-windows = replace(montage.defaults.windows, loop=True)
+windows = WindowConfig(loop=True)
 result = montage("a snowy mountain range at dawn", control_map, windows=windows)
 result.save("ring.png", overwrite=True)
 

@@ -6,19 +6,23 @@
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from PIL import Image
 
-from preprocess import controls
-from preprocess.control import Colour, ControlType, Detector, Option, Runtime
-from preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError
-from preprocess.picture import ImageLike, to_rgb
-from preprocess.wide.views import closed
+from synccontrol.preprocess import controls
+from synccontrol.preprocess.control import Colour, ControlType, Detector, Option, Runtime
+from synccontrol.preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError
+from synccontrol.preprocess.picture import ImageLike, to_rgb
+from synccontrol.preprocess.wide.views import closed
 
 __all__ = [
     "Detector",
@@ -147,3 +151,24 @@ def _control(name: str) -> ControlType[Any]:
 def _registry() -> dict[str, ControlType[Any]]:
     names = [found.name for found in pkgutil.iter_modules(controls.__path__)]
     return {name: importlib.import_module(f"{controls.__name__}.{name}").CONTROL for name in names}
+
+
+class _CheckoutNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Import `preprocess.x` of a checkout as the module `synccontrol.preprocess.x`: one object under two names."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self) if name.startswith("preprocess.") else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        module = importlib.import_module(f"synccontrol.{spec.name}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # its own again
+
+
+if __name__ == "preprocess":
+    sys.meta_path.insert(0, _CheckoutNames())
+    sys.modules["preprocess"] = sys.modules["synccontrol.preprocess"]

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from preprocess.errors import OptionError
+from synccontrol.preprocess.errors import OptionError
 
 FAINT = 16  # of 255: colours that differ by less are one colour
 DARK = 32  # of 255: a map with nearly nothing lighter is almost black; so is one of 16 bits that hold metres or mm

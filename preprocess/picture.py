@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
-from preprocess.errors import PictureError
+from synccontrol.preprocess.errors import PictureError
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,8 @@
-"""SyncControl: one coherent wide picture that follows a guide."""
+"""SyncControl: one coherent wide image that follows a guide."""
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,19 @@ _HOMES = {
 }
 
 
+_RENAMED = {
+    "ComposeConfig": "Img2ImgConfig",
+    "EnlargeConfig": "UpscaleConfig",
+    "Extras": "Adapters",
+    "Picture": "ImageSpec",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Returns a public name from its module, loaded on first use: torch and diffusers take seconds."""
+    """Return a public name from its module, loaded on first use: torch and diffusers take seconds."""
+    if name in _RENAMED:
+        warnings.warn(f"{name} is called {_RENAMED[name]} now", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,6 +1,7 @@
 """The exception tree. Every message is one line: what is wrong, why, and what would work."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,41 @@ if TYPE_CHECKING:
 
 
 class SyncControlError(Exception):
-    """Base of every error that SyncControl raises on purpose."""
+    """Base of every error that SyncControl raises on purpose.
+
+    Args:
+        message: one line: what is wrong, which value, what would work.
+        field: the argument or setting that is at fault; empty: none alone is.
+        value: what it was.
+        hint: what would work.
+    """
+
+    def __init__(self, message: str = "", *, field: str = "", value: object = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+        self.hint = hint
 
 
 class ConfigError(SyncControlError, ValueError):
     """A setting is outside its range, or two settings contradict each other."""
+
+
+class UnknownArgumentError(ConfigError, TypeError):
+    """There is no argument or setting of that name.
+
+    Args:
+        owner: the class or function that was called.
+        name: the unknown name.
+        known: the names that it has.
+        moved: names of earlier versions or other libraries -> what to write here.
+    """
+
+    def __init__(self, owner: str, name: str, known: Iterable[str], moved: Mapping[str, str] | None = None) -> None:
+        known = list(known)
+        near = (moved or {}).get(name) or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
+        hint = f"use {near}" if near else f"it has {', '.join(known)}"
+        super().__init__(f"{owner} has no argument {name}; {hint}", field=name, hint=hint)
 
 
 class InputError(SyncControlError, ValueError):
@@ -52,7 +83,7 @@ def translated() -> Iterator[None]:
         ModelError: a detector or its weights cannot be had.
         InputError: a picture or file is not what it should be.
     """
-    from preprocess import errors as preprocess  # here: it loads Pillow and NumPy
+    from synccontrol.preprocess import errors as preprocess  # here: it loads Pillow and NumPy
 
     try:
         yield

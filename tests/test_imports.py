@@ -27,7 +27,7 @@ LAYERS = (
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
 LONGEST_FUNCTION = 50  # lines
-MOST_AT_THE_TOP, MOST_MODULES = 6, 157
+MOST_AT_THE_TOP, MOST_MODULES = 6, 150
 MOST_PARAMETERS = 7
 CONTRACT = {"Montage", "SamplingConfig", "SyncConfig", "WindowConfig"}
 
@@ -87,7 +87,8 @@ def test_families_never_import_each_other(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources("preprocess"), ids=dotted)
 def test_preprocess_stands_alone(path: Path) -> None:
-    assert not [name for name in imports(path) if name.split(".")[0] == PACKAGE]
+    own = (f"{PACKAGE}.preprocess", f"{PACKAGE}.preprocess.")
+    assert not [name for name in imports(path) if name.split(".")[0] == PACKAGE and not (name + ".").startswith(own[1])]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

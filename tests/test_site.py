@@ -40,7 +40,7 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ]
     before = set(sys.modules)
     for package, registry in registries:
-        place = tmp_path / package.__name__.replace(".", "/")
+        place = tmp_path / package.__name__.replace("synccontrol.preprocess", "preprocess").replace(".", "/")
         place.mkdir(parents=True)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(place)])
         registry.cache_clear()

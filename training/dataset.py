@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from preprocess.people.skeleton import draw
 from synccontrol.models.codec import PatchAutoencoder
+from synccontrol.preprocess.people.skeleton import draw
 from training.cache import HEIGHT, WIDTH, Chunk, read
 from training.canvas import Floats
 from training.captions import PEOPLE, caption, people_word

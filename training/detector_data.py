@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.people.skeleton import JOINTS, NECK
+from synccontrol.preprocess.people.skeleton import JOINTS, NECK
 from training.render import render
 
 Bytes = npt.NDArray[np.uint8]

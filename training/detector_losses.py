@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from preprocess.estimators.bundled import CELL, VOTE_UNIT
-from preprocess.people.skeleton import JOINTS, NECK
+from synccontrol.preprocess.estimators.bundled import CELL, VOTE_UNIT
+from synccontrol.preprocess.people.skeleton import JOINTS, NECK
 
 Floats = npt.NDArray[np.float32]
 

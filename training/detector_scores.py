@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.estimators.bundled import MODELS, BundledDepth, BundledPose
-from preprocess.people.skeleton import NECK
+from synccontrol.preprocess.estimators.bundled import MODELS, BundledDepth, BundledPose
+from synccontrol.preprocess.people.skeleton import NECK
 from training.render import Scene, render
 
 Floats = npt.NDArray[np.float32]

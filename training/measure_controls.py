@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from preprocess.estimators.bundled import BundledDepth, BundledPose
 from synccontrol.evaluate import control
 from synccontrol.evaluate.control import PCK_SHARE, pck
+from synccontrol.preprocess.estimators.bundled import BundledDepth, BundledPose
 from training.cache import HELD_OUT
 from training.render import BIOMES, TIMES, Scene, render
 from training.samples import Picture, control_map, draw_windows, pipeline

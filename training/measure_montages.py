@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from preprocess.estimators.bundled import BundledDepth, BundledPose
 from synccontrol import Montage, SyncConfig
 from synccontrol.evaluate.control import depth_rmse, edge_f1, pck
 from synccontrol.evaluate.measurement import Settings, interval
@@ -25,6 +24,7 @@ from synccontrol.evaluate.scoring import score
 from synccontrol.io import images
 from synccontrol.models.codec import PatchAutoencoder
 from synccontrol.pipeline.output import Result
+from synccontrol.preprocess.estimators.bundled import BundledDepth, BundledPose
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT, edges
 from training.measure import TOLERANCE, Classifier, train_classifier
@@ -98,7 +98,7 @@ def measure_coherence(seeds: int, classifier: Classifier, folder: Path) -> dict[
     """Return how alike the windows of a montage are under a vague prompt, with sync off and on."""
     montage, distance = Montage.from_pretrained("tiny"), objectives.load("stlpips-vgg")
     found: dict[str, dict[str, Figure]] = {}
-    for name, sync in (("sync off", SyncConfig(weight=0.0)), ("sync on", montage.defaults.sync)):
+    for name, sync in (("sync off", SyncConfig(weight=0.0).complete()), ("sync on", montage.defaults.sync)):
         apart, agreeing = [], []
         for seed in range(seeds):
             draw = partial(montage, VAGUE, height=HEIGHT, width=VAGUE_WIDTH, seed=seed, sync=sync)

@@ -8,8 +8,8 @@ from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetP
 from numpy.typing import NDArray
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from preprocess.people.skeleton import draw
 from synccontrol.models.codec import PatchAutoencoder
+from synccontrol.preprocess.people.skeleton import draw
 from training.cache import HELD_OUT, edges
 from training.networks import CONTROLS
 from training.render import BIOMES, TIMES, Scene, render

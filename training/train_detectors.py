@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preprocess.estimators.bundled import MapNet, MapNetConfig
-from preprocess.people.skeleton import JOINTS
+from synccontrol.preprocess.estimators.bundled import MapNet, MapNetConfig
+from synccontrol.preprocess.people.skeleton import JOINTS
 from training.detector_data import Cut, Sample, samples, scenes
 from training.detector_losses import depth_loss, pose_loss, pose_targets
 

@@ -21,7 +21,7 @@ from benchmarks.frontier.methods import RENDERED
 from synccontrol.cli.terminal import Parser, status
 from synccontrol.errors import ConfigError
 from synccontrol.evaluate import report
-from synccontrol.models.presets import DEFAULT
+from synccontrol.spec.image_settings import DEFAULT
 
 RUN = "run.json"  # what all montages of a folder have in common
 PER_CELL, ALL_STEPS = 6, 4

@@ -31,11 +31,12 @@ from synccontrol.canvas.flat import lay_out
 from synccontrol.families.base import AbstractFamily, Crops, View
 from synccontrol.families.checkpoints import default_dtype
 from synccontrol.models import loader
-from synccontrol.models.presets import DEFAULT, NAMES, PAPER, Defaults
+from synccontrol.models.presets import Defaults
 from synccontrol.pipeline.stages import passes
 from synccontrol.sampling.batching import Batches
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
 from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.spec.image_settings import DEFAULT, PAPER, PRESETS
 from synccontrol.spec.image_spec import ImageSpec
 from synccontrol.spec.settings import Geometry, Size, SyncConfig
 
@@ -77,7 +78,7 @@ def count(
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
     networks = Networks(decode=family.glimpse, encode=family.encode, kind="epsilon")
-    sync = Sync(dataclasses.replace(settings.sync, adain=0.0), objective, 0, networks, Batches(1, str))
+    sync = Sync(settings.sync.replace(adain=0.0), objective, 0, networks, Batches(1, str))
     with family.session():
         predict = family.condition(views, crops, settings.sampling, settings.sampling.steps, str)
 
@@ -87,7 +88,7 @@ def count(
         with torch.no_grad():
             now(z, range(len(z)))  # what is computed once a picture: embeddings of control maps
             look = _counted(lambda: now(z[:1], [0]))
-            unguided = dataclasses.replace(settings.sampling, guidance_scale=1.0)
+            unguided = settings.sampling.replace(guidance_scale=1.0)
             alone = family.condition(views, crops, unguided, unguided.steps, str)
             alone(z, memory_estimate.LEVEL, range(len(z)))
             bare = _counted(lambda: alone(z[:1], memory_estimate.LEVEL, [0]))
@@ -145,7 +146,7 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, memory_estimate.fake():
         SHAPES[name](Path(folder))
         family = families.wrap(loader.blank(folder, [CONTROL], [], loader.half(name), offline=True))
-        presets = {preset: loader.defaults(name, preset, offline=True) for preset in NAMES}
+        presets = {preset: loader.defaults(name, preset, offline=True) for preset in PRESETS}
         paper, steps = presets[PAPER], presets[PAPER].sampling.steps
         work, first = _work(family, paper, objective), dict[int, int]()
         for width in WIDTHS:
@@ -155,8 +156,8 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
                 method, operations = f"literal, {synced} of {steps} synced", of_literal(work, windows, steps, synced)
                 yield _row(name, method, width, family, operations, first[width])
         height, default = family.geometry.window_px[0], presets[DEFAULT]
-        compared = dataclasses.replace(default, sync=dataclasses.replace(default.sync, weight=10.0, steps=3))
-        unsynced = dataclasses.replace(default, sync=SyncConfig(weight=0.0))
+        compared = dataclasses.replace(default, sync=default.sync.replace(weight=10.0, steps=3))
+        unsynced = dataclasses.replace(default, sync=SyncConfig(weight=0.0).complete())
         for method, own in (*presets.items(), (UNSYNCED, unsynced), (COMPARED, compared), (SMALL, compared)):
             if method == SMALL:
                 with default_dtype(family.dtype):  # of TAESD's shape, which is diffusers' own

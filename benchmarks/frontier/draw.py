@@ -14,7 +14,8 @@ from synccontrol import Montage
 from synccontrol.evaluate import scoring
 from synccontrol.io import metadata
 from synccontrol.models import devices, loader
-from synccontrol.models.presets import DEFAULT, NAMES, Defaults
+from synccontrol.models.presets import Defaults
+from synccontrol.spec.image_settings import DEFAULT, PRESETS
 
 TRIAL_STEPS = 2  # of the pictures that time the machine
 
@@ -82,7 +83,7 @@ class Studio:
         self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
         changes: dict[str, Any] = {"steps": steps, "control_scale": control_scale}
         self.changes = {name: value for name, value in changes.items() if value is not None}
-        presets = {name: loader.defaults(model, name, offline) for name in NAMES}
+        presets: dict[str, Defaults] = {name: loader.defaults(model, name, offline) for name in PRESETS}
         self.geometry = loader.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
@@ -93,7 +94,7 @@ class Studio:
         self._montages: dict[str, Montage] = {}
 
     def _changed(self, settings: Defaults) -> Defaults:
-        return replace(settings, sampling=replace(settings.sampling, **self.changes))
+        return replace(settings, sampling=settings.sampling.replace(**self.changes))
 
     def write_material(self, out: Path, controls: Sequence[str], per_cell: int) -> None:
         """Writes the guides' control maps, the rendered scenes and the reference windows; what is there is kept."""
@@ -183,8 +184,8 @@ class Studio:
 
         def seconds(name: str, trial_steps: int, synced: int) -> float:
             settings = self.methods[name].settings
-            sampling = replace(settings.sampling, steps=trial_steps)
-            sync = replace(settings.sync, steps=synced, every=1)
+            sampling = settings.sampling.replace(steps=trial_steps)
+            sync = settings.sync.replace(steps=synced, every=1)
             shorter = replace(settings, sampling=sampling, sync=sync)
             return self.draw(made, control, replace(self.methods[name], settings=shorter)).seconds
 

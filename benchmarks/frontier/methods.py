@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from synccontrol.models.presets import BEST, DEFAULT, FAST, PAPER, Defaults
+from synccontrol.models.presets import Defaults
+from synccontrol.spec.image_settings import BEST, DEFAULT, FAST, PAPER
 from synccontrol.spec.settings import SyncConfig
 
 ALL_STEPS = "published-all"
@@ -26,10 +27,10 @@ def methods(presets: Mapping[str, Defaults]) -> Mapping[str, Method]:
     gradient, weight 20, decay 0.95, pictures at full size; with the objective of the model's own presets, so that what
     is compared is the way of syncing alone.
     """
-    paper, default, off = presets[PAPER], presets[DEFAULT], SyncConfig(weight=0.0)
+    paper, default, off = presets[PAPER], presets[DEFAULT], SyncConfig(weight=0.0).complete()
 
     def published(synced: int) -> Defaults:
-        return replace(paper, sync=replace(paper.sync, steps=synced))
+        return replace(paper, sync=paper.sync.replace(steps=synced))
 
     steps = paper.sampling.steps
     return {

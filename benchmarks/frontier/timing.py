@@ -35,7 +35,7 @@ def literal(studio: Studio, control: str, synced: int) -> Callable[[], object]:
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False)
-    made, sync = studio.item(control, 0), SyncConfig()
+    made, sync = studio.item(control, 0), SyncConfig().complete()
     settings = Settings(
         steps=paper.sampling.steps,
         guidance_scale=paper.sampling.guidance_scale,

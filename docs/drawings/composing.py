@@ -56,10 +56,10 @@ def draw() -> None:
     mask = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(mask).rectangle((600, 60, 900, HEIGHT), fill=255)
     lake = model("mountains, a lake, sunset", init_image=sunset, mask=mask, seed=SEED).image
-    longer = Img2ImgConfig(extend="right 256")
+    longer = Img2ImgConfig(outpaint="right 256")
     city = model("a city at sunset", init_image=lake, img2img=longer, seed=SEED).image
     stack([sunset, lake, city], IMAGES / "repainting.jpg")
     tall: dict[str, Any] = {"height": 2 * HEIGHT, "width": WIDTH, "seed": 0}
     rows = model("a mountain valley at sunset", **tall).image
-    one = model("a mountain valley at sunset", upscale=UpscaleConfig(tall=UPSCALE), **tall).image
+    one = model("a mountain valley at sunset", upscale=UpscaleConfig(tall_canvas=UPSCALE), **tall).image
     stack([scaled(rows, WIDTH // 2), scaled(one, WIDTH // 2)], IMAGES / "tall.jpg")

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from benchmarks.frontier.methods import RENDERED
 from docs.drawings import ink
 from docs.drawings.sheets import IMAGES
-from synccontrol.models.presets import NAMES, PAPER
+from synccontrol.spec.image_settings import PAPER, PRESETS
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "frontier" / "results" / "results.json"
 METRIC = "Intra-ST-LPIPS (vgg)"
@@ -36,7 +36,7 @@ def draw() -> None:
             axes.axhline(value, color=TRUE, linestyle="--", linewidth=1.5)
             axes.annotate("rendered panoramas", (11, value), (0, 6), **_beside(TRUE))
             continue
-        colour = OURS if name in NAMES and name != PAPER else THEIRS
+        colour = OURS if name in PRESETS and name != PAPER else THEIRS
         seconds = statistics.median(results["CPU seconds"][name])
         axes.errorbar(seconds, value, yerr=[[value - low], [high - value]], fmt="o", color=colour, markersize=9)
         place, side = ((-9, -20), "right") if colour == OURS else ((9, 6), "left")  # clear of line and neighbour

@@ -41,7 +41,7 @@ def steps(width: int, prompt: str, synced: bool) -> list[tuple[Step, Image.Image
     model = montage("depth")
     map_ = control_map("depth", "valley").resize((width, HEIGHT)) if prompt == PROMPT else None
     plain = montage() if map_ is None else model
-    sync = replace(plain.defaults.sync, scaffold=0.0) if synced else SyncConfig(weight=0.0)
+    sync = replace(plain.defaults.sync, draft_strength=0.0) if synced else SyncConfig(weight=0.0).complete()
     made = plain.steps(prompt, map_, height=HEIGHT, width=width, seed=SEED, sync=sync)
     return [(step, step.preview(HEIGHT)) for step in made]
 
@@ -139,8 +139,8 @@ def merging() -> None:
             height=HEIGHT,
             width=1024,
             seed=SEED,
-            windows=WindowConfig(stride=28, weights=name),
-            sync=SyncConfig(weight=0.0),
+            windows=WindowConfig(stride=28, weights=name).complete(),
+            sync=SyncConfig(weight=0.0).complete(),
         ).image
         title = f"windows that overlap by an eighth, {name}, without sync"
         ink.show(ink.panel(whole, place * 756, 350, 744, 186, title), picture)
@@ -165,7 +165,7 @@ def scaffold() -> None:
     map_, sync = control_map("depth", "valley").resize((width, HEIGHT)), model.defaults.sync
     with_it, without = (
         list(model.steps(PROMPT, map_, height=HEIGHT, width=width, seed=SEED, sync=one))
-        for one in (sync, replace(sync, scaffold=0.0))
+        for one in (sync, replace(sync, draft_strength=0.0))
     )
     rough = [step for step in with_it if step.x_t.shape[-1] * CELL == HEIGHT][-1].preview(HEIGHT)
     whole = ink.figure(1560, 1200)

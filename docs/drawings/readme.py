@@ -25,10 +25,10 @@ def draw() -> None:
     for control, (name, prompts) in FOLLOWED.items():
         follow(control, name, prompts)
     plain = montage()
-    settings = [SyncConfig(weight=0.0), plain.defaults.sync]
+    settings = [SyncConfig(weight=0.0).complete(), plain.defaults.sync]
     model = montage("depth")
     valley = control_map("depth", "valley")
-    both = [SyncConfig(weight=0.0), model.defaults.sync]
+    both = [SyncConfig(weight=0.0).complete(), model.defaults.sync]
     stack([model(DEMO, valley, sync=sync).image for sync in both], IMAGES / "when.png")
     stack(
         [plain("a landscape", height=256, width=1536, seed=5, sync=sync).image for sync in settings],

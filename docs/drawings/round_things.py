@@ -67,7 +67,7 @@ def on_ball(directions: Floats, side: int) -> tuple[Floats, Floats]:
 def _angles(directions: Floats) -> tuple[Floats, Floats]:
     from torch import from_numpy
 
-    from synccontrol.canvas.equirect import angles
+    from synccontrol.canvas.sphere import angles
 
     latitude, longitude = angles(from_numpy(directions))
     return latitude.numpy(), longitude.numpy()

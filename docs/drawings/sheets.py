@@ -6,8 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import preprocess
-from synccontrol import Montage
+from synccontrol import Montage, preprocess
 from synccontrol.io import images
 
 ROOT = Path(__file__).parents[2]

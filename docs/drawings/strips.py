@@ -41,7 +41,7 @@ def _sync(name: str, **others: Any) -> Callable[[Any], Change]:
     return lambda value: {"sync": {**others, name: value}}
 
 
-ALONE = {"weight": 0.0, "adain": 0.0, "scaffold": 0.0}  # no sync at all
+ALONE = {"weight": 0.0, "adain": 0.0, "draft_strength": 0.0}  # no sync at all
 NUDGED = {**ALONE, "weight": 20.0, "steps": 6}  # the objective alone
 STRIPS = {
     "preset": Strip("--preset", ("fast", "default", "best"), lambda value: {"preset": value}),
@@ -68,10 +68,12 @@ STRIPS = {
         ("uniform", "ramp", "gaussian"),
         lambda value: {"windows": {"weights": value, "stride": 28}, "sync": ALONE},
     ),
-    "sync-scaffold": Strip("--sync-scaffold", (0.0, 0.5, 0.8, 1.0), _sync("scaffold", weight=0.0)),
-    "sync-scaffold-noise": Strip("--sync-scaffold-noise", (1.0, 1.05, 1.15, 1.3), _sync("scaffold_noise", weight=0.0)),
+    "draft-strength": Strip("--draft-strength", (0.0, 0.5, 0.8, 1.0), _sync("draft_strength", weight=0.0)),
+    "draft-noise": Strip("--draft-noise", (1.0, 1.05, 1.15, 1.3), _sync("draft_noise", weight=0.0)),
     "sync-adain": Strip("--sync-adain", (0.0, 0.5, 1.0), _sync("adain", **ALONE)),
-    "sync-adain-steps": Strip("--sync-adain-steps", (1, 3, 6, 12), _sync("adain_steps", weight=0.0, scaffold=0.0)),
+    "sync-adain-steps": Strip(
+        "--sync-adain-steps", (1, 3, 6, 12), _sync("adain_steps", weight=0.0, draft_strength=0.0)
+    ),
     "sync-weight": Strip("--sync-weight", (0.0, 10.0, 20.0, 60.0), _sync("weight", **NUDGED)),
     "sync-steps": Strip("--sync-steps", (1, 3, 6, 12), _sync("steps", **{**NUDGED, "steps": 0})),
     "sync-decay": Strip("--sync-decay", (0.5, 0.95, 1.0), _sync("decay", **{**NUDGED, "weight": 40.0})),

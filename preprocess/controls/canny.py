@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Expected, Runtime, option
-from preprocess.errors import OptionError
+from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
+from synccontrol.preprocess.errors import OptionError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Expected, Runtime, option
-from preprocess.errors import OptionError
-from preprocess.wide.views import closed_estimate
-from preprocess.wide.wide_depth import Estimator, long_depth
+from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
+from synccontrol.preprocess.errors import OptionError
+from synccontrol.preprocess.wide.views import closed_estimate
+from synccontrol.preprocess.wide.wide_depth import Estimator, long_depth
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,7 +68,7 @@ def _tiny(options: DepthOptions, runtime: Runtime) -> Detector:
 
     It is fully convolutional and its numbers are absolute, so tiles show it nothing new (benchmarks/wide_depth.md).
     """
-    from preprocess.estimators.bundled import BundledDepth
+    from synccontrol.preprocess.estimators.bundled import BundledDepth
 
     bundled = BundledDepth(runtime.device)
     estimate = closed_estimate(bundled) if runtime.loop else bundled
@@ -82,7 +82,7 @@ def _from_id(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
 
 
 def _transformers(model: str, options: DepthOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.transformers_models import TransformersDepth
+    from synccontrol.preprocess.estimators.transformers_models import TransformersDepth
 
     estimate = TransformersDepth(model, runtime, options.output)
     return _relative(estimate, estimate.side, runtime)
@@ -93,13 +93,13 @@ def _hub(name: str) -> Callable[[DepthOptions, Runtime], Detector]:
 
 
 def _midas(options: DepthOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.annotators import midas
+    from synccontrol.preprocess.estimators.annotators import midas
 
     return _relative(midas(runtime), ANNOTATOR_SIDE, runtime)
 
 
 def _leres(options: DepthOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.annotators import leres
+    from synccontrol.preprocess.estimators.annotators import leres
 
     return _relative(leres(runtime), ANNOTATOR_SIDE, runtime)
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageOps
 
-from preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
-from preprocess.controls.softedge import edge_map
-from preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
+from synccontrol.preprocess.controls.softedge import edge_map
+from synccontrol.preprocess.estimators.checkpoints import Source, named_by
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -47,7 +47,7 @@ def _invert(options: NoOptions, runtime: Runtime) -> Detector:
 
 def _network(name: str, folder: str | None = None) -> Callable[[NoOptions, Runtime], Detector]:
     def build(options: NoOptions, runtime: Runtime) -> Detector:
-        from preprocess.estimators.line_networks import edges
+        from synccontrol.preprocess.estimators.line_networks import edges
 
         estimate = edges(name, Source(runtime=runtime, hint=HINT, folder=folder))
         return lambda guide: edge_map(estimate(np.asarray(guide)), safe=False)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Expected, Runtime, option
-from preprocess.errors import OptionError
-from preprocess.estimators.checkpoints import Source, named_by
-from preprocess.wide.views import wrapped
+from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
+from synccontrol.preprocess.errors import OptionError
+from synccontrol.preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.wide.views import wrapped
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -85,7 +85,7 @@ def _lsd(options: MlsdOptions, runtime: Runtime) -> Detector:
 
 
 def _mlsd(options: MlsdOptions, runtime: Runtime, folder: str | None = None) -> Detector:
-    from preprocess.estimators.line_networks import straight_lines
+    from synccontrol.preprocess.estimators.line_networks import straight_lines
 
     return _drawn(straight_lines(Source(runtime=runtime, hint=HINT, folder=folder)), options, runtime.loop)
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, NoOptions, Runtime
-from preprocess.controls.depth import HUB_ID, HUB_IDS
-from preprocess.errors import OptionError
-from preprocess.estimators.checkpoints import CHECKPOINTS, Source
-from preprocess.wide.wide_depth import long_depth
+from synccontrol.preprocess.control import ControlType, Detector, NoOptions, Runtime
+from synccontrol.preprocess.controls.depth import HUB_ID, HUB_IDS
+from synccontrol.preprocess.errors import OptionError
+from synccontrol.preprocess.estimators.checkpoints import CHECKPOINTS, Source
+from synccontrol.preprocess.wide.wide_depth import long_depth
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -78,13 +78,13 @@ def _coloured(estimate: Estimator) -> Detector:
 
 
 def _bae(options: NoOptions, runtime: Runtime, folder: str | None = None) -> Detector:
-    from preprocess.estimators.annotators import bae
+    from synccontrol.preprocess.estimators.annotators import bae
 
     return _coloured(bae(Source(runtime=runtime, hint=HINT, folder=folder)))
 
 
 def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.bundled import BundledDepth
+    from synccontrol.preprocess.estimators.bundled import BundledDepth
 
     estimate = BundledDepth(runtime.device)
     return _coloured(lambda picture: normals_from(estimate(picture)))
@@ -92,7 +92,7 @@ def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
 
 def _depth_model(model: str, runtime: Runtime) -> Detector:
     """Returns the detector that takes normals from a depth model of transformers; its farthest point is infinity."""
-    from preprocess.estimators.transformers_models import TransformersDepth
+    from synccontrol.preprocess.estimators.transformers_models import TransformersDepth
 
     depth = TransformersDepth(model, runtime, "auto")
     estimate = long_depth(depth, depth.side)

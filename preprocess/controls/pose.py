@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
-from preprocess.people import skeleton
-from preprocess.people.detection import Estimator, in_views, on_ring
-from preprocess.people.openpose_json import Poses
-from preprocess.wide.views import Sight
+from synccontrol.preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
+from synccontrol.preprocess.people import skeleton
+from synccontrol.preprocess.people.detection import Estimator, in_views, on_ring
+from synccontrol.preprocess.people.openpose_json import Poses
+from synccontrol.preprocess.wide.views import Sight
 
 POSES = "poses"  # where a pose map keeps its people, in `Image.info`
 OPENPOSE_SIGHT = Sight(side=256, letterboxes=True)  # seen 184 px high, also where the guide is higher than wide
@@ -49,7 +49,7 @@ def _drawn(estimate: Estimator, runtime: Runtime) -> Detector:
 
 
 def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.bundled import BundledPose
+    from synccontrol.preprocess.estimators.bundled import BundledPose
 
     estimate = BundledPose(runtime.device)
     sight = Sight(side=estimate.network.config.height, letterboxes=False)
@@ -57,13 +57,13 @@ def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
 
 
 def _openpose(options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.annotators import openpose
+    from synccontrol.preprocess.estimators.annotators import openpose
 
     return _drawn(in_views(openpose(runtime), OPENPOSE_SIGHT), runtime)
 
 
 def _rtmlib(options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.rtm import RtmPose
+    from synccontrol.preprocess.estimators.rtm import RtmPose
 
     return _drawn(RtmPose(runtime), runtime)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, NoOptions, Runtime
-from preprocess.controls.depth import HUB_ID
-from preprocess.errors import OptionError
-from preprocess.wide.views import wrapped
+from synccontrol.preprocess.control import ControlType, Detector, NoOptions, Runtime
+from synccontrol.preprocess.controls.depth import HUB_ID
+from synccontrol.preprocess.errors import OptionError
+from synccontrol.preprocess.wide.views import wrapped
 
 HUB_IDS = {
     "upernet": "openmmlab/upernet-convnext-small",
@@ -23,7 +23,7 @@ HINT = "name a folder with a segmentation model"
 
 
 def _transformers(model: str, options: NoOptions, runtime: Runtime) -> Detector:
-    from preprocess.estimators.transformers_models import ADE20K, TransformersSegmentation
+    from synccontrol.preprocess.estimators.transformers_models import ADE20K, TransformersSegmentation
 
     estimate = TransformersSegmentation(model, runtime, HINT)
 

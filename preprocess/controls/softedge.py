@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, Expected, Runtime, option
-from preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
+from synccontrol.preprocess.estimators.checkpoints import Source, named_by
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def _sobel(options: SoftEdgeOptions, runtime: Runtime) -> Detector:
 
 def _network(name: str, folder: str | None = None) -> Callable[[SoftEdgeOptions, Runtime], Detector]:
     def build(options: SoftEdgeOptions, runtime: Runtime) -> Detector:
-        from preprocess.estimators.line_networks import edges
+        from synccontrol.preprocess.estimators.line_networks import edges
 
         estimate = edges(name, Source(runtime=runtime, hint=HINT, folder=folder))
         return lambda guide: edge_map(estimate(np.asarray(guide)), options.safe)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from preprocess.control import ControlType, Detector, NoOptions, Runtime
+from synccontrol.preprocess.control import ControlType, Detector, NoOptions, Runtime
 
 SOFTNESS = 4.0  # px: about as soft as the published ControlNet's example, a 64 px picture enlarged to 512
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preprocess.control import Runtime
-from preprocess.errors import DetectorError
-from preprocess.estimators.checkpoints import OFFLINE_HINT, Source, fetch, torch_device
-from preprocess.estimators.line_networks import batch
-from preprocess.people.skeleton import JOINTS
-from preprocess.silence import muted
+from synccontrol.preprocess.control import Runtime
+from synccontrol.preprocess.errors import DetectorError
+from synccontrol.preprocess.estimators.checkpoints import OFFLINE_HINT, Source, fetch, torch_device
+from synccontrol.preprocess.estimators.line_networks import batch
+from synccontrol.preprocess.hub import muted
+from synccontrol.preprocess.people.skeleton import JOINTS
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

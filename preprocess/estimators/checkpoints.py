@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from preprocess import hub
-from preprocess.control import Runtime
-from preprocess.errors import DetectorError, HubError, reason
-from preprocess.silence import muted
+from synccontrol.preprocess import hub
+from synccontrol.preprocess.control import Runtime
+from synccontrol.preprocess.errors import DetectorError, HubError, reason
+from synccontrol.preprocess.hub import muted
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +101,7 @@ class Source:
         """
         import torch
 
-        from preprocess.estimators.annotators import controlnet_aux
+        from synccontrol.preprocess.estimators.annotators import controlnet_aux
 
         device, file = torch_device(self.runtime.device), self._file(name)
         with controlnet_aux(self.hint):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from preprocess.estimators.checkpoints import Source, torch_device
+from synccontrol.preprocess.estimators.checkpoints import Source, torch_device
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

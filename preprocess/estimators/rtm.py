@@ -13,15 +13,15 @@ from urllib.parse import urlparse
 import numpy as np
 import numpy.typing as npt
 
-from preprocess import hub
-from preprocess.control import Runtime
-from preprocess.errors import DetectorError
-from preprocess.estimators.checkpoints import OFFLINE_HINT
-from preprocess.people import boxes
-from preprocess.people import detection as people
-from preprocess.people.skeleton import JOINTS
-from preprocess.silence import muted
-from preprocess.wide.views import Sight
+from synccontrol.preprocess import hub
+from synccontrol.preprocess.control import Runtime
+from synccontrol.preprocess.errors import DetectorError
+from synccontrol.preprocess.estimators.checkpoints import OFFLINE_HINT
+from synccontrol.preprocess.hub import muted
+from synccontrol.preprocess.people import detection
+from synccontrol.preprocess.people import detection as people
+from synccontrol.preprocess.people.skeleton import JOINTS
+from synccontrol.preprocess.wide.views import Sight
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ class RtmPose:
             self.estimate = RTMPose(
                 files["pose"], model_input_size=models["pose_input_size"], to_openpose=True, device=runtime.device
             )
-        self.find = boxes.in_views(find, Sight(side=max(models["det_input_size"]), letterboxes=True))
+        self.find = detection.boxes_in_views(find, Sight(side=max(models["det_input_size"]), letterboxes=True))
 
     def __call__(self, picture: Bytes) -> Floats:
         """Returns the people (n, 18, 3) in an RGB picture (H, W, 3): x px, y px, confidence."""

@@ -16,9 +16,9 @@ import transformers
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-from preprocess.control import Runtime
-from preprocess.errors import DetectorError
-from preprocess.estimators.checkpoints import fetch, torch_device
+from synccontrol.preprocess.control import Runtime
+from synccontrol.preprocess.errors import DetectorError
+from synccontrol.preprocess.estimators.checkpoints import fetch, torch_device
 
 _HEX = """
 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33

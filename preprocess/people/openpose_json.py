@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.errors import FormatError
-from preprocess.people.skeleton import JOINTS
+from synccontrol.preprocess.errors import FormatError
+from synccontrol.preprocess.people.skeleton import JOINTS
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

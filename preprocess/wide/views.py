@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from preprocess.control import Detector
+from synccontrol.preprocess.control import Detector
 
 
 def slices(length: int, size: int, overlap: int, wrap: bool = False) -> list[int]:

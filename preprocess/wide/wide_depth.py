@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preprocess.wide.views import closed_estimate, slices
+from synccontrol.preprocess.wide.views import closed_estimate, slices
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 
 import synccontrol
-from synccontrol.batch.detectors import Detectors
 from synccontrol.batch.existing import differences
 from synccontrol.batch.job import Job, Outcome
-from synccontrol.batch.model_request import AUTO, ModelRequest
+from synccontrol.batch.model_request import AUTO, Detectors, ModelRequest
 from synccontrol.batch.worker import OnStep, Task, Worker, ignore
 from synccontrol.errors import ConfigError, ModelError, describe
 from synccontrol.pipeline.output import Step

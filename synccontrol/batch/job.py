@@ -70,7 +70,7 @@ class Recipe:
 
 def anchored(recipe: Recipe) -> SyncConfig:
     """Returns how a recipe syncs, its anchor's file read. Raises `InputError` if it is no picture."""
-    return recipe.sync if recipe.anchor is None else dataclasses.replace(recipe.sync, anchor=open_image(recipe.anchor))
+    return recipe.sync if recipe.anchor is None else recipe.sync.replace(anchor=open_image(recipe.anchor))
 
 
 def check_settings(recipe: Recipe, geometry: Geometry) -> None:
@@ -137,7 +137,7 @@ class Job:
             seed=self.seed,
             sampling=recipe.sampling,
             windows=recipe.windows,
-            sync=recipe.sync if recipe.anchor is None else dataclasses.replace(recipe.sync, anchor=MIDDLE),
+            sync=recipe.sync if recipe.anchor is None else recipe.sync.replace(anchor=MIDDLE),
             img2img=recipe.img2img,
             upscale=recipe.upscale,
             regions=recipe.regions,

@@ -1,18 +1,27 @@
-"""From a request in words to what a run needs: device, dtype, model, detectors."""
+"""Which model, detectors and machine a job needs, and the detectors that a process has loaded."""
 
 import dataclasses
-from collections.abc import Sequence
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
-import preprocess
-from synccontrol.errors import ConfigError, translated
+from synccontrol import preprocess
+from synccontrol.errors import ConfigError, MemoryLimitError, translated
 from synccontrol.io.resize import Colour
 from synccontrol.models import devices, loader, registry, single_file
 from synccontrol.pipeline.montage import Montage
+from synccontrol.preprocess.control import Option
+from synccontrol.sampling import batching
 from synccontrol.spec.image_spec import followed
 from synccontrol.spec.schema import require_choice
 from synccontrol.spec.settings import Adapters
+
+if TYPE_CHECKING:
+    from synccontrol.batch.job import Recipe
 
 AUTO = "auto"
 BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors that were made for its pictures
@@ -182,3 +191,77 @@ def load(request: ModelRequest) -> Montage:
         offload=request.offload,
         offline=request.offline,
     )
+
+
+MOST = 8  # that stay loaded
+
+Made = TypeVar("Made")
+
+
+class _Key(NamedTuple):
+    """What tells detectors apart."""
+
+    control: str
+    name: str | None
+    loop: bool
+    device: str
+    offline: bool
+    options: str  # as JSON
+
+
+class Detectors:
+    """Loads detectors, each once as long as it stays; of too many the one that was used longest ago goes."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[_Key, preprocess.Detector] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def load(self, recipe: "Recipe", control: str, name: str | None, **options: Option) -> preprocess.Detector:
+        """Returns the detector of a control. Raises as `runtime.detector`.
+
+        Args:
+            recipe: whose machine it runs on, and whether guides are rings.
+            control: its type.
+            name: the detector; None: the default.
+            options: of the control type.
+        """
+        request, loop = recipe.request, recipe.windows.closed
+        device, said = device_of(request), json.dumps(options, sort_keys=True)
+        key = _Key(control, name, loop, device, request.offline, said)
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = detector(request, control, name, loop, **options)
+                while len(self._loaded) > MOST:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    def keep(self, request: ModelRequest) -> None:
+        """Frees those that a request has no use for."""
+        machine = device_of(request), request.offline
+        with self._lock:
+            for key in list(self._loaded):
+                if key.control not in request.controls or (key.device, key.offline) != machine:
+                    del self._loaded[key]
+
+    def free(self) -> bool:
+        """Frees all; returns whether there were any. What detects right now goes when it is done."""
+        with self._lock:
+            found = bool(self._loaded)
+            self._loaded.clear()
+        return found
+
+    def make_room(self, make: Callable[[], Made]) -> Made:
+        """Returns what `make` returns, which is called once more, with all detectors gone, if memory does not suffice.
+
+        Raises:
+            Exception: what `make` raises the last time.
+        """
+        try:
+            return make()
+        except (RuntimeError, MemoryError) as error:
+            short = isinstance(error, MemoryLimitError) or batching.is_out_of_memory(error)
+            if not short or not self.free():
+                raise
+        batching.free()
+        return make()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import preprocess
+from synccontrol import preprocess
 from synccontrol.batch.job import Job, Recipe, anchored
 from synccontrol.batch.model_request import detector_names, outside
 from synccontrol.canvas import sphere
@@ -16,7 +16,7 @@ from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import lay_out
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.io import images, masks, poses, resize
-from synccontrol.pipeline.region_prompts import window_shares
+from synccontrol.pipeline.denoise import window_shares
 from synccontrol.pipeline.stages import Pass, passes
 from synccontrol.sampling.anchors import anchor_index, of_regions
 from synccontrol.spec.image_spec import INIT_IMAGE, MASK

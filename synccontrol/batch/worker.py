@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 
 from synccontrol.batch import model_request, prepare
-from synccontrol.batch.detectors import Detectors
 from synccontrol.batch.job import Job, Outcome, Work, anchored
-from synccontrol.batch.model_request import ModelRequest
+from synccontrol.batch.model_request import Detectors, ModelRequest
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.io import atomic_write, images, metadata, poses, provenance
 from synccontrol.models.adapters import set_adapter_weights
@@ -23,6 +22,7 @@ from synccontrol.models.loader import revision
 from synccontrol.pipeline.montage import Montage
 from synccontrol.pipeline.output import Result, Step
 from synccontrol.sampling.batching import is_out_of_memory
+from synccontrol.spec.image_spec import INIT_IMAGE, MASK
 
 OnStep = Callable[[Job, Step], object]
 RECIPES = 8  # whose anchors are kept read
@@ -144,7 +144,8 @@ class Worker:
             region_map=self._open(recipe.region_map) if recipe.region_map else None,
             img2img=recipe.img2img,
             upscale=recipe.upscale,
-            **task.started,
+            init_image=task.started.get(INIT_IMAGE),
+            mask=task.started.get(MASK),
             on_step=partial(on_step, job),
         )
 

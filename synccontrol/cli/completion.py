@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import shtab
 
-import preprocess
+from synccontrol import preprocess
 from synccontrol.cli.parser import build_parser as drawing_parser
 from synccontrol.cli.terminal import COMMANDS, DONE, Parser, status
 from synccontrol.models.registry import PRESETS

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synccontrol.batch import results_log, runner
+from synccontrol.batch import existing, runner
 from synccontrol.batch.executor import AbstractEngine, LocalEngine
 from synccontrol.batch.job import Outcome
 from synccontrol.cli import job_builder
-from synccontrol.cli.parser import CONFIGS, RAY
 from synccontrol.cli.progress import Interrupt, Progress
 from synccontrol.cli.remote import Outputs
 from synccontrol.cli.settings_file import Stored
@@ -19,6 +18,7 @@ from synccontrol.cli.terminal import BAD_INPUT, DONE, INTERRUPTED, ITEM_FAILED
 from synccontrol.errors import ConfigError, OutputError
 from synccontrol.evaluate.html_report import Entry, contact_sheet
 from synccontrol.io import atomic_write, object_store
+from synccontrol.spec.image_settings import CONFIGS, RAY
 from synccontrol.spec.settings import record
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], 
 
 def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str], remote: "Outputs | None") -> int:
     """Returns the exit status of one run among files of this machine, finished ones of which go on elsewhere."""
-    from synccontrol.batch import dry_run, planner, prepare, results_log, runner
+    from synccontrol.batch import dry_run, existing, planner, prepare, runner
     from synccontrol.batch import existing as there
     from synccontrol.batch.model_request import machine_of
     from synccontrol.models import loader, registry
@@ -66,12 +66,13 @@ def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int],
     if own_names:
         planned = there.numbered(planned)
     if args.style_image == job_builder.FIRST:
-        planned = job_builder.following_first(planned)
+        following = job_builder.following_first(planned)
+        planned = planned if args.dry_run else following  # there is no first image yet whose style could be read
     if not args.dry_run:
         runner.sweep(planned)
     jobs, kept = _to_make(planned, args, many or own_names, note)
     if many and not args.dry_run:
-        results_log.complete(args.output, kept)
+        existing.complete(args.output, kept)
     if not jobs:
         if not many:
             print(object_store.told(str(kept[0].output)))
@@ -80,7 +81,7 @@ def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int],
     remarks = _check_requests(jobs)
     remarks += stored.notes(*machine_of(template.recipe.request)) if stored else []
     if args.dry_run:
-        print("\n".join([*remarks, *_described(template.recipe), *dry_run.forecast(jobs)]))
+        print("\n".join([*remarks, *_described(template.recipe), *dry_run.forecast(jobs, args.output)]))
         return DONE
     request = jobs[0].recipe.request
     if not many:
@@ -280,7 +281,7 @@ NAME = "sheet.html"
 
 def write(jobs: Sequence["Job"], folder: Path) -> Path:
     """Writes the sheet of a batch beside its pictures, and returns where. Raises `OutputError` if that cannot be."""
-    known = {values["output"]: values for values in results_log.read(folder)}
+    known = {values["output"]: values for values in existing.read(folder)}
     entries = [_entry(job, folder, known.get(os.path.relpath(job.output, folder), {})) for job in jobs]
     made = sum(job.output.exists() for job in jobs)
     path = folder / NAME

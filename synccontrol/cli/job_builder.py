@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synccontrol.cli.parser import CONFIGS
-from synccontrol.cli.settings_file import PER_CONTROL, compose_of, enlarge_of, extras_of
+from synccontrol.cli.settings_file import compose_of, enlarge_of, extras_of
 from synccontrol.errors import ConfigError
+from synccontrol.spec.image_settings import CONFIGS, image_flags
 from synccontrol.spec.image_spec import followed
 from synccontrol.spec.region import Region
-from synccontrol.spec.settings import LARGEST_SEED, MIDDLE, check_seed, flags
+from synccontrol.spec.schema import read_config
+from synccontrol.spec.settings import LARGEST_SEED, MIDDLE, check_seed
 
 if TYPE_CHECKING:
     from synccontrol.batch.job import Job, Recipe
@@ -22,6 +23,7 @@ FIRST = Path("first")  # the style image that is the run's first picture
 FILES = ("ip_image", "region_map", "init_image", "mask")  # that all windows see
 DRAWN_SEEDS = 2**32  # a seed that is drawn lies below; short enough to be typed again
 MOST_SEEDS = 100_000
+STRENGTHS = tuple(flag.key for flag in image_flags() if flag.setting.per_control)  # of controls
 _OF_A_JOB = ("prompt", "negative_prompt", "seed", "width", "height")
 
 Change = Callable[["Job", Mapping[str, Any]], "Job"]
@@ -93,7 +95,7 @@ def changer(args: Mapping[str, Any]) -> Change:
             kept = {
                 name: () if name in ("controlnet", "detector") and "control" in others else value
                 for name, value in args.items()
-                if not ("control" in others and name in PER_CONTROL and name.startswith("control_"))
+                if not ("control" in others and name in STRENGTHS)
             }
             recipes[key] = _recipe({**kept, **others}) if others else job.recipe
         if not recipes[key].request.controls:
@@ -107,7 +109,7 @@ def _check(args: Mapping[str, Any]) -> None:
     """Raises `ConfigError` for flags that make no sense together."""
     controls, maps, guide = followed(args["control"]), args["control_map"], args["guide"]
     if guide is not None and not controls and not _is_manifest(guide):
-        import preprocess
+        from synccontrol import preprocess
 
         raise ConfigError(f"--guide needs --control, one of {', '.join(preprocess.names())}")
     if controls and guide is None and not maps:
@@ -228,13 +230,12 @@ def following_first(jobs: Sequence["Job"]) -> list["Job"]:
 
 
 def _config(kind: str, default: Any, values: Mapping[str, Any]) -> Any:
-    """Returns a config: the model's default, changed by the flags that were given."""
+    """Return a config: the model's default, changed by the flags that were given."""
     changes = {}
-    for flag, field in flags(CONFIGS[kind]).items():
-        value = values.get(flag.replace("-", "_"))
-        if value is None or (flag == "anchor" and isinstance(value, str) and value != MIDDLE):
+    for name, value in read_config(CONFIGS[kind], values).items():
+        if name == "anchor" and isinstance(value, str) and value != MIDDLE:
             continue
         if isinstance(value, list):
             value = value[0] if len(value) == 1 else tuple(value)
-        changes[field.name] = value
-    return dataclasses.replace(default, **changes)
+        changes[name] = value
+    return default.replace(**changes)

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synccontrol.cli import generate, settings_file
-from synccontrol.cli.parser import PUBLISHED, build_parser
-from synccontrol.cli.terminal import COMMANDS, DONE, Parser, status
+from synccontrol.cli.parser import EXAMPLES, PUBLISHED, build_parser
+from synccontrol.cli.terminal import BAD_INPUT, COMMANDS, DONE, Parser, status
 from synccontrol.errors import ConfigError, SyncControlError
 from synccontrol.models import registry
-from synccontrol.models.presets import DEFAULT, Defaults, chosen, variants
+from synccontrol.models.presets import Defaults, chosen, variants
+from synccontrol.spec.image_settings import DEFAULT
+from synccontrol.spec.schema import nearest
 from synccontrol.spec.settings import record
 
 
@@ -27,12 +28,20 @@ def main(argv: Sequence[str] | None = None, prog: str = "synccontrol") -> int:
     if name in COMMANDS:
         ended: int = COMMANDS[name].load().main(arguments[1:], f"{prog} {name}")
         return ended
-    return status(lambda: _command(arguments, prog), "interrupted; pictures that are written stay")
+    return status(lambda: _command(arguments, prog), "interrupted; finished images stay")
 
 
 def _command(argv: Sequence[str], prog: str) -> int:
-    if argv and not argv[0].startswith("-"):
-        raise ConfigError(f"there is no command {argv[0]!r}; use {', '.join(COMMANDS)}, or flags alone to draw")
+    if not argv:
+        lines = [f"usage: {prog} --control TYPE --guide IMAGE --prompt TEXT [more flags]; {prog} --help lists all", ""]
+        print("\n".join([*lines, *(f"  {example}" for example in EXAMPLES)]), file=sys.stderr)
+        return BAD_INPUT
+    if not argv[0].startswith("-"):
+        near = nearest(argv[0], COMMANDS)
+        guess = f"did you mean {near}? " if near else ""
+        raise ConfigError(
+            f"there is no command {argv[0]!r}; {guess}use {', '.join(COMMANDS)}, or flags alone to generate an image"
+        )
     shown = _help_wanted(argv)
     if shown is not None:
         build_parser(prog, shown).print_help()
@@ -43,6 +52,8 @@ def _command(argv: Sequence[str], prog: str) -> int:
 
         print("\n".join(listing.lines()))
         return DONE
+    from synccontrol.cli import generate, settings_file
+
     values, stored = settings_file.merged(given)
     return generate.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed))
 

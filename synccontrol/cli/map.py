@@ -1,24 +1,24 @@
 """`synccontrol map`: the control map of a guide, as a picture with the same flags would follow it; nothing is drawn."""
 
 import argparse
-import dataclasses
 import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import preprocess
+from synccontrol import preprocess
 from synccontrol.cli import parser as flags
 from synccontrol.cli.terminal import COMMANDS, DONE, ITEM_FAILED, Parser, status
 from synccontrol.errors import ConfigError, SyncControlError, printable
+from synccontrol.spec.image_settings import defaults
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from synccontrol.batch.job import Job, Recipe
 
-DEFAULTS: Mapping[str, Any] = {**flags.DEFAULTS, "option": (), "loop": False}
+DEFAULTS: Mapping[str, Any] = {**defaults(), "option": (), "loop": False}
 Options = dict[str, dict[str, float | str | bool]]  # by control type
 
 
@@ -155,7 +155,7 @@ def _template(args: Mapping[str, Any]) -> "Job":
         request=request,
         fit=args["fit"],
         sampling=own.sampling,
-        windows=dataclasses.replace(own.windows, loop=args["loop"]),
+        windows=own.windows.replace(loop=args["loop"]),
         sync=own.sync,
     )
     sizes = {"width": args["width"], "height": args["height"]}
@@ -179,7 +179,7 @@ class _Maker:
 
     def __init__(self, options: Options, quiet: bool) -> None:
         self._options, self._quiet = options, quiet
-        from synccontrol.batch.detectors import Detectors
+        from synccontrol.batch.model_request import Detectors
 
         self._loaded = Detectors()
 

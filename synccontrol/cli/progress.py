@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
-from synccontrol.batch import results_log
+from synccontrol.batch import existing
 from synccontrol.errors import printable
 from synccontrol.io import object_store
 
@@ -110,7 +110,7 @@ class Progress:
             self.note(f"{job.output} was made by another run meanwhile, and is kept")
             return
         if self._folder is not None:
-            results_log.append(self._folder, results_log.record(job, outcome, self._folder))
+            existing.append(self._folder, existing.record(job, outcome, self._folder))
         for text in outcome.notes:
             self.note(f"{job.output}: {text}")
         if outcome.error:
@@ -140,7 +140,7 @@ class Progress:
         counts = {"made": self.made, "kept": kept + self.kept, "failed": len(self.errors)}
         said = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "made")
         rate = f", {seconds / self.made:.1f} s a picture" if self.made else ""
-        where = f"; records are in {self._folder / results_log.NAME}" if self._folder else ""
+        where = f"; records are in {self._folder / existing.NAME}" if self._folder else ""
         return f"{said} in {seconds:.0f} s{rate}{where}"
 
     def interrupted(self, kept: int, again: str) -> None:

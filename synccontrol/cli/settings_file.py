@@ -5,17 +5,17 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from synccontrol.cli.parser import DEFAULTS, PUBLISHED
+from synccontrol.cli.parser import PUBLISHED
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.io import metadata, provenance
-from synccontrol.models.presets import PAPER
 from synccontrol.spec import image_spec
-from synccontrol.spec import settings as config
+from synccontrol.spec.image_settings import PAPER, defaults, image_flags
 from synccontrol.spec.image_spec import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, MASK, REGION_MAP, SINGLE, Source
+from synccontrol.spec.schema import flags, read_config
 from synccontrol.spec.settings import DRAWN, MIDDLE, UPSCALE, Adapters, Img2ImgConfig, UpscaleConfig
 
 OF_THE_PICTURE = ("loop", "projection", "anchor")  # of those that presets say, what is the picture's and no model's
-PER_CONTROL = ("controlnet", "detector", "control_map", "control_scale", "control_start", "control_end")
+PER_CONTROL = ("controlnet", "detector", "control_map", *(f.key for f in image_flags() if f.setting.per_control))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Stored:
     @property
     def unused(self) -> list[str]:
         """Returns what else the file holds; what a PNG says about versions and machine is no setting."""
-        return sorted(set(self.everything) - set(image_spec.KINDS) - set(provenance.KEYS))
+        return sorted(set(self.everything) - image_spec.recorded_keys() - set(provenance.KEYS))
 
     def notes(self, device: str, dtype: str) -> list[str]:
         """Returns what the user should know: what is left out, and why the same picture cannot be promised."""
@@ -71,10 +71,10 @@ def read(path: Path, given: Container[str]) -> Stored:
     if CONTROL_MAP in values:
         values[CONTROL_MAP] = [_find(name, path.parent) for name in values[CONTROL_MAP]]
     sources = image_spec.sources({name: value for name, value in values.items() if name not in given})
-    flags = {name: value for name, value in values.items() if not name.endswith("_sha256")}
-    flags |= {name: Path(flags[name]) for name in SINGLE if name in flags and name != ANCHOR}
-    flags[CONTROL_MAP] = list(flags.get(CONTROL_MAP, []))
-    return Stored(path=path, flags={**flags}, sources=sources, everything=everything)
+    given_flags = {name: value for name, value in values.items() if not name.endswith(image_spec.SHA256)}
+    given_flags |= {name: Path(given_flags[name]) for name in SINGLE if name in given_flags and name != ANCHOR}
+    given_flags[CONTROL_MAP] = list(given_flags.get(CONTROL_MAP, []))
+    return Stored(path=path, flags={**given_flags}, sources=sources, everything=everything)
 
 
 def merged(given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None]:
@@ -83,56 +83,57 @@ def merged(given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None]:
     Flags of the configs are there if they were given or stored. Raises `InputError` as `read`.
     """
     stored = read(given["settings"], given) if "settings" in given else None
-    return {**DEFAULTS, **(stored.flags if stored else {}), **given}, stored
+    return {**defaults(), **(stored.flags if stored else {}), **given}, stored
 
 
 def extras_of(given: Mapping[str, Any]) -> Adapters:
-    """Returns what is loaded beside a model's own parts, of flags as given or stored."""
-    values = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(Adapters).items()}
-    return Adapters(**{name: value for name, value in values.items() if value is not None})
+    """Return what is loaded beside a model's own parts, of flags as given or stored."""
+    return Adapters(**read_config(Adapters, given))
 
 
 def compose_of(given: Mapping[str, Any]) -> Img2ImgConfig:
-    """Returns how a picture starts from another one, of flags as given or stored.
+    """Return how an image starts from another one, of flags as given or stored.
 
     Raises:
         ConfigError: a value is outside its range, or there is nothing to start from.
     """
-    named = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(Img2ImgConfig).items()}
-    values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    values = read_config(Img2ImgConfig, given)
     if values and given[INIT_IMAGE] is None:
-        name = next(iter(values))
-        raise ConfigError(f"--{name.replace('_', '-')} does nothing without an --init-image; name one, or leave it out")
+        name = flags(Img2ImgConfig, by_field=True)[next(iter(values))].name
+        raise ConfigError(f"--{name} does nothing without an --init-image; name one, or leave it out")
     if given[MASK] is not None and given[INIT_IMAGE] is None:
-        raise ConfigError("--mask needs an --init-image, the picture that is repainted")
-    made = Img2ImgConfig(**values)
+        raise ConfigError("--mask needs an --init-image, the image that is inpainted")
+    made = Img2ImgConfig(**values).complete()
     return made if given[INIT_IMAGE] is None else made.chosen(given[MASK] is not None)
 
 
 def enlarge_of(given: Mapping[str, Any]) -> UpscaleConfig:
-    """Returns what becomes of a finished picture, of flags as given or stored.
+    """Return how a finished image is upscaled, of flags as given or stored.
 
-    A landscape higher than a window is drawn as one row and upscaled, unless it is to be as published, or as a picture
-    that was made when there was no choice; such pictures have the colours that were drawn, too.
+    A landscape higher than a window is generated as one row and upscaled, unless it is to be as published, or as an
+    image that was made when there was no choice; such images have the colours that were generated, too.
     """
-    named = {field.name: given.get(flag.replace("-", "_")) for flag, field in config.flags(UpscaleConfig).items()}
-    values: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    if "tall" not in values and given["preset"] != PAPER and given["settings"] is None:
-        values["tall"] = UPSCALE
+    values = read_config(UpscaleConfig, given)
+    if "tall_canvas" not in values and given["preset"] != PAPER and given["settings"] is None:
+        values["tall_canvas"] = UPSCALE
     if given["settings"] is not None:
-        values.setdefault("upscale_colours", DRAWN)
-    return UpscaleConfig(**values)
+        values.setdefault("upscale_color_match", DRAWN)
+    return UpscaleConfig(**values).complete()
 
 
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
     """Returns which settings fall with those that flags replace: of other controls, or of the other kind of source."""
-    names = [GUIDE, "guide_sha256", "detector"] if CONTROL_MAP in given else []
+    names = [GUIDE, GUIDE + image_spec.SHA256, "detector"] if CONTROL_MAP in given else []
     if GUIDE in given:
         names.append(CONTROL_MAP)
     if "region" in given:
-        names += [REGION_MAP, f"{REGION_MAP}_sha256"]
+        names += [REGION_MAP, REGION_MAP + image_spec.SHA256]
     if INIT_IMAGE in given:
-        names += [MASK, f"{MASK}_sha256", "extend", "strength", "colours"]
+        names += [
+            MASK,
+            MASK + image_spec.SHA256,
+            *(flag.key for flag in flags(Img2ImgConfig).values() if flag.field != "mask_feather"),
+        ]
     if "preset" in given:
         names += [name for name in PUBLISHED if name not in OF_THE_PICTURE]
     if "control" in given:

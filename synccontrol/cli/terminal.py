@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -10,15 +11,37 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from synccontrol.errors import ConfigError, SyncControlError, describe
+from synccontrol.spec.schema import nearest
 
 DONE, ITEM_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser for which bad usage is an error like every other. Raises `ConfigError`."""
+    """A parser for which bad usage is an error like every other. Raises `ConfigError`.
+
+    Attributes:
+        renamed: earlier names of flags, without dashes, and today's: they work, and one note says the new name.
+    """
+
+    renamed: Mapping[str, str] = MappingProxyType({})
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        near = nearest(unknown[1], [name[2:] for name in self._option_string_actions]) if unknown else ""
+        raise ConfigError(f"{message}; " + (f"did you mean --{near}?" if near else "see --help"))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args([self._todays(word) for word in words], namespace)
+
+    def _todays(self, word: str) -> str:
+        """Return a word of a command line with an earlier flag's name replaced by today's."""
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or name[2:] not in self.renamed:
+            return word
+        new = f"--{self.renamed[name[2:]]}"
+        print(f"note: {name} is called {new} now", file=sys.stderr)
+        return f"{new}{equals}{value}"
 
 
 def status(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:

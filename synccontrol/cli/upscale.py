@@ -9,10 +9,10 @@ from typing import Any
 from synccontrol.cli import parser as flags
 from synccontrol.cli.terminal import COMMANDS, DONE, Parser, status
 from synccontrol.errors import InputError
-from synccontrol.models.presets import DEFAULT
+from synccontrol.spec.image_settings import DEFAULT, defaults, image_flags
 from synccontrol.spec.image_spec import followed
 from synccontrol.spec.region import Region
-from synccontrol.spec.settings import AT_ONCE, KEPT, TIMES, UpscaleConfig
+from synccontrol.spec.settings import AT_ONCE, COLOR_MATCHES, KEPT, TIMES, UpscaleConfig
 
 TILE = "tile"  # the control type that holds a picture's colours and shapes
 
@@ -68,8 +68,8 @@ def _drawing(picture: Path, by: int, strength: float, given: Mapping[str, Any]) 
     size = ["--width", str(AT_ONCE * width), "--height", str(AT_ONCE * height)]
     words = ["--init-image", str(picture), *size, "--strength", f"{strength:g}"]
     words += ["--upscale", str(by // AT_ONCE), "--upscale-strength", f"{strength:g}"]
-    for name in ("colours", "upscale_colours"):
-        words += [] if name in given else [f"--{name.replace('_', '-')}", KEPT]
+    for flag in (flag for flag in image_flags() if flag.setting.choices == COLOR_MATCHES):
+        words += [] if flag.key in given else [f"--{flag.name}", KEPT]
     if stored:
         words += ["--settings", str(picture)]
     for line in stored.get("region") or ():  # pixels of the picture before are others now
@@ -77,7 +77,7 @@ def _drawing(picture: Path, by: int, strength: float, given: Mapping[str, Any]) 
         words += ["--region", str(shown)]
     if stored.get("region") and stored.get("region_map"):
         words += ["--region-map", stored["region_map"]]
-    own = stored.get("model", flags.DEFAULTS["model"])
+    own = stored.get("model", defaults()["model"])
     if stored and given.get("model", own) != own and "preset" not in given:
         words += ["--preset", DEFAULT]  # steps, strides and the like are made for a model
     words += _controls(picture, stored, given)
@@ -103,7 +103,7 @@ def _controls(picture: Path, stored: Mapping[str, Any], given: Mapping[str, Any]
     """
     from synccontrol.models import registry
 
-    own = stored.get("model", flags.DEFAULTS["model"])
+    own = stored.get("model", defaults()["model"])
     model, controls = given.get("model", own), list(stored.get("control") or ())
     known = registry.PRESETS.get(model)
     tile = known is not None and TILE in known.controlnets and TILE not in controls

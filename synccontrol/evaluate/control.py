@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preprocess.people.detection import FALLOFF, FILLED
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.dataset import Array, Gallery, Pair, guide_files, read_pairs, wanted_controls
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings, summary
+from synccontrol.preprocess.people.detection import FALLOFF, FILLED
 
 Floats = npt.NDArray[np.float32]
 

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import preprocess
-from preprocess.controls import pose
+from synccontrol import preprocess
 from synccontrol.errors import ConfigError, InputError, ModelError, translated
 from synccontrol.evaluate.measurement import Progress, Settings
 from synccontrol.io import images, metadata, resize
 from synccontrol.models import loader
+from synccontrol.preprocess.controls import pose
 from synccontrol.spec.settings import EQUIRECTANGULAR, Geometry
 
 DEFAULT_WINDOW = 256  # px, where nothing says otherwise

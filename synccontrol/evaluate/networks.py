@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from preprocess.hub import is_off
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.dataset import Crops, Gallery, Montage
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.families import checkpoints
+from synccontrol.preprocess.hub import is_off
 from synccontrol.sampling import objectives
 
 

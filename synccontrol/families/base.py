@@ -1,8 +1,8 @@
-"""What the montage loop needs of a model: its geometry, predictions for windows, and pictures from latents."""
+"""What text encoders have made of the last few prompts, for pipelines that nobody changes between two images."""
 
 import abc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,11 +13,37 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synccontrol.errors import ConfigError, ModelError
-from synccontrol.families.prompt_cache import Remembered
 from synccontrol.sampling.batching import Note
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.noise_level import at_least_float32
 from synccontrol.spec.settings import Geometry, SamplingConfig
+
+
+class Remembered:
+    """Makes what is asked for once, and says each time what was noted when it was made.
+
+    Args:
+        most: how many are kept; the one that was not asked for longest goes first. 0: all are made anew.
+    """
+
+    def __init__(self, most: int = 0) -> None:
+        self._most = most
+        self._kept: dict[Hashable, tuple[Any, list[str]]] = {}
+
+    def __call__(self, key: Hashable, make: Callable[[Note], Any], note: Note) -> Any:
+        """Returns what `make` makes for a key. It is given what notes, and never returns None."""
+        if not self._most:
+            return make(note)
+        made, noted = self._kept.pop(key, (None, []))
+        if made is None:
+            made = make(noted.append)
+        self._kept[key] = made, noted
+        if len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+        for text in noted:
+            note(text)
+        return made
+
 
 # what text encoders make of a prompt: states (1, tokens, features), and for some families pooled ones (1, features)
 Encoded: TypeAlias = tuple[Tensor, ...]

@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL, ControlNetModel, ControlNetUnionModel, UNet
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import CLIPTextConfig
 
-from preprocess import hub
-from preprocess.errors import HubError
 from synccontrol.errors import ModelError
+from synccontrol.preprocess import hub
+from synccontrol.preprocess.errors import HubError
 from synccontrol.spec.settings import Geometry
 
 SUFFIX = ".safetensors"

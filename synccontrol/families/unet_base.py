@@ -14,12 +14,12 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from preprocess.silence import silent
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import checkpoints, ip_adapter, prompt_weights
 from synccontrol.families.base import AbstractFamily, Crops, Encoded, View, control_scales
 from synccontrol.families.prompt_encoding import Asked, Prompts, Text, encoded
 from synccontrol.families.prompt_weights import Reader
+from synccontrol.preprocess.hub import silent
 from synccontrol.sampling.batching import Note
 from synccontrol.sampling.loop import Predict
 from synccontrol.sampling.noise_level import Level

@@ -10,9 +10,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import pad
 
-import preprocess
-from preprocess import ImageLike
+from synccontrol import preprocess
 from synccontrol.errors import InputError, translated
+from synccontrol.preprocess import ImageLike
 
 _opening = Lock()  # around changes of `Image.MAX_IMAGE_PIXELS`
 

@@ -9,8 +9,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from synccontrol.errors import ConfigError, InputError
-from synccontrol.spec import image_spec
+from synccontrol.spec.image_settings import ALL_CLASSES, column_flags, renamed_flags
 from synccontrol.spec.image_spec import GUIDE, SINGLE
+from synccontrol.spec.schema import key_of, nearest, today
 from synccontrol.spec.settings import MIDDLE, check_seed
 
 JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
@@ -33,17 +34,15 @@ def _are_paths(value: object) -> bool:
 
 
 _MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae", "tiny_vae"}
-_SEPARATE = (GUIDE, *(name for name in image_spec.KINDS if name.endswith("_sha256")))  # image is the guide
-KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+COLUMNS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     IMAGE: ("the path of a guide", _is_name),
     MAP: ("the path of a control map, or a list of one per control (null: detected from the image)", _are_paths),
     OUTPUT: ("a PNG's name inside of --output", _is_name),
-    **{name: kind for name, kind in image_spec.KINDS.items() if name not in (*_SEPARATE, MAP)},
-    "preset": image_spec.KINDS["model"],
+    **{flag.key: (flag.json_words, flag.fits_json) for flag in column_flags() if flag.key not in (GUIDE, MAP)},
     "width": ("pixels", _is_side),
     "height": ("pixels", _is_side),
 }
-LISTS = (MAP, *(name for name, (_, fits) in KINDS.items() if fits([])))
+LISTS = (MAP, *(flag.key for flag in column_flags() if flag.is_list or flag.setting.per_control))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,8 @@ def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
     csv.field_size_limit(LONGEST_CELL)
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [name.strip() for name in next(lines, [])]
+        renamed = {key_of(old): key_of(new) for old, new in renamed_flags().items()}
+        header = [renamed.get(name.strip(), name.strip()) for name in next(lines, [])]
         if len(set(header)) < len(header):
             raise InputError(f"{manifest} names a column twice; name each once")
         for cells in lines:
@@ -111,7 +111,7 @@ def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
 def _cell(name: str, text: str) -> object:
     """Returns what a cell says: JSON where the column is no text and it reads so, else the text itself."""
     listed = text.startswith("[") and name in LISTS
-    if name not in KINDS or (KINDS[name][1](text) and not listed):
+    if name not in COLUMNS or (COLUMNS[name][1](text) and not listed):
         return text
     try:
         return json.loads(text)
@@ -122,11 +122,13 @@ def _cell(name: str, text: str) -> object:
 def _row(values: object, folder: Path, where: str) -> Row:
     if not isinstance(values, dict):
         raise InputError(f'{where} needs "image", the path of a guide, and is no JSON object')
-    values = {name: value for name, value in values.items() if value is not None}
+    values = today({name: value for name, value in values.items() if value is not None}, *ALL_CLASSES)
     for name, value in values.items():
-        if name not in KINDS:
-            raise InputError(f"{where}: {name!r} is unknown; known: {', '.join(KINDS)}")
-        words, fits = KINDS[name]
+        if name not in COLUMNS:
+            near = nearest(name, COLUMNS)
+            guess = f"did you mean {near}? " if near else ""
+            raise InputError(f"{where}: {name!r} is unknown; {guess}known: {', '.join(COLUMNS)}")
+        words, fits = COLUMNS[name]
         if isinstance(value, str) and fits([value]) and name != MAP:
             values[name] = [value]  # one of a list
         elif not fits(value):

@@ -131,8 +131,8 @@ def placed(
     Raises:
         InputError: the mask is black.
     """
-    soft = round(img2img.mask_soft * side)
-    if img2img.extend:
+    soft = round(img2img.mask_feather * side)
+    if img2img.outpaint:
         start = grown(start, img2img.margins, closed)
         mask = grown_mask(start.size, img2img.margins, soft, closed)
     if mask is None:

@@ -11,6 +11,8 @@ from PIL.PngImagePlugin import PngInfo
 from synccontrol.errors import InputError
 from synccontrol.io import atomic_write
 from synccontrol.io.images import opened
+from synccontrol.spec.image_settings import IMAGE_CLASSES
+from synccontrol.spec.schema import today
 from synccontrol.spec.settings import EQUIRECTANGULAR, SCHEDULERS
 
 PARAMETERS = "parameters"
@@ -99,4 +101,4 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} holds no settings; give a PNG made by SyncControl, or a JSON file") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings, which are a JSON object")
-    return settings
+    return today(settings, *IMAGE_CLASSES)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from preprocess.controls import pose
-from preprocess.people import openpose_json
 from synccontrol.errors import InputError, translated
 from synccontrol.io import atomic_write
 from synccontrol.io.resize import Fitting
+from synccontrol.preprocess.controls import pose
+from synccontrol.preprocess.people import openpose_json
 
 SUFFIX = ".json"
 

@@ -17,8 +17,9 @@ from synccontrol.families.checkpoints import OFFLINE_HINT, Source, fetch, parts,
 from synccontrol.models import registry, single_file
 from synccontrol.models.adapters import adapter_sources, add_adapters, tiny_vae_source
 from synccontrol.models.devices import DTYPES, NONE, check_device, check_offload, settle
-from synccontrol.models.presets import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.models.presets import Defaults, chosen, of_family, variants
 from synccontrol.sampling.batching import Note
+from synccontrol.spec.image_settings import DEFAULT
 from synccontrol.spec.settings import Adapters, Geometry
 
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder

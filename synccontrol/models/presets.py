@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from synccontrol.spec.image_settings import BEST, DEFAULT, FAST, PAPER, PRESETS
 from synccontrol.spec.schema import require_choice
 from synccontrol.spec.settings import MODEL, ONCE, Geometry, SamplingConfig, SyncConfig, WindowConfig
 
-PAPER, DEFAULT, FAST, BEST = NAMES = ("paper", "default", "fast", "best")
-
 PAPER_STEPS = 50
-SCAFFOLD, BEST_SCAFFOLD = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
+DRAFT_STRENGTH, BEST_DRAFT_STRENGTH = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
 NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.0  # over a scaffold, which lost detail as it was stretched
 FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
 GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
@@ -37,11 +36,15 @@ _SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """Settings for calls that name none."""
+    """The settings of a preset, every one of them set."""
 
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("sampling", "windows", "sync"):
+            object.__setattr__(self, name, getattr(self, name).complete())
 
 
 def made_for(
@@ -51,7 +54,7 @@ def made_for(
     objective: str = "lpips",
     batch: int = 4,
     stride: float = STRIDE,
-    scaffold: float = SCAFFOLD,
+    draft_strength: float = DRAFT_STRENGTH,
     noise: float = NOISE,
 ) -> Defaults:
     """Returns the settings of the preset `default`.
@@ -66,11 +69,11 @@ def made_for(
         objective: what compares its windows, where they are compared.
         batch: windows in one call.
         stride: between windows, as a part of their side.
-        scaffold: how far the canvas is drawn anew over its rough picture.
+        draft_strength: img2img strength over the draft.
         noise: factor on the noise that is laid over that.
     """
     return Defaults(
-        sampling=dataclasses.replace(sampling, guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
+        sampling=sampling.replace(guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
         windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
         sync=SyncConfig(
             adain=1.0,
@@ -80,8 +83,8 @@ def made_for(
             step_size="rms",
             predict=ONCE,
             objective=objective,
-            scaffold=scaffold,
-            scaffold_noise=noise,
+            draft_strength=draft_strength,
+            draft_noise=noise,
             shrink=2 if min(geometry.window_px) < 512 else 4,  # so that it sees 128 px or more
         ),
     )
@@ -97,9 +100,9 @@ def of_family(family: str, geometry: Geometry, scheduler: str = "") -> Defaults:
     """
     own = _SAMPLING.get(family, SamplingConfig())
     if scheduler in DISTILLED:
-        own = dataclasses.replace(own, steps=8, guidance_scale=1.0, scheduler=MODEL)
+        own = own.replace(steps=8, guidance_scale=1.0, scheduler=MODEL)
     elif scheduler not in UNCHOSEN:
-        own = dataclasses.replace(own, scheduler=MODEL)
+        own = own.replace(scheduler=MODEL)
     return made_for(own, geometry, batch=1 if family in LARGE else 4)
 
 
@@ -113,23 +116,25 @@ def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
     few = own.steps <= FEW_STEPS
 
     def steps(share: float) -> SamplingConfig:
-        return own if few else dataclasses.replace(own, steps=round(own.steps * share))
+        return own if few else own.replace(steps=round(own.steps * share))
 
     kept: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
     solver = own.scheduler if own.scheduler == MODEL else "ddim"
     paper = Defaults(
-        sampling=dataclasses.replace(own, steps=own.steps if few else PAPER_STEPS, scheduler=solver, guidance_end=1.0),
+        sampling=own.replace(steps=own.steps if few else PAPER_STEPS, scheduler=solver, guidance_end=1.0),
         windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
         sync=SyncConfig(objective=default.sync.objective),
     )
     fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, noise=FAST_NOISE, **kept)
-    best = made_for(steps(BEST_STEPS), geometry, stride=BEST_STRIDE, scaffold=BEST_SCAFFOLD, noise=BEST_NOISE, **kept)
+    best = made_for(
+        steps(BEST_STEPS), geometry, stride=BEST_STRIDE, draft_strength=BEST_DRAFT_STRENGTH, noise=BEST_NOISE, **kept
+    )
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
 
 
 def chosen(found: Mapping[str, Defaults], preset: object) -> Defaults:
     """Returns the settings of a preset by its name. Raises `ConfigError` if there is none of that name."""
-    require_choice("preset", preset, NAMES)
+    require_choice("preset", preset, PRESETS)
     return found[str(preset)]
 
 

@@ -1,13 +1,15 @@
-"""One picture on its way: what is made ready for it, its steps, and its decoding."""
+"""One stage of an image: what is prepared for it, the regional prompts, its steps, and its decoding."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from synccontrol.canvas import regions
 from synccontrol.canvas.base import AbstractLayout, Decode, Merger
 from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.families.base import AbstractFamily, Crops, View
@@ -15,7 +17,6 @@ from synccontrol.io import images, masks, resize
 from synccontrol.io.provenance import made_with
 from synccontrol.pipeline.inpaint import Kept
 from synccontrol.pipeline.output import Result, Step
-from synccontrol.pipeline.region_prompts import said, window_shares
 from synccontrol.sampling.anchors import anchor_index, of_regions
 from synccontrol.sampling.batching import Batches, free, is_out_of_memory
 from synccontrol.sampling.loop import Denoised, Predict, montage_steps
@@ -24,7 +25,45 @@ from synccontrol.sampling.region_mix import Regional
 from synccontrol.sampling.schedulers import Solver
 from synccontrol.sampling.sync import Networks, Sync
 from synccontrol.spec.image_spec import INPAINT, ImageSpec
+from synccontrol.spec.region import joined
 from synccontrol.spec.settings import SamplingConfig, SyncConfig
+
+
+def window_shares(
+    picture: ImageSpec, region_map: Image.Image | None, layout: AbstractLayout, cell: int
+) -> Float[Tensor, "n r h w"] | None:
+    """Returns how much of each cell of each window belongs to each region of a picture; None if it has no regions.
+
+    Raises:
+        SyncControlError: as `canvas.regions.shares`.
+    """
+    if not picture.regions:
+        regions.check_unused(region_map)
+        return None
+    size = picture.height, picture.width, cell
+    closed, base = picture.windows.closed, bool(picture.prompt)
+    found = regions.shares(picture.regions, region_map, layout, size, closed, base)
+    return layout.look(found[None], 1, range(len(layout)))
+
+
+def said(picture: ImageSpec, view: View, count: int) -> Sequence[tuple[View, SamplingConfig]]:
+    """Returns what is drawn in each of so many regions, and how; the last may be what lies in none."""
+    found = [(_own(view, region.prompt, region.negative_prompt), region.control_scale) for region in picture.regions]
+    return [(own, _controlled(picture.sampling, scale)) for own, scale in (*found, (view, 1.0))][:count]
+
+
+def _own(view: View, prompt: str, negative_prompt: str) -> View:
+    assert isinstance(view.prompt, str) and isinstance(view.negative_prompt, str)
+    return dataclasses.replace(
+        view, prompt=joined(prompt, view.prompt), negative_prompt=joined(negative_prompt, view.negative_prompt)
+    )
+
+
+def _controlled(sampling: SamplingConfig, factor: float) -> SamplingConfig:
+    scale = sampling.control_scale
+    scaled = tuple(one * factor for one in scale) if isinstance(scale, tuple) else scale * factor
+    return sampling.replace(control_scale=scaled)
+
 
 SMALLEST_TILE = 16  # cells
 
@@ -105,7 +144,7 @@ class Drawing:
         sync = self._sync(picture.sync.later(0 if self._given.anew else skipped), solver, batches)
         noise = self._noise.to(device=family.device, dtype=family.canvas_dtype)
         if self._given.anew:
-            noise = noise * picture.sync.scaffold_noise
+            noise = noise * picture.sync.draft_noise
         x_t = solver.start(noise, None if kept is None else kept.start(skipped))
         predict = self._predict(len(solver.levels))
         if kept is not None:

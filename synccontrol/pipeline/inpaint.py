@@ -75,7 +75,7 @@ class Kept:
         self._layout = layout
         self._start = start
         self._new = new
-        self._colours = picture.img2img.colours == KEPT
+        self._colours = picture.img2img.color_match == KEPT
         self._closed = picture.windows.closed
         self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
         self._canvas: Tensor | None = None

@@ -1,18 +1,20 @@
 """What a montage is called with: pictures, sizes, configs and encoded prompts, or a line on what is wrong with them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
-from preprocess import ImageLike
-from synccontrol.errors import ConfigError, InputError
+from synccontrol.errors import ConfigError, InputError, UnknownArgumentError
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.io import images, masks, resize
 from synccontrol.pipeline.denoise import Given
+from synccontrol.preprocess import ImageLike
 from synccontrol.spec.image_spec import (
     EMBEDDED,
     INIT_IMAGE,
@@ -26,33 +28,77 @@ from synccontrol.spec.image_spec import (
     Source,
 )
 from synccontrol.spec.region import Region
+from synccontrol.spec.schema import flags
 from synccontrol.spec.settings import Img2ImgConfig, SamplingConfig, SyncConfig, UpscaleConfig, WindowConfig
 
 ControlMaps: TypeAlias = "ImageLike | Sequence[ImageLike] | None"
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Img2ImgConfig, UpscaleConfig)
 UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
-DIFFUSERS_NAMES = {  # what users of diffusers may try -> what it is called here
+MOVED_ARGUMENTS = {  # names of earlier versions, and of diffusers -> what to write here
+    "compose": "img2img",
+    "enlarge": "upscale",
+    "extras": "adapters",
     "generator": "seed=0",
     "image": "control_map",
     "num_inference_steps": "sampling=SamplingConfig(steps=50)",
-    "guidance_scale": "sampling=SamplingConfig(guidance_scale=7.5)",
-    "guidance_rescale": "sampling=SamplingConfig(guidance_rescale=0.7)",
-    "clip_skip": "sampling=SamplingConfig(clip_skip=1)",
+    "callback_on_step_end": "on_step, or the iterator `steps`",
     "controlnet_conditioning_scale": "sampling=SamplingConfig(control_scale=1.0)",
     "ip_adapter_image": "ip_image",
     "num_images_per_prompt": "one call for each seed",
-    "callback_on_step_end": "on_step, or the iterator `steps`",
+    "strength": "img2img=Img2ImgConfig(strength=0.6)",
+    "torch_dtype": "dtype",
+    **{
+        flag.field: f"{argument}={kind.__name__}({flag.field}={flag.default!r})"
+        for argument, kind in (("sync", SyncConfig), ("windows", WindowConfig), ("sampling", SamplingConfig))
+        for flag in flags(kind).values()
+    },
 }
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def instead(name: str) -> str:
-    return f"; use {DIFFUSERS_NAMES[name]}" if name in DIFFUSERS_NAMES else ""
+
+def checked_arguments(moved: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that refuses unknown keywords with a line on what to write instead.
+
+    Type checkers see the function's own signature.
+
+    Args:
+        moved: names of earlier versions or other libraries -> what to write here.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in known:
+                    raise UnknownArgumentError(f"Montage.{function.__name__}", name, known, moved)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
-def config(given: Config | None, default: Config) -> Config:
-    if given is not None and not isinstance(given, type(default)):
-        raise ConfigError(f"{given!r} is no {type(default).__name__}; give {type(default).__name__}(...)")
-    return default if given is None else given
+def config(given: Config | None, default: Config, name: str) -> Config:
+    """Return the settings of a preset with those that are given in their place.
+
+    Args:
+        given: a config, of which the settings that were set count; None: there are none.
+        default: the preset's.
+        name: the argument's.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if given is None:
+        return default
+    if not isinstance(given, type(default)):
+        kind = type(default).__name__
+        raise ConfigError(f"{name} is {given!r}; give {kind}(...)", field=name, value=given, hint=f"{kind}(...)")
+    return default.overridden_by(given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

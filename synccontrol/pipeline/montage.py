@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preprocess import ImageLike
 from synccontrol import families
-from synccontrol.errors import ConfigError
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.models import devices, loader, registry
 from synccontrol.models.adapters import add_tiny_vae
-from synccontrol.models.presets import DEFAULT, Defaults, chosen, of_family, variants
+from synccontrol.models.presets import Defaults, chosen, of_family, variants
 from synccontrol.pipeline import inputs
-from synccontrol.pipeline.inputs import ControlMaps, Pictures
+from synccontrol.pipeline.inputs import MOVED_ARGUMENTS, ControlMaps, Pictures, checked_arguments
 from synccontrol.pipeline.output import Result, Step
 from synccontrol.pipeline.stages import Passes
+from synccontrol.preprocess import ImageLike
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
+from synccontrol.spec.image_settings import DEFAULT, PresetName
 from synccontrol.spec.image_spec import IP_IMAGE, ImageSpec
 from synccontrol.spec.region import Region
 from synccontrol.spec.settings import Adapters, Img2ImgConfig, SamplingConfig, SyncConfig, UpscaleConfig, WindowConfig
@@ -56,7 +56,16 @@ class Montage:
         self._notes = notes
         self._objectives: dict[str, AbstractObjective] = {}
 
+    def settings(self, preset: PresetName = DEFAULT) -> Defaults:
+        """Return the settings of a preset for this model: `.sampling`, `.windows` and `.sync`, each of them complete.
+
+        Raises:
+            ConfigError: there is no such preset.
+        """
+        return chosen(variants(self.defaults, self.denoiser.geometry), preset)
+
     @classmethod
+    @checked_arguments(MOVED_ARGUMENTS)
     def from_pipe(cls, pipe: Any, controls: Sequence[str] = ()) -> "Montage":
         """Returns a montage around a loaded diffusers pipeline, with or without ControlNets.
 
@@ -75,6 +84,7 @@ class Montage:
         return cls(family, origin={"controls": controls}, notes=[inputs.UNCHECKED] if checker is not None else [])
 
     @classmethod
+    @checked_arguments(MOVED_ARGUMENTS)
     def from_pretrained(
         cls,
         model: str = "tiny",
@@ -114,30 +124,71 @@ class Montage:
         add_tiny_vae(family, model, adapters, offline)
         return cls(family, defaults, origin=origin, offline=offline, notes=list(dict.fromkeys(notes)))
 
+    @checked_arguments(MOVED_ARGUMENTS)
     def __call__(
         self,
         prompt: str = "",
         control_map: ControlMaps = None,
         *,
+        height: int | None = None,
+        width: int | None = None,
+        negative_prompt: str = "",
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        pooled_prompt_embeds: Tensor | None = None,
+        negative_pooled_prompt_embeds: Tensor | None = None,
+        ip_image: "ImageLike | None" = None,
+        regions: Sequence[Region] = (),
+        region_map: "ImageLike | None" = None,
+        init_image: "ImageLike | None" = None,
+        mask: "ImageLike | None" = None,
+        img2img: Img2ImgConfig | None = None,
+        upscale: UpscaleConfig | None = None,
+        seed: int = 0,
+        latents: Tensor | None = None,
+        sampling: SamplingConfig | None = None,
+        windows: WindowConfig | None = None,
+        sync: SyncConfig | None = None,
+        preset: PresetName = DEFAULT,
         on_step: Callable[[Step], object] | None = None,
-        **options: Any,
     ) -> Result:
-        """Returns one wide picture. Arguments and errors are those of `steps`.
+        """Generate one wide image. Arguments and errors are those of `steps`.
 
         Args:
-            prompt: what to draw.
-            control_map: what to follow.
-            on_step: called after every denoising step.
-            options: as of `steps`: height, width, negative_prompt, seed, sampling, windows, sync, ...
+            on_step: called after every denoising step, in this thread; an exception that it raises ends the image.
         """
         result = None
-        for step in self.steps(prompt, control_map, **options):
+        for step in self.steps(
+            prompt,
+            control_map,
+            height=height,
+            width=width,
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            pooled_prompt_embeds=pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=negative_pooled_prompt_embeds,
+            ip_image=ip_image,
+            regions=regions,
+            region_map=region_map,
+            init_image=init_image,
+            mask=mask,
+            img2img=img2img,
+            upscale=upscale,
+            seed=seed,
+            latents=latents,
+            sampling=sampling,
+            windows=windows,
+            sync=sync,
+            preset=preset,
+        ):
             result = step.result
             if on_step is not None:
                 on_step(step)
         assert result is not None
         return result
 
+    @checked_arguments(MOVED_ARGUMENTS)
     def steps(
         self,
         prompt: str = "",
@@ -162,56 +213,55 @@ class Montage:
         sampling: SamplingConfig | None = None,
         windows: WindowConfig | None = None,
         sync: SyncConfig | None = None,
-        preset: str = DEFAULT,
-        **others: object,
+        preset: PresetName = DEFAULT,
     ) -> Iterator[Step]:
-        """Returns an iterator over the denoising steps of one wide picture; the last one holds the result.
+        """Return an iterator over the denoising steps of one wide image; the last step holds the result.
 
-        Closing it cancels the picture and leaves the model as it was.
+        Closing the iterator cancels the image and leaves the model as it was.
 
         Args:
-            prompt: what to draw.
-            control_map: a picture, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet, apart from
-                that for `inpaint`, which follows `init_image` and `mask`; None draws from text only.
+            prompt: what the image shows.
+            control_map: an image, array or tensor as `preprocess.to_rgb` takes them, or one per ControlNet, apart from
+                that for `inpaint`, which follows `init_image` and `mask`; None generates from text only.
             height: px, at least one window; the init image's if not given, or else the control map's.
-            width: px, likewise. In a loop it must be whole cells; on a sphere, twice the height.
-            negative_prompt: what to avoid.
+            width: px, likewise. With `WindowConfig(loop=True)` it must be whole cells; of an equirectangular
+                panorama, twice the height.
+            negative_prompt: what the image must not show.
             prompt_embeds: Rarely needed: the encoded prompt (1, tokens, features) in place of a text, likewise the
                 negative one, and the pooled ones (1, features) of models that take them, as in diffusers.
-            negative_prompt_embeds: see there.
-            pooled_prompt_embeds: see there.
-            negative_pooled_prompt_embeds: see there.
-            ip_image: what the model's IP-Adapter is shown, beside the prompt and for all windows.
-            regions: parts of the picture with prompts of their own, which the prompt above follows.
-            region_map: a picture whose levels of grey are regions ('grey 128').
-            init_image: what is started from.
-            mask: what of it is drawn anew: the white part.
-            img2img: how far it is drawn anew, and by how much it grows.
-            upscale: by how much the finished picture is upscaled, and whether one that is tall is drawn small first.
-            seed: of the CPU generator that all noise comes from.
+            negative_prompt_embeds: as `prompt_embeds`.
+            pooled_prompt_embeds: as `prompt_embeds`.
+            negative_pooled_prompt_embeds: as `prompt_embeds`.
+            ip_image: the image for the model's IP-Adapter, for all windows.
+            regions: parts of the image with regional prompts, which stand before the prompt above.
+            region_map: an image whose levels of grey are regions (`grey 128`).
+            init_image: the image to start from (img2img).
+            mask: its white part is generated anew (inpainting).
+            img2img: strength, outpainting, feathering of the mask; settings that are not set have their defaults.
+            upscale: whether the finished image is upscaled, and how.
+            seed: 0 to 2**64 - 1, of the CPU generator that all noise comes from.
             latents: Rarely needed: the initial unit-variance noise (1, c, h, w) in cells, instead of the seed's.
-            sampling: how to denoise; what the preset says if not given.
+            sampling: settings that change the preset's: `SamplingConfig(steps=3)` changes the steps and nothing else.
             windows: where windows lie; likewise.
             sync: how windows are kept coherent; likewise.
-            preset: 'default', 'paper' (as published), 'fast' or 'best', made for the model.
-            others: none; what diffusers calls otherwise is named in the error.
+            preset: 'default', 'paper' (SyncDiffusion as published, arXiv 2306.05178), 'fast' or 'best', made for the
+                model; `settings` returns its values.
 
         Raises:
             ConfigError: settings that contradict each other, or a size below one window.
+            UnknownArgumentError: there is no such argument; it is a `TypeError` and a `ConfigError`.
             InputError: control maps that do not fit the canvas or the ControlNets.
             ModelError: the objective cannot be loaded.
             MemoryLimitError: the device cannot hold one window.
-            NonFiniteError: NaN or infinity in latents or picture.
+            NonFiniteError: NaN or infinity in latents or image.
         """
-        for name in others:
-            raise ConfigError(f"there is no {name}{inputs.instead(name)}")
-        settings = chosen(variants(self.defaults, self.denoiser.geometry), preset)
-        sampling = inputs.config(sampling, settings.sampling)
-        windows = inputs.config(windows, settings.windows)
-        sync = inputs.config(sync, settings.sync)
+        settings = self.settings(preset)
+        sampling = inputs.config(sampling, settings.sampling, "sampling")
+        windows = inputs.config(windows, settings.windows, "windows")
+        sync = inputs.config(sync, settings.sync, "sync")
         pictures: dict[str, ImageLike | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
         shown = Pictures.given(control_map, ip_image=ip_image, **pictures)
-        img2img = inputs.config(img2img, Img2ImgConfig())
+        img2img = inputs.config(img2img, Img2ImgConfig().complete(), "img2img")
         height, width = shown.size(height, width, img2img)
         view = View(
             window=0,
@@ -234,7 +284,7 @@ class Montage:
             sync=sync,
             regions=tuple(regions),
             img2img=img2img,
-            upscale=inputs.config(upscale, UpscaleConfig()),
+            upscale=inputs.config(upscale, UpscaleConfig().complete(), "upscale"),
             sources=shown.sources(),
             **self._origin,
         )

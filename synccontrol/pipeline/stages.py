@@ -79,7 +79,7 @@ def passes(drawn: Drawn, size: Size, geometry: Geometry, starts: bool) -> tuple[
         geometry: the model's native sizes.
         starts: from another picture, which is the scaffold then.
     """
-    steps, scaffold = drawn.sampling.steps, drawn.sync.scaffold
+    steps, scaffold = drawn.sampling.steps, drawn.sync.draft_strength
     few = min(steps, max(ROUGH_LEAST, math.ceil(ROUGH_STEPS * steps)))
     first, *larger = drawn.upscale.sizes(size, geometry, drawn.windows, starts)
     smaller = () if starts or drawn.regions or not scaffold else rough_sizes(first, geometry, drawn.windows)
@@ -95,7 +95,7 @@ def _in_steps(drawn: Drawn, steps: int) -> tuple[SamplingConfig, SyncConfig]:
     """Returns settings in so many steps, of which sync acts in the same part."""
     sampling, sync = drawn.sampling, drawn.sync
     acting = {name: math.ceil(getattr(sync, name) * steps / sampling.steps) for name in ("steps", "adain_steps")}
-    return dataclasses.replace(sampling, steps=steps), dataclasses.replace(sync, **acting)
+    return sampling.replace(steps=steps), sync.replace(**acting)
 
 
 def rough_sizes(size: Size, geometry: Geometry, windows: WindowConfig) -> tuple[Size, ...]:
@@ -180,9 +180,10 @@ class Passes:
                 drawing = self._over(result.image, number + 1)
 
     def _count(self, one: Pass) -> int:
-        """Returns how many steps a pass takes, of a solver that looks once at a step."""
+        """Return how many steps a stage takes; Heun and KDPM2 count two for each step of the settings."""
         steps, starts = one.sampling.steps, one.over is None and INIT_IMAGE in self._shown.others
-        return steps - (self._picture.img2img.skipped(steps) if starts else one.skipped)
+        skipped = self._picture.img2img.skipped(steps) if starts else one.skipped
+        return len(solver_of(self._family, one.sampling, torch.Generator(), skipped).levels)
 
     def _shaped(self, step: Step, rough: bool) -> Step:
         """Returns a step whose rough picture is shown stretched."""
@@ -220,7 +221,7 @@ class Passes:
         """Returns a pass. The windows of another canvas than the one that is asked for are others."""
         own, sync = number == self._own, picture.sync
         if not own and isinstance(sync.anchor, int):
-            picture = dataclasses.replace(picture, sync=dataclasses.replace(sync, anchor=MIDDLE))
+            picture = dataclasses.replace(picture, sync=sync.replace(anchor=MIDDLE))
         if self._passes[number].rough:
             maps = [self._stretched(map_, picture) for map_ in self._fitted]
             shown = dataclasses.replace(shown, maps=maps)

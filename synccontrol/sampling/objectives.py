@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from preprocess import hub
 from synccontrol.errors import ModelError
+from synccontrol.preprocess import hub
 from synccontrol.sampling.noise_level import at_least_float32
 from synccontrol.spec.settings import Objective
 

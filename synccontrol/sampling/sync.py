@@ -134,7 +134,7 @@ class Sync:
                 self._anchor if isinstance(self._anchor, int) else None, len(z), (z.shape[2], z.shape[3])
             )
         if self._restyle is None:
-            self._restyle = Restyle(self._anchors, self._config.across, cache(self._encoded))
+            self._restyle = Restyle(self._anchors, self._config.shared_style, cache(self._encoded))
         return self._anchors
 
     @torch.no_grad()

@@ -1,11 +1,13 @@
-"""Settings: what decides a picture, as JSON values by flag. Which there are, and of what kind each is."""
+"""`ImageSpec`: everything that decides one image, as plain data, and its form as JSON values."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from synccontrol.errors import ConfigError
+from synccontrol.spec.image_settings import IMAGE_CLASSES, image_flags
 from synccontrol.spec.region import Region
+from synccontrol.spec.schema import read_config, record, today, words_of
 from synccontrol.spec.settings import (
     FITS,
     MIDDLE,
@@ -17,62 +19,23 @@ from synccontrol.spec.settings import (
     UpscaleConfig,
     WindowConfig,
     check_seed,
-    flags,
-    record,
 )
 
 NO_FILE = "<picture>"  # a file's place where a program gave a picture
 EMBEDDED = "<embeddings>"  # a prompt that was given encoded
 
-Kind = tuple[str, Callable[[Any], bool]]
+SHA256 = "_sha256"  # after the key of a file: the key of its hash
+YOUNGER: Mapping[str, Any] = {"draft_strength": 0.0, "draft_noise": 1.0}  # than the statistics of latents
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def hash_keys() -> list[str]:
+    """Return the keys of the hashes that are recorded beside files."""
+    return [flag.key + SHA256 for flag in image_flags() if flag.setting.file] + ["anchor" + SHA256]
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _list_of(one: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list | tuple) and all(one(item) for item in value)
-
-
-_TEXT: Kind = ("text", lambda value: isinstance(value, str))
-_WHOLE: Kind = ("a whole number", _is_whole)
-_TEXTS: Kind = ("a list of texts", _list_of(_TEXT[1]))
-_NUMBERS: Kind = ("a number or a list of numbers", lambda value: _is_number(value) or _list_of(_is_number)(value))
-_ANCHOR: Kind = ("'middle', a whole number or a file", lambda value: _is_whole(value) or isinstance(value, str))
-_BY_TYPE: Mapping[type, Kind] = {
-    str: _TEXT,
-    int: _WHOLE,
-    float: ("a number", _is_number),
-    bool: ("true or false", lambda value: isinstance(value, bool)),
-    tuple: _TEXTS,
-}
-
-
-def _kind(field: dataclasses.Field[Any]) -> Kind:
-    if field.name == "anchor":
-        return _ANCHOR
-    return _NUMBERS if field.name.startswith("control_") else _BY_TYPE[type(field.default)]
-
-
-KINDS: Mapping[str, Kind] = {  # the allow-list: all that decides a picture, and of what kind it is in JSON
-    **dict.fromkeys(("prompt", "negative_prompt", "model", "fit", "guide", "guide_sha256", "anchor_sha256"), _TEXT),
-    **dict.fromkeys(("ip_image", "ip_image_sha256", "region_map", "region_map_sha256"), _TEXT),
-    **dict.fromkeys(("init_image", "init_image_sha256", "mask", "mask_sha256"), _TEXT),
-    **dict.fromkeys(("width", "height", "seed"), _WHOLE),
-    **dict.fromkeys(("control", "controlnet", "detector", "control_map", "control_map_sha256", "region"), _TEXTS),
-    **{
-        flag.replace("-", "_"): _kind(field)
-        for config in (Adapters, Img2ImgConfig, UpscaleConfig, SamplingConfig, WindowConfig, SyncConfig)
-        for flag, field in flags(config).items()
-    },
-}
-
-YOUNGER: Mapping[str, Any] = {"sync_scaffold": 0.0, "sync_scaffold_noise": 1.0}  # than the statistics of latents
+def recorded_keys() -> set[str]:
+    """Return the keys of everything that decides an image, the allow-list of what is read."""
+    return {flag.key for flag in image_flags()} | set(hash_keys())
 
 
 def check(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,11 +44,15 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a value is of the wrong type, or cannot be made from JSON.
     """
-    values = {name: settings[name] for name in KINDS if settings.get(name) is not None}
-    for name, value in values.items():
-        words, fits = KINDS[name]
-        if not fits(value):
-            raise ConfigError(f"{name} is {value!r}; it must be {words}")
+    settings = today(settings, *IMAGE_CLASSES)
+    values = {name: settings[name] for name in sorted(recorded_keys()) if settings.get(name) is not None}
+    for flag in image_flags():
+        hashes = flag.key + SHA256
+        for name in (flag.key, hashes) if flag.setting.file or flag.is_anchor else (flag.key,):
+            fits = flag.fits_json if name == flag.key or flag.is_list else _is_text_value
+            if name in values and not fits(values[name]):
+                words = flag.json_words if name == flag.key or flag.is_list else "text"
+                raise ConfigError(f"{name} is {values[name]!r}; it must be {words}", field=name)
     objective = values.get("objective", OBJECTIVES[0])
     if objective not in OBJECTIVES:
         raise ConfigError(
@@ -95,12 +62,16 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("anchor", "ip_image", "region_map", "init_image", "mask"):
         if values.get(name) == NO_FILE:
             raise ConfigError(
-                f"the {name.replace('_', ' ')} was a picture in another program's memory, which cannot be made from "
+                f"the {words_of(name)} was a picture in another program's memory, which cannot be made from "
                 "JSON; name a file"
             )
     if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
         raise ConfigError("a prompt was given as embeddings, which cannot be made from JSON; give it in words")
     return values
+
+
+def _is_text_value(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def of_picture(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,18 +151,18 @@ class ImageSpec:
         check_seed(self.seed)
         for name in ("prompt", "negative_prompt"):
             if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"the {name.replace('_', ' ')} is {getattr(self, name)!r}; it must be text")
+                raise ConfigError(f"the {words_of(name)} is {getattr(self, name)!r}; it must be text")
             if not _is_text(getattr(self, name)):
-                raise ConfigError(f"the {name.replace('_', ' ')} is not UTF-8 text; write it anew")
+                raise ConfigError(f"the {words_of(name)} is not UTF-8 text; write it anew")
         if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
             raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
         object.__setattr__(self, "img2img", self.img2img.chosen(bool(self.of(MASK))))
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         roles = [source.role for source in self.sources]
-        if INIT_IMAGE not in roles and (MASK in roles or self.img2img.extend):
+        if INIT_IMAGE not in roles and (MASK in roles or self.img2img.outpaint):
             raise ConfigError("a mask or an extension needs an init image, the picture that is repainted or grows")
-        if MASK in roles and self.img2img.extend:
+        if MASK in roles and self.img2img.outpaint:
             raise ConfigError("a mask and an extension exclude each other: do one after the other")
         if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in SINGLE):
             raise ConfigError(
@@ -274,10 +245,8 @@ def _is_text(value: str) -> bool:
 
 
 def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    fields = {flag.replace("-", "_"): field.name for flag, field in flags(kind).items()}
-    given = {field: values[name] for name, field in fields.items() if name in values}
-    build: Callable[..., Config] = kind
-    return build(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    """Return a config of recorded values, complete: nothing of it is left to a preset."""
+    return kind(**read_config(kind, values)).complete()
 
 
 def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:

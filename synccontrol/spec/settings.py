@@ -1,13 +1,15 @@
-"""A model's native sizes."""
+"""The settings of an image: the only home of their names, types, ranges, units and defaults."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+
+from pydantic import PrivateAttr
 
 from synccontrol.errors import ConfigError
+from synccontrol.spec.schema import Settings, require, require_before, require_choice, setting
 from synccontrol.spec.schema import flags as flags
-from synccontrol.spec.schema import option, require, require_before, require_choice, require_number, require_whole
 from synccontrol.spec.schema import record as record
 
 if TYPE_CHECKING:
@@ -64,7 +66,14 @@ FITS = ("exact", "crop", "pad", "stretch")
 LARGEST_SEED = 2**64 - 1
 
 
-Objective: TypeAlias = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+if TYPE_CHECKING:
+    Objective: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    AnyObjective: TypeAlias = str | Objective
+    Anchor: TypeAlias = int | str | Image.Image
+else:
+    Objective = AnyObjective = Anchor = Any  # their classes take seconds to load
+
+FRACTION: Mapping[str, Any] = MappingProxyType({"minimum": 0.0, "maximum": 1.0})
 
 
 def check_seed(seed: object) -> None:
@@ -75,40 +84,36 @@ def check_seed(seed: object) -> None:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How the canvas is denoised. Raises `ConfigError` for a value outside its range."""
+class SamplingConfig(Settings):
+    """How the canvas is denoised. Given to a montage, the settings that are set change its preset's."""
 
-    prefix: ClassVar[str] = ""  # of flags
+    steps: int = setting(50, "denoising steps", minimum=1)
+    guidance_scale: float = setting(7.5, "classifier-free guidance; 1 turns it off", minimum=1.0)
+    guidance_start: float = setting(0.0, "fraction of the steps at which guidance starts, 0..1", **FRACTION)
+    guidance_end: float = setting(
+        1.0, "fraction of the steps at which guidance ends, 0..1; steps without it cost half", **FRACTION
+    )
+    guidance_rescale: float = setting(
+        0.0, "how far guidance keeps the contrast of the unguided prediction, 0..1", **FRACTION
+    )
+    clip_skip: int = setting(
+        0, "last layers of the CLIP text encoders that are left out (AUTOMATIC1111 counts from 1)", minimum=0
+    )
+    control_scale: float | tuple[float, ...] = setting(
+        1.0, "strength of the control, one for all or one per control", minimum=0.0, per_control=True
+    )
+    control_start: float | tuple[float, ...] = setting(
+        0.0, "fraction of the steps at which the control starts, 0..1", per_control=True, **FRACTION
+    )
+    control_end: float | tuple[float, ...] = setting(
+        1.0, "fraction of the steps at which the control ends, 0..1", per_control=True, **FRACTION
+    )
+    guess_mode: bool = setting(False, "let the control act on the prompted half only, deeper layers more strongly")
+    scheduler: str = setting(MODEL, "diffusers scheduler; 'model' is the model's own", choices=SCHEDULERS)
 
-    steps: int = option(50, "denoising steps")
-    guidance_scale: float = option(7.5, "classifier-free guidance; 1 turns it off")
-    guidance_start: float = option(0.0, "fraction of the steps at which guidance starts, 0..1")
-    guidance_end: float = option(1.0, "fraction of the steps at which it ends, 0..1; steps without it cost half")
-    guidance_rescale: float = option(0.0, "how far guidance keeps the contrast of the unguided prediction, 0..1")
-    clip_skip: int = option(0, "last layers of the CLIP text encoders that are left out (AUTOMATIC1111 counts from 1)")
-    control_scale: float | tuple[float, ...] = option(1.0, "strength of the control, one for all or one per control")
-    control_start: float | tuple[float, ...] = option(0.0, "fraction of the steps at which the control starts, 0..1")
-    control_end: float | tuple[float, ...] = option(1.0, "fraction of the steps at which the control ends, 0..1")
-    guess_mode: bool = option(False, "let the control act on the prompted half only, deeper layers more strongly")
-    scheduler: str = option(MODEL, "sampler; 'model' is the model's own", choices=SCHEDULERS)
-
-    def __post_init__(self) -> None:
-        for name in ("control_scale", "control_start", "control_end"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        require_whole("steps", self.steps, 1)
-        require_number("guidance scale", self.guidance_scale, 1.0)
-        require_number("guidance start", self.guidance_start, 0.0, 1.0)
-        require_number("guidance end", self.guidance_end, 0.0, 1.0)
+    def check(self) -> None:
         require_before("guidance", self.guidance_start, self.guidance_end)
-        require_number("guidance rescale", self.guidance_rescale, 0.0, 1.0)
-        require_whole("clip skip", self.clip_skip, 0)
-        require_number("control scale", self.control_scale, 0.0)
-        require_number("control start", self.control_start, 0.0, 1.0)
-        require_number("control end", self.control_end, 0.0, 1.0)
         require_before("control", self.control_start, self.control_end)
-        require_choice("scheduler", self.scheduler, SCHEDULERS)
 
     def guided(self, index: int, steps: int) -> bool:
         """Returns whether step `index` (from 0) of `steps` is guided: it lies wholly between start and end.
@@ -123,8 +128,8 @@ class SamplingConfig:
 
     def check_controls(self, controls: int) -> None:
         """Raises `ConfigError` unless every strength is one for all of so many controls, or one for each."""
-        for name in ("control_scale", "control_start", "control_end"):
-            value = getattr(self, name)
+        for flag in (flag for flag in flags(self).values() if flag.setting.per_control):
+            name, value = flag.field, getattr(self, flag.field)
             require(
                 not isinstance(value, tuple) or len(value) == controls,
                 f"{name.replace('_', ' ')} has {len(value) if isinstance(value, tuple) else 1} values for {controls} "
@@ -132,102 +137,121 @@ class SamplingConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowConfig:
-    """Where windows lie and how they blend. Raises `ConfigError` for a value outside its range."""
+class WindowConfig(Settings):
+    """Where windows lie and how they blend. Given to a montage, the settings that are set change its preset's."""
 
-    prefix: ClassVar[str] = "window-"  # of flags
+    prefix: ClassVar[str] = "window-"
 
-    stride: int = option(16, "cells between neighbouring windows; below the window's size", flag="stride")
-    batch: int = option(4, "windows in one network call; changes memory and speed only")
-    loop: bool = option(False, "close the picture to a ring: the right edge continues at the left", flag="loop")
-    weights: str = option("uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS)
-    projection: str = option(
-        FLAT, "a flat picture, or the whole sphere (360 x 180 degrees)", flag="projection", choices=PROJECTIONS
+    stride: int = setting(16, "cells between neighbouring windows; below the window's size", flag="stride", minimum=1)
+    batch: int = setting(4, "windows in one network call; changes memory and speed only", minimum=1)
+    loop: bool = setting(
+        False, "close the image to a ring (cylindrical panorama): the right edge continues at the left", flag="loop"
+    )
+    weights: str = setting("uniform", "weights of overlapping windows; uniform is MultiDiffusion's", choices=WEIGHTS)
+    projection: str = setting(
+        FLAT,
+        "a flat image, or a whole sphere (equirectangular, 360 x 180 degrees)",
+        flag="projection",
+        choices=PROJECTIONS,
     )
 
     @property
     def closed(self) -> bool:
-        """Returns whether the picture's right edge continues at its left."""
+        """Returns whether the image's right edge continues at its left."""
         return self.loop or self.projection == EQUIRECTANGULAR
 
-    def __post_init__(self) -> None:
-        require_whole("stride", self.stride, 1)
-        require_whole("window batch", self.batch, 1)
-        require_choice("window weights", self.weights, WEIGHTS)
-        require_choice("projection", self.projection, PROJECTIONS)
+    def check(self) -> None:
         require(
             not (self.loop and self.projection == EQUIRECTANGULAR),
             "loop and projection equirectangular exclude each other: a sphere closes by itself; leave out the loop",
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SyncConfig:
-    """How windows are kept coherent (SyncDiffusion, arXiv 2306.05178). Raises `ConfigError` for a bad value."""
+class SyncConfig(Settings):
+    """How windows are kept coherent (SyncDiffusion, arXiv 2306.05178).
 
-    prefix: ClassVar[str] = "sync-"  # of flags
+    Given to a montage, the settings that are set change its preset's.
+    """
 
-    weight: float = option(20.0, "size of the nudge (see the step size); 0: the objective does nothing")
-    steps: int = option(5, "denoising steps, from the first, in which the objective acts")
-    every: int = option(1, "of those steps, every how-manieth syncs")
-    decay: float = option(0.95, "factor on the weight per denoising step, 0..1")
-    gradient: str = option("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
-    step_size: str = option(
+    prefix: ClassVar[str] = "sync-"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "scaffold": "draft_strength",
+        "scaffold_noise": "draft_noise",
+        "across": "shared_style",
+    }
+
+    weight: float = setting(20.0, "size of the nudge (see the step size); 0: the objective does nothing", minimum=0.0)
+    steps: int = setting(5, "denoising steps, from the first, in which the objective acts", minimum=0)
+    every: int = setting(1, "interval between synced steps: 1 syncs in each, 2 in every second one", minimum=1)
+    decay: float = setting(0.95, "factor on the weight per denoising step, 0..1", **FRACTION)
+    gradient: str = setting("full", "through the networks (the paper's), or at x0 only (cheaper)", choices=GRADIENTS)
+    step_size: str = setting(
         "gradient",
         "what the weight multiplies: the gradient (the paper's), or the gradient at RMS 0.003 per window",
         choices=STEP_SIZES,
     )
-    predict: str = option(
+    predict: str = setting(
         AGAIN,
-        "whether a nudged window is predicted again (the paper's), or once: it keeps the prediction of its gradient",
+        "a nudged window is predicted again (the paper's), or once: it keeps the prediction of its gradient",
         choices=PREDICTS,
     )
-    objective: str | Objective = option(
+    objective: AnyObjective = setting(
         "lpips", "perceptual distance to the anchor", flag="objective", choices=OBJECTIVES
     )
-    shrink: int = option(1, "factor by which the objective sees the windows smaller")
-    adain: float = option(
-        0.0, "how far windows take on mean and deviation of the anchor's latents, 0..1; 0 turns it off"
-    )
-    adain_steps: int = option(6, "denoising steps, from the first, in which they do")
-    across: float = option(0.1, "how far regions take on the anchor's statistics in place of their own anchor's, 0..1")
-    scaffold: float = option(
+    shrink: int = setting(1, "factor by which windows are downscaled for the objective", minimum=1)
+    adain: float = setting(
         0.0,
-        "how far a canvas is drawn anew over a rough picture of all of it in one window, 0..1; 0: there is none",
+        "style alignment: how far windows take on mean and deviation of the anchor's latents (AdaIN), 0..1; 0: off",
+        **FRACTION,
     )
-    scaffold_noise: float = option(
-        1.0, "factor on the noise that is laid over the rough picture, 0..2; above 1: more detail, less of one scene"
+    adain_steps: int = setting(6, "denoising steps, from the first, with style alignment", minimum=0)
+    shared_style: float = setting(
+        0.1,
+        "share of the leading anchor's style in every region, 0..1; the rest is the region's own anchor's",
+        flag="sync-shared-style",
+        old_flags=["sync-across"],
+        **FRACTION,
     )
-    anchor: "int | str | Image.Image" = option(
-        MIDDLE,
-        "window that the others follow: middle, an index from the top left, or an image",
-        flag="anchor",
+    draft_strength: float = setting(
+        0.0,
+        "img2img strength over a draft, which shows the whole canvas squeezed into one window, 0..1; 0: no draft",
+        flag="draft-strength",
+        old_flags=["sync-scaffold"],
+        **FRACTION,
     )
-    skipped: int = dataclasses.field(default=0, init=False)  # denoising steps that `later` left out, from the first
+    draft_noise: float = setting(
+        1.0,
+        "factor on the noise that is added to the draft, 0..2; above 1: more detail, less of one scene",
+        flag="draft-noise",
+        old_flags=["sync-scaffold-noise"],
+        minimum=0.0,
+        maximum=2.0,
+    )
+    anchor: Anchor = setting(
+        MIDDLE, "anchor window, which the others follow: middle, an index from the top left, or an image", flag="anchor"
+    )
+    _skipped: int = PrivateAttr(default=0)  # denoising steps that `later` left out, from the first
 
-    def __post_init__(self) -> None:
-        require_number("sync weight", self.weight, 0.0)
-        require_whole("sync steps", self.steps, 0)
-        require_whole("sync every", self.every, 1)
-        require_number("sync decay", self.decay, 0.0, 1.0)
-        require_choice("sync gradient", self.gradient, GRADIENTS)
-        require_choice("sync step size", self.step_size, STEP_SIZES)
-        require_choice("sync predict", self.predict, PREDICTS)
-        require_whole("sync shrink", self.shrink, 1)
-        require_number("sync adain", self.adain, 0.0, 1.0)
-        require_whole("sync adain steps", self.adain_steps, 0)
-        require_number("sync across", self.across, 0.0, 1.0)
-        require_number("sync scaffold", self.scaffold, 0.0, 1.0)
-        require_number("sync scaffold noise", self.scaffold_noise, 0.0, 2.0)
-        if not callable(self.objective):
-            require_choice("objective", self.objective, OBJECTIVES)
+    @property
+    def skipped(self) -> int:
+        """Return how many denoising steps `later` left out, from the first."""
+        return self._skipped
+
+    def check(self) -> None:
+        if isinstance(self.objective, str):
+            require_choice("objective", self.objective, OBJECTIVES, "objective")
+        require(
+            isinstance(self.objective, str) or callable(self.objective),
+            f"objective is {self.objective!r}; it must be a name or a function",
+            "objective",
+        )
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):
             from PIL import Image
 
             require(
                 isinstance(self.anchor, Image.Image),
-                f"anchor is {self.anchor!r}; it must be {MIDDLE}, the index of a window, or a PIL picture",
+                f"anchor is {self.anchor!r}; it must be {MIDDLE}, the index of a window, or a PIL image",
+                "anchor",
             )
 
     @property
@@ -242,8 +266,8 @@ class SyncConfig:
 
     def later(self, skipped: int) -> "SyncConfig":
         """Returns what is left of it when so many denoising steps, from the first, are left out."""
-        left = dataclasses.replace(self)
-        object.__setattr__(left, "skipped", skipped)
+        left = self.replace()
+        left._skipped = skipped
         return left
 
     def check_side(self, side: int) -> None:
@@ -280,7 +304,8 @@ class SyncConfig:
 CHOSEN = -1.0  # a strength that follows from what is done
 REDRAWN, REPAINTED = 0.6, 1.0  # the strength of a whole picture; of what a mask or an extension leaves free
 LEFT, RIGHT, BOTH = SIDES = ("left", "right", "both")
-DRAWN, KEPT = COLOURS = ("drawn", "kept")
+DRAWN, KEPT = COLOR_MATCHES = ("none", "source")
+OLD_COLOURS = {"drawn": DRAWN, "kept": KEPT}  # their names in earlier versions
 
 
 class Margins(NamedTuple):
@@ -290,39 +315,52 @@ class Margins(NamedTuple):
     right: int
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Img2ImgConfig:
-    """How a picture starts from another one. Raises `ConfigError` for a value outside its range."""
+class Img2ImgConfig(Settings):
+    """How an image starts from another one: img2img, inpainting with a mask, outpainting."""
 
-    prefix: ClassVar[str] = ""  # of flags
+    renamed: ClassVar[Mapping[str, str]] = {"colours": "color_match", "extend": "outpaint", "mask_soft": "mask_feather"}
 
-    strength: float = option(CHOSEN, "how far the picture that is started from is drawn anew, above 0, up to 1")
-    colours: str = option(
-        DRAWN,
-        "colours of larger parts: as they are drawn, or as the picture has them that is started from",
-        choices=COLOURS,
+    strength: float = setting(
+        CHOSEN,
+        "how much of the init image is replaced, above 0, up to 1",
+        shown_default="0.6, or 1 where a mask or an outpainted side is generated",
     )
-    extend: str = option("", "side and pixels by which the picture grows: left 256, right 256, or both 256")
-    mask_soft: float = option(0.125, "how wide what is repainted passes into what is kept, in sides of a window")
+    color_match: str = setting(
+        DRAWN,
+        "colours of larger parts: as they are generated (none), or those of the init image (source)",
+        choices=COLOR_MATCHES,
+        old_flags=["colours"],
+        old_values=OLD_COLOURS,
+    )
+    outpaint: str = setting(
+        "",
+        "side and pixels by which the image grows: left 256, right 256, or both 256",
+        old_flags=["extend"],
+        shown_default="none",
+        words=["SIDE", "PIXELS"],
+    )
+    mask_feather: float = setting(
+        0.125,
+        "width of the blend between what is inpainted and what stays, in window sides, 0..1",
+        old_flags=["mask-soft"],
+        **FRACTION,
+    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.strength != CHOSEN:
-            require_number("strength", self.strength, 0.0, 1.0)
-            require(self.strength > 0, "strength is 0, which leaves the picture as it is; it must be above 0, up to 1")
-        require_choice("colours", self.colours, COLOURS)
-        require_number("mask soft", self.mask_soft, 0.0, 1.0)
+            require(0 < self.strength <= 1, f"strength is {self.strength:g}; it must be above 0, up to 1", "strength")
         self.margins  # noqa: B018 it raises where it cannot be read
 
     @property
     def margins(self) -> Margins:
         """Returns by how much the picture grows; of both sides, each by half."""
-        side, _, pixels = self.extend.strip().partition(" ")
+        side, _, pixels = self.outpaint.strip().partition(" ")
         if not side:
             return Margins(0, 0)
-        require_choice("side to extend", side, SIDES)
+        require_choice("side to outpaint", side, SIDES)
         number = int(pixels) if pixels.isascii() and pixels.strip().isdecimal() else 0
         if number < 1:
-            raise ConfigError(f"extend is {self.extend!r}; write a side and pixels, like 'right 256'")
+            raise ConfigError(f"outpaint is {self.outpaint!r}; write a side and pixels, like 'right 256'")
         left = {LEFT: number, RIGHT: 0, BOTH: number // 2}[side]
         return Margins(left, number - left)
 
@@ -330,7 +368,7 @@ class Img2ImgConfig:
         """Returns it with a strength; `repaints` says whether there is a mask or an extension."""
         if self.strength != CHOSEN:
             return self
-        return dataclasses.replace(self, strength=REPAINTED if repaints or self.extend else REDRAWN)
+        return self.replace(strength=REPAINTED if repaints or self.outpaint else REDRAWN)
 
     def skipped(self, steps: int) -> int:
         """Returns how many of so many denoising steps are left out, from the first: the rule of diffusers' pipelines.
@@ -347,39 +385,42 @@ class Img2ImgConfig:
 
 
 TIMES = (1, 2, 4)
-ROWS, UPSCALE = TALL = ("rows", "upscale")
+ROWS, UPSCALE = TALL_CANVASES = ("rows", "upscale")
 AT_ONCE = 2  # times that a picture is enlarged before it is drawn over
 
 Size = tuple[int, int]  # height, width, px
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class UpscaleConfig:
-    """How a finished picture is enlarged. Raises `ConfigError` for a value outside its range."""
+class UpscaleConfig(Settings):
+    """How a finished image is upscaled."""
 
-    prefix: ClassVar[str] = ""  # of flags
+    renamed: ClassVar[Mapping[str, str]] = {"upscale_colours": "upscale_color_match", "tall": "tall_canvas"}
 
-    upscale: int = option(1, "times that the finished picture is enlarged and drawn over: 1, 2 or 4")
-    upscale_strength: float = option(0.3, "how far it is drawn anew then, above 0, up to 1; one step at least")
-    upscale_colours: str = option(
-        KEPT, "colours of larger parts then: as they are drawn, or as the picture had them", choices=COLOURS
+    upscale: int = setting(1, "factor by which the finished image is enlarged and denoised again: 1, 2 or 4")
+    upscale_strength: float = setting(
+        0.3, "img2img strength of upscaling, above 0, up to 1; one step at least", minimum=0.0, maximum=1.0, above=True
     )
-    tall: str = option(
+    upscale_color_match: str = setting(
+        KEPT,
+        "colours of larger parts of the upscaled image: as generated (none), or those of the smaller image (source)",
+        choices=COLOR_MATCHES,
+        old_flags=["upscale-colours"],
+        old_values=OLD_COLOURS,
+    )
+    tall_canvas: str = setting(
         ROWS,
-        "how a landscape higher than a window is drawn: in rows of windows, or as one row that is upscaled",
-        choices=TALL,
+        "a landscape higher than a window is generated in rows of windows, or as one row that is upscaled",
+        choices=TALL_CANVASES,
+        old_flags=["tall"],
+        shown_default="upscale",
     )
 
-    def __post_init__(self) -> None:
-        require(self.upscale in TIMES, f"upscale is {self.upscale!r}; it must be 1, 2 or 4")
-        require_number("upscale strength", self.upscale_strength, 0.0, 1.0)
-        require(self.upscale_strength > 0, "upscale strength is 0, which would only upscale; it must be above 0")
-        require_choice("upscale colours", self.upscale_colours, COLOURS)
-        require_choice("tall", self.tall, TALL)
+    def check(self) -> None:
+        require(self.upscale in TIMES, f"upscale is {self.upscale!r}; it must be 1, 2 or 4", "upscale")
 
     def over(self, steps: int) -> Img2ImgConfig:
         """Returns how a pass starts from the enlarged picture: of so many steps one is drawn at least."""
-        return drawn_over(self.upscale_strength, steps, self.upscale_colours)
+        return drawn_over(self.upscale_strength, steps, self.upscale_color_match)
 
     def one_row(self, size: Size, geometry: Geometry, windows: WindowConfig) -> Size | None:
         """Returns the size at which a landscape that is higher than a window is drawn in one row; None: as it is."""
@@ -387,7 +428,7 @@ class UpscaleConfig:
         small = round(width * window_h / height)
         if windows.loop:
             small = round(small / geometry.cell) * geometry.cell
-        if self.tall == ROWS or windows.projection != FLAT or not window_h < height < width or small < window_w:
+        if self.tall_canvas == ROWS or windows.projection != FLAT or not window_h < height < width or small < window_w:
             return None
         return window_h, small
 
@@ -409,35 +450,28 @@ class UpscaleConfig:
         return tuple(found)
 
 
-def drawn_over(strength: float, steps: int, colours: str = DRAWN) -> Img2ImgConfig:
+def drawn_over(strength: float, steps: int, color_match: str = DRAWN) -> Img2ImgConfig:
     least = (1 + 1e-9) / steps  # or it might be rounded to less than one
-    return Img2ImgConfig(strength=min(max(strength, least), 1.0), colours=colours)
+    return Img2ImgConfig(strength=min(max(strength, least), 1.0), color_match=color_match)
 
 
 AUTO = "auto"  # the small autoencoder that is known to fit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adapters:
-    """LoRAs, an IP-Adapter, other autoencoders. Raises `ConfigError` for a value outside its range."""
+class Adapters(Settings):
+    """What is loaded beside a model's own parts, or in their place: LoRAs, an IP-Adapter, autoencoders."""
 
-    prefix: ClassVar[str] = ""  # of flags
-
-    lora: tuple[str, ...] = option(
+    lora: tuple[str, ...] = setting(
         (), "LoRA: file, folder or hub id, with a weight or none (a.safetensors:0.8); repeat it"
     )
-    ip_adapter: str = option("", "IP-Adapter: hub id, or file in a folder or on the hub")
-    ip_scale: float = option(1.0, "strength of the IP-Adapter")
-    vae: str = option("", "autoencoder in place of the model's own: file, folder or hub id")
-    tiny_vae: str = option(
-        "", "small autoencoder (TAESD) that the objective and previews look through: auto, folder or hub id"
+    ip_adapter: str = setting("", "IP-Adapter: hub id, or file in a folder or on the hub", shown_default="none")
+    ip_scale: float = setting(1.0, "strength of the IP-Adapter", minimum=0.0)
+    vae: str = setting("", "autoencoder in place of the model's own: file, folder or hub id", shown_default="none")
+    tiny_vae: str = setting(
+        "",
+        "small autoencoder (TAESD) for the objective and for previews: auto, folder or hub id",
+        shown_default="none",
     )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.lora, str) or not all(isinstance(one, str) for one in self.lora):
-            raise ConfigError(f"lora is {self.lora!r}; give a list of files, folders or hub ids")
-        object.__setattr__(self, "lora", tuple(self.lora))
-        require_number("ip scale", self.ip_scale, 0.0)
 
     @property
     def loras(self) -> list[tuple[str, float]]:
@@ -447,7 +481,7 @@ class Adapters:
     @property
     def unweighed(self) -> "Adapters":
         """Returns the same, each with its full strength: what is to be loaded, however strong it is then."""
-        return dataclasses.replace(self, lora=tuple(source for source, _ in self.loras), ip_scale=1.0)
+        return self.replace(lora=tuple(source for source, _ in self.loras), ip_scale=1.0)
 
 
 def _weighted(lora: str) -> tuple[str, float]:

@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 
 from synccontrol.batch import executor
-from synccontrol.batch.detectors import Detectors
 from synccontrol.batch.job import Job, Outcome
-from synccontrol.batch.model_request import AUTO, ModelRequest
+from synccontrol.batch.model_request import AUTO, Detectors, ModelRequest
 from synccontrol.batch.worker import Worker
 from synccontrol.errors import ModelError
 from synccontrol.pipeline.output import Step

@@ -6,17 +6,15 @@ from typing import Any
 
 import gradio as gr
 
-import preprocess
-from synccontrol.cli.parser import CONFIGS, SAID
+from synccontrol import preprocess
 from synccontrol.errors import ConfigError
 from synccontrol.families.checkpoints import SUFFIX
 from synccontrol.models import listing, loader
-from synccontrol.models.presets import DEFAULT
-from synccontrol.models.presets import NAMES as PRESETS
+from synccontrol.spec.image_settings import CONFIGS, DEFAULT, PRESETS
 from synccontrol.spec.image_spec import INPAINT, followed
 from synccontrol.spec.region import Region
-from synccontrol.spec.schema import record
-from synccontrol.spec.settings import FITS, MIDDLE, Adapters, Img2ImgConfig, UpscaleConfig, flags
+from synccontrol.spec.schema import Flag, flags, record, words_of
+from synccontrol.spec.settings import FITS, Adapters, Img2ImgConfig, UpscaleConfig
 from synccontrol.studio import form_values
 from synccontrol.studio.form_values import SETTINGS
 
@@ -122,19 +120,18 @@ def settings(values: Mapping[str, Any]) -> Fields:
     fields: Fields = {}
     for title, config in CONFIGS.items():
         with gr.Accordion(title.capitalize(), open=False), gr.Row():
-            for flag, field in flags(config).items():
-                name = flag.replace("-", "_")
-                if name not in SHAPED:
-                    fields[name] = _setting(flag, field, values[name])
+            for flag in flags(config).values():
+                if flag.key not in SHAPED:
+                    fields[flag.key] = _setting(flag, values[flag.key])
     return fields
 
 
 def composing() -> Fields:
     """Returns how a picture starts from another one."""
     values, strength = record(Img2ImgConfig()), form_values.COMPOSING[form_values.STRENGTH]
-    text = f"{strength.metadata['help']}; 0: {SAID[form_values.STRENGTH]}"
+    text = f"{strength.setting.help}; 0: {strength.setting.shown_default}"
     return {
-        name: _field(name, text, 0.0, ()) if field is strength else _setting(_flag(name), field, values[name])
+        name: _field(name, text, 0.0, ()) if field is strength else _setting(field, values[name])
         for name, field in form_values.COMPOSING.items()
     }
 
@@ -161,28 +158,22 @@ def adapters(loaded: Adapters) -> Fields:
 
 def enlarging() -> Fields:
     """Returns how a finished picture is enlarged."""
-    values, tall = record(UpscaleConfig()), form_values.ENLARGING["tall"]
-    choices = [("by the preset", ""), *tall.metadata["choices"]]
+    values, tall = record(UpscaleConfig()), form_values.ENLARGING["tall_canvas"]
+    choices: list[str | tuple[str, str]] = [("by the preset", ""), *tall.setting.choices]
     return {
-        name: _field(name, tall.metadata["help"], "", choices)
-        if field is tall
-        else _setting(_flag(name), field, values[name])
+        name: _field(name, tall.setting.help, "", choices) if field is tall else _setting(field, values[name])
         for name, field in form_values.ENLARGING.items()
     }
 
 
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _setting(flag: str, field: dataclasses.Field[Any], value: Any) -> gr.Component:
-    help_ = str(field.metadata["help"])
-    if field.name.startswith("control_"):
-        return gr.Textbox(shown(flag.replace("-", "_"), value), label=flag.replace("-", " "), info=help_, min_width=220)
-    if field.default == MIDDLE:
-        text = f"{help_.partition(':')[0]}: middle, or an index from the top left"
-        return gr.Textbox(str(value), label=flag, info=text, min_width=220)
-    return _field(flag.replace("-", " "), help_, value, field.metadata["choices"])
+def _setting(flag: Flag, value: Any) -> gr.Component:
+    label, text = words_of(flag.name), flag.setting.help
+    if flag.setting.per_control:
+        return gr.Textbox(shown(flag.key, value), label=label, info=text, min_width=220)
+    if flag.is_anchor:
+        text = f"{text.partition(':')[0]}: middle, or an index from the top left"
+        return gr.Textbox(str(value), label=label, info=text, min_width=220)
+    return _field(label, text, value, flag.setting.choices)
 
 
 def _field(
@@ -200,9 +191,9 @@ def _field(
 
 def shown(name: str, value: Any) -> Any:
     """Returns a setting as its field shows it."""
-    if SETTINGS[name].name.startswith("control_"):
+    if SETTINGS[name].setting.per_control:
         return " ".join(f"{number:g}" for number in (value if isinstance(value, list | tuple) else [value]))
-    return str(value) if SETTINGS[name].default == MIDDLE else value
+    return str(value) if SETTINGS[name].is_anchor else value
 
 
 def shape_of(values: Mapping[str, Any]) -> str:

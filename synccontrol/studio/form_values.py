@@ -7,13 +7,13 @@ from typing import Any
 
 from synccontrol.batch.job import Job
 from synccontrol.cli.job_builder import template
-from synccontrol.cli.parser import CONFIGS, DEFAULTS
 from synccontrol.errors import ConfigError
 from synccontrol.io import metadata, provenance
 from synccontrol.spec import image_spec
+from synccontrol.spec.image_settings import CONFIGS, ImageSettings, all_flags, defaults
 from synccontrol.spec.image_spec import followed
-from synccontrol.spec.schema import record, require_number
-from synccontrol.spec.settings import MIDDLE, Adapters, Img2ImgConfig, UpscaleConfig, flags
+from synccontrol.spec.schema import Flag, flag_of, flags, record, require_number, words_of
+from synccontrol.spec.settings import MIDDLE, Adapters, Img2ImgConfig, UpscaleConfig
 
 LORA, IP_ADAPTER, IP_SCALE, CONTROLNET = "lora", "ip_adapter", "ip_scale", "controlnet"
 DECODING = ("vae", "tiny_vae")
@@ -98,17 +98,19 @@ def _same(asked: list[str], loaded: list[str]) -> bool:
 
 
 MACHINE = ("device", "dtype", "offload", "offline")  # flags of who runs the page, not of who visits it
-TEXTS = ("prompt", "negative_prompt", "model", "preset", "fit")
-LISTS = ("control", "detector", "region")
-NUMBERS = ("width", "height", "seed")
-COMPOSING = {flag.replace("-", "_"): field for flag, field in flags(Img2ImgConfig).items()}
-ENLARGING = {flag.replace("-", "_"): field for flag, field in flags(UpscaleConfig).items()}
-SETTINGS = {
-    **{flag.replace("-", "_"): field for config in CONFIGS.values() for flag, field in flags(config).items()},
+FIELDS = [flag for flag in all_flags().values() if flag.setting.column and not flag.setting.file]
+DECLARED = [flag for flag in FIELDS if flag.field in ImageSettings.model_fields or flag.key == "preset"]
+TEXTS = tuple(flag.key for flag in DECLARED if flag.scalar is str and not flag.is_list)
+LISTS = tuple(flag.key for flag in DECLARED if flag.is_list and flag.key != CONTROLNET)
+NUMBERS = tuple(flag.key for flag in DECLARED if flag.scalar is int)
+COMPOSING: Mapping[str, Flag] = {flag.key: flag for flag in flags(Img2ImgConfig).values()}
+ENLARGING: Mapping[str, Flag] = {flag.key: flag for flag in flags(UpscaleConfig).values()}
+SETTINGS: Mapping[str, Flag] = {
+    **{flag.key: flag for config in CONFIGS.values() for flag in flags(config).values()},
     **COMPOSING,
     **ENLARGING,
 }
-STRENGTH, EXTEND = "strength", "extend"  # which 0 leaves open; which is two words on the command line
+STRENGTH = "strength"  # which 0 leaves open; which is two words on the command line
 MAP = "map"  # what a map is called that is made before its picture
 NAMES = (*TEXTS, *LISTS, *NUMBERS, *SETTINGS)
 
@@ -122,15 +124,15 @@ def setting(name: str, value: object) -> Any:
     field = SETTINGS[name]
     if value is None or value == "" or (name == STRENGTH and value == 0):
         return None
-    if field.name.startswith("control_"):
+    if field.setting.per_control:
         words = value.replace(",", " ").split() if isinstance(value, str) else [value]
         return [_number(name, word, float) for word in words]
-    if field.default == MIDDLE:
+    if field.is_anchor:
         return value if value == MIDDLE else _number(name, value, int)
-    if isinstance(field.default, bool):
+    if field.scalar is bool:
         return bool(value)
-    if isinstance(field.default, int | float):
-        return _number(name, value, type(field.default))
+    if field.scalar in (int, float):
+        return _number(name, value, field.scalar)
     return str(value)
 
 
@@ -142,7 +144,7 @@ def _number(name: str, value: object, kind: type) -> Any:
         return int(value) if isinstance(value, int) else kind(number)
     except (ValueError, OverflowError) as error:
         what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name.replace('_', ' ')} is {value!r}; it must be {what}") from error
+        raise ConfigError(f"{words_of(name)} is {value!r}; it must be {what}") from error
 
 
 def flags_of(values: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,14 +160,14 @@ def flags_of(values: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, 
     found: dict[str, Any] = {}
     for name in TEXTS:
         text = str(values.get(name) or "")
-        if text != (DEFAULTS[name] or "") and text:
+        if text != (defaults()[name] or "") and text:
             found[name] = text
     for name in LISTS:
         if values.get(name):
             found[name] = [str(one) for one in values[name]]
     for name in NUMBERS:
         number = setting_number(name, values.get(name))
-        if number is not None and number != DEFAULTS[name]:
+        if number is not None and number != defaults()[name]:
             found[name] = number
     for name in SETTINGS:
         value = setting(name, values.get(name))
@@ -197,7 +199,7 @@ def job(given: Mapping[str, Any], machine: Mapping[str, Any], output: Path) -> J
     kinds = " and ".join(followed(given.get("control", ())))
     if kinds and not (given.get("guide") or given.get("control_map")):
         raise ConfigError(f"{kinds} has no guide to follow: open or sketch one, or choose no control")
-    args = {**DEFAULTS, **machine, **given, "output": output}
+    args = {**defaults(), **machine, **given, "output": output}
     return template(args, args["seed"])
 
 
@@ -205,8 +207,8 @@ def command(given: Mapping[str, Any]) -> str:
     """Returns the command line that makes the same picture; files stand by their name alone."""
     words = ["synccontrol"]
     for name, value in named(given).items():
-        flag = f"--{name.replace('_', '-')}"
-        if name == EXTEND:
+        flag = f"--{flag_of(name)}"
+        if name in SETTINGS and len(SETTINGS[name].setting.words) > 1:
             words += [flag, *str(value).split()]
         elif isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
@@ -246,7 +248,7 @@ def _named(value: object) -> str:
 def preset_values(defaults: Any) -> dict[str, Any]:
     """Returns the settings of a preset (`models.defaults.Defaults`) by flag, as JSON values."""
     found = record(defaults.sampling, defaults.windows, defaults.sync, Img2ImgConfig(), UpscaleConfig())
-    return {**found, "tall": None}  # which the command line chooses by the preset
+    return {**found, "tall_canvas": None}  # which the command line chooses by the preset
 
 
 FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which a visitor hands over anew
@@ -287,7 +289,7 @@ def restored(
     strong, left = restored_strengths(values, adapters)
     if left:
         notes.append(f"{', '.join(left)}: this page loads none of them, so the picture will differ")
-    unused = sorted(set(everything) - set(image_spec.KINDS) - set(provenance.KEYS))
+    unused = sorted(set(everything) - image_spec.recorded_keys() - set(provenance.KEYS))
     if unused:
         notes.append(f"{', '.join(unused)}: no settings of a picture, and left out")
     return {name: values[name] for name in NAMES if name in values} | strong, notes

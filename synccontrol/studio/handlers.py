@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-import preprocess
+from synccontrol import preprocess
 from synccontrol.batch.job import Job, Outcome
 from synccontrol.errors import InputError, SyncControlError, describe
 from synccontrol.io import poses

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synccontrol.cli.generate import check
-from synccontrol.cli.parser import DEFAULTS, ENGINES, LOCAL
 from synccontrol.cli.terminal import Parser
 from synccontrol.errors import ConfigError
+from synccontrol.spec.image_settings import EXECUTORS, LOCAL, defaults
 from synccontrol.spec.schema import flags
 from synccontrol.spec.settings import Adapters
 from synccontrol.studio.form_values import MACHINE, NAMING
@@ -37,7 +37,7 @@ class Options:
     workers: int = 1
     address: str = ""  # of a cluster of Ray
     models: tuple[str, ...] = (MODEL,)
-    machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: DEFAULTS[name] for name in MACHINE})
+    machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: defaults()[name] for name in MACHINE})
     adapters: Adapters = Adapters()  # what is loaded into the model on offer
     limits: Limits = Limits()
 
@@ -75,21 +75,21 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
         "--model", action="append", help=f"model on offer: preset, folder, hub id; repeat it (default: {MODEL})"
     )
     for flag, field in flags(Adapters).items():
-        if flag.replace("-", "_") in NAMING:
-            parser.add_argument(
-                f"--{flag}", action="append" if field.default == () else "store", help=f"{field.metadata['help']}"
-            )
+        if field.key in NAMING:
+            parser.add_argument(f"--{flag}", action="append" if field.is_list else "store", help=field.setting.help)
     parser.add_argument(
         "--device",
-        default=DEFAULTS["device"],
+        default=defaults()["device"],
         help="cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the windows of a picture "
         "(default: the best there is)",
     )
-    parser.add_argument("--dtype", default=DEFAULTS["dtype"], help="float32, float16, bfloat16")
-    parser.add_argument("--offload", default=DEFAULTS["offload"], help="what waits in memory: none, model, sequential")
+    parser.add_argument("--dtype", default=defaults()["dtype"], help="float32, float16, bfloat16")
+    parser.add_argument(
+        "--offload", default=defaults()["offload"], help="what waits in memory: none, model, sequential"
+    )
     parser.add_argument("--offline", action="store_true", help="never use the network")
     parser.add_argument(
-        "--engine", choices=ENGINES, default=LOCAL, help="local, this process; ray: workers of their own"
+        "--engine", choices=EXECUTORS, default=LOCAL, help="local, this process; ray: workers of their own"
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="workers of --engine ray, each with the model (default: 1)"
@@ -98,7 +98,7 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
     group = parser.add_argument_group("limits")
     for flag, field in flags(Limits).items():
         group.add_argument(
-            f"--{flag}", type=int, default=field.default, help=f"{field.metadata['help']} (default: {field.default})"
+            f"--{flag}", type=int, default=field.default, help=f"{field.setting.help} (default: {field.default})"
         )
     return parser
 
@@ -106,7 +106,7 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
 def parsed(argv: Sequence[str], prog: str) -> Options:
     """Returns the options of a command line. Raises `ConfigError` for a wrong one."""
     given = vars(build_parser(prog).parse_args(argv))
-    limits = {field.name: given.pop(flag.replace("-", "_")) for flag, field in flags(Limits).items()}
+    limits = {flag.field: given.pop(flag.key) for flag in flags(Limits).values()}
     machine = {name: given.pop(name) for name in MACHINE}
     adapters = {name: value for name in NAMING if (value := given.pop(name))}
     return Options(

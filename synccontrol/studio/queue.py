@@ -1,6 +1,5 @@
 """How much visitors of the page may ask for, so that nobody takes the machine from the others."""
 
-import dataclasses
 import threading
 import time
 from collections import deque
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from synccontrol.errors import ConfigError, InputError, SyncControlError
-from synccontrol.spec.schema import flags, option, require_whole
+from synccontrol.spec.schema import Settings, setting
 
 MEGA = 1_000_000
 
@@ -17,25 +16,20 @@ class BusyError(SyncControlError):
     """So much is waiting already that nothing more is taken."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Settings):
     """The most of everything. Raises `ConfigError` for what is no whole number above 0."""
 
     prefix: ClassVar[str] = "max-"  # of flags
 
-    upload: int = option(32, "megabytes of one file that is handed over")
-    pixels: int = option(60, "megapixels of a picture that is handed over")
-    canvas: int = option(8, "megapixels of a picture that is drawn")
-    steps: int = option(100, "denoising steps")
-    variations: int = option(4, "pictures at one press of Draw")
-    queue: int = option(20, "pictures that wait or are drawn, of all visitors together")
-    each: int = option(4, "pictures that wait or are drawn, of one visitor")
-    visitors: int = option(100, "pages that are open at the same time")
-    history: int = option(40, "pictures of a visitor that are kept; the oldest goes first")
-
-    def __post_init__(self) -> None:
-        for flag, field in flags(self).items():
-            require_whole(flag, getattr(self, field.name), 1)
+    upload: int = setting(32, "megabytes of one file that is handed over", minimum=1)
+    pixels: int = setting(60, "megapixels of a picture that is handed over", minimum=1)
+    canvas: int = setting(8, "megapixels of a picture that is drawn", minimum=1)
+    steps: int = setting(100, "denoising steps", minimum=1)
+    variations: int = setting(4, "pictures at one press of Draw", minimum=1)
+    queue: int = setting(20, "pictures that wait or are drawn, of all visitors together", minimum=1)
+    each: int = setting(4, "pictures that wait or are drawn, of one visitor", minimum=1)
+    visitors: int = setting(100, "pages that are open at the same time", minimum=1)
+    history: int = setting(40, "pictures of a visitor that are kept; the oldest goes first", minimum=1)
 
     def check_bytes(self, count: int) -> None:
         """Raises `InputError` for a file of too many bytes."""

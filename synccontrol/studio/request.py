@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import preprocess
-from preprocess.control import Option
+from synccontrol import preprocess
 from synccontrol.batch.job import Job
 from synccontrol.batch.model_request import own_detectors
 from synccontrol.errors import ConfigError
 from synccontrol.io import poses
 from synccontrol.models import loader
-from synccontrol.models.presets import NAMES as PRESETS
+from synccontrol.preprocess.control import Option
+from synccontrol.spec.image_settings import PRESETS
 from synccontrol.spec.image_spec import INPAINT, followed
 from synccontrol.spec.settings import LARGEST_SEED, Adapters
 from synccontrol.studio.form import DEFAULT_DETECTOR, NONE, SHAPES, SLOTS, regions

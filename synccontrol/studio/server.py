@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from synccontrol.batch import model_request
 from synccontrol.batch.model_request import ModelRequest
-from synccontrol.cli.parser import RAY
 from synccontrol.errors import OutputError
 from synccontrol.models import loader
+from synccontrol.spec.image_settings import RAY
 from synccontrol.studio.options import USER, Options
 from synccontrol.studio.queue import MEGA, Limits
 from synccontrol.studio.session import Visitors

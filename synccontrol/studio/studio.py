@@ -12,16 +12,16 @@ from typing import Any
 
 from PIL import Image
 
-import preprocess
-from preprocess.control import Option
+from synccontrol import preprocess
 from synccontrol.batch import model_request, prepare
-from synccontrol.batch.detectors import Detectors
 from synccontrol.batch.job import Job, Outcome, Recipe, anchored
+from synccontrol.batch.model_request import Detectors
 from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import Layout
 from synccontrol.errors import SyncControlError
 from synccontrol.models import loader
-from synccontrol.pipeline.region_prompts import window_shares
+from synccontrol.pipeline.denoise import window_shares
+from synccontrol.preprocess.control import Option
 from synccontrol.sampling.anchors import anchor_index, of_regions
 from synccontrol.studio.backends import AbstractHand, Hand
 from synccontrol.studio.queue import Limits, Line, Ticket

@@ -13,8 +13,8 @@ from PIL import Image
 
 from synccontrol import Montage
 from synccontrol.batch import model_request, worker
-from synccontrol.batch.detectors import MOST, Detectors
 from synccontrol.batch.executor import LocalEngine
+from synccontrol.batch.model_request import MOST, Detectors
 from synccontrol.batch.worker import Worker
 from synccontrol.errors import MemoryLimitError
 from tests.batch.wanted import JOB, following

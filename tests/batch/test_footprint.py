@@ -29,12 +29,14 @@ def rehearse(
     dtype: torch.dtype = torch.float64,
     objective: str | None = None,
 ) -> Footprint:
-    sync = None if gradient is None else SyncConfig(gradient=gradient)
+    sync = None if gradient is None else SyncConfig(gradient=gradient).complete()
     distance = objectives.load(objective) if objective else None
     with memory_estimate.fake():
         pipe = loader.blank(str(checkpoint), ["canny"], [], dtype, offline=True)
-        windows = WindowConfig(batch=batch)
-        return memory_estimate.rehearse(families.wrap(pipe), layout, SamplingConfig(), windows, sync, distance)
+        windows = WindowConfig(batch=batch).complete()
+        return memory_estimate.rehearse(
+            families.wrap(pipe), layout, SamplingConfig().complete(), windows, sync, distance
+        )
 
 
 def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[..., Any]) -> None:
@@ -45,7 +47,9 @@ def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[
     views = [View(window=window, prompt="x", negative_prompt="") for window in range(2)]
     with family.session(), torch.no_grad():
         h, w = family.geometry.window_px
-        predict = family.condition(views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig(), 50, str)
+        predict = family.condition(
+            views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig().complete(), 50, str
+        )
         z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
         with memory_estimate.Live() as real:
@@ -89,7 +93,9 @@ def test_every_control_map_is_counted(checkpoint: Path) -> None:
     def canvas(*controls: str) -> int:
         with memory_estimate.fake():
             family = families.wrap(loader.blank(str(checkpoint), controls, [], torch.float32, offline=True))
-            found = memory_estimate.rehearse(family, LAYOUT, SamplingConfig(), WindowConfig(), None, None)
+            found = memory_estimate.rehearse(
+                family, LAYOUT, SamplingConfig().complete(), WindowConfig().complete(), None, None
+            )
         return found.canvas
 
     pixels = LAYOUT.height * LAYOUT.width * 8**2

@@ -20,9 +20,9 @@ from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig
 
 RECIPE = Recipe(
     request=ModelRequest(model="test", controls=("depth",), controlnets=(), detectors=()),
-    sampling=SamplingConfig(),
-    windows=WindowConfig(),
-    sync=SyncConfig(),
+    sampling=SamplingConfig().complete(),
+    windows=WindowConfig().complete(),
+    sync=SyncConfig().complete(),
 )
 WANTED = Job(guide=None, prompt="common", negative_prompt="", seed=0, output=Path("out"), recipe=RECIPE)
 

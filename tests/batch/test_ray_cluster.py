@@ -26,9 +26,9 @@ PORT = 6399
 SIZE = ["--width", "256", "--height", "256"]
 RECIPE = Recipe(
     request=ModelRequest(model="tiny", controls=(), controlnets=(), detectors=(), device="cpu", offline=True),
-    sampling=SamplingConfig(steps=4),
-    windows=WindowConfig(),
-    sync=SyncConfig(weight=0.0),
+    sampling=SamplingConfig(steps=4).complete(),
+    windows=WindowConfig().complete(),
+    sync=SyncConfig(weight=0.0).complete(),
 )
 
 

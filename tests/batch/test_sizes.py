@@ -19,7 +19,9 @@ GEOMETRY = Geometry(window=(8, 8), cell=8, channels=4)
 @settings(deadline=None, derandomize=True, max_examples=200)
 @given(st.integers(40, 2000), st.integers(40, 2000), st.booleans())
 def test_the_canvas_has_the_guides_aspect_and_room_for_a_window(width: int, height: int, loop: bool) -> None:
-    job = dataclasses.replace(JOB, recipe=dataclasses.replace(RECIPE, windows=WindowConfig(stride=4, loop=loop)))
+    job = dataclasses.replace(
+        JOB, recipe=dataclasses.replace(RECIPE, windows=WindowConfig(stride=4, loop=loop).complete())
+    )
     canvas_h, canvas_w = canvas_size(Image.new("L", (width, height)), job, GEOMETRY)
     assert min(canvas_h, canvas_w) >= 64
     assert 64 in (canvas_h, canvas_w)

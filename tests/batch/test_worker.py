@@ -75,7 +75,7 @@ def test_running_out_of_memory_is_one_failed_picture(make_pipe: Callable[..., An
     worker = worker_of(make_pipe(controls=0), RECIPE.request)
     job = dataclasses.replace(JOB, width=96, height=64, output=tmp_path / "a.png")
     outcome = worker.make(
-        dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, sync=SyncConfig(objective=greedy)))
+        dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, sync=SyncConfig(objective=greedy).complete()))
     )
     assert "try --sync-gradient x0, a larger --sync-shrink" in outcome.error
     assert not outcome.fatal

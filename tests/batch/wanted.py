@@ -10,9 +10,9 @@ from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig
 
 RECIPE = Recipe(
     request=ModelRequest(model="test", controls=(), controlnets=(), detectors=(), device="cpu"),
-    sampling=SamplingConfig(steps=2),
-    windows=WindowConfig(stride=4),
-    sync=SyncConfig(weight=0.0),
+    sampling=SamplingConfig(steps=2).complete(),
+    windows=WindowConfig(stride=4).complete(),
+    sync=SyncConfig(weight=0.0).complete(),
 )
 JOB = Job(guide=None, prompt="x", negative_prompt="", seed=0, output=Path("out"), recipe=RECIPE)
 

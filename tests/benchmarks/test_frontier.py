@@ -16,7 +16,7 @@ from benchmarks.frontier.methods import methods
 from preprocess.people.skeleton import draw as draw_people
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.models import loader
-from synccontrol.models.presets import NAMES
+from synccontrol.spec.image_settings import PRESETS
 
 METHODS = ("independent", "multidiffusion")
 SMALL = ["--steps", "1", "--width", "128", "--per-cell", "2", "--controls", "none", "--offline"]
@@ -57,17 +57,17 @@ def test_prompts_are_half_vague_and_name_people_under_pose_only() -> None:
 
 
 def test_the_published_methods_are_the_published_sync() -> None:
-    presets = {name: loader.defaults("tiny", name) for name in NAMES}
+    presets = {name: loader.defaults("tiny", name) for name in PRESETS}
     known = methods(presets)
     own = presets["default"]
-    paper = SamplingConfig(steps=50, scheduler="ddim", guidance_scale=4.0, control_scale=1.5)
+    paper = SamplingConfig(steps=50, scheduler="ddim", guidance_scale=4.0, control_scale=1.5).complete()
     for name, steps in (("multidiffusion", 0), ("published-5", 5), ("published-10", 10), ("published-all", 50)):
         settings = known[name].settings
-        assert (settings.sampling, settings.windows) == (paper, WindowConfig(stride=8))
+        assert (settings.sampling, settings.windows) == (paper, WindowConfig(stride=8).complete())
         assert settings.sync.active == (steps > 0)
-        assert not steps or settings.sync == SyncConfig(steps=steps, objective=own.sync.objective)
+        assert not steps or settings.sync == SyncConfig(steps=steps, objective=own.sync.objective).complete()
     assert known["default"].settings == own
-    assert known["unsynced"].settings == replace(own, sync=SyncConfig(weight=0.0))
+    assert known["unsynced"].settings == replace(own, sync=SyncConfig(weight=0.0).complete())
     assert not known["independent"].overlap and known["multidiffusion"].overlap
 
 
@@ -93,8 +93,8 @@ def test_independent_windows_are_pictures_of_their_own(drawn: Path, checkpoint: 
             width=64,
             seed=2 * made.seed + number,
             sampling=studio.methods["independent"].settings.sampling,
-            windows=WindowConfig(stride=4),
-            sync=SyncConfig(weight=0.0),
+            windows=WindowConfig(stride=4).complete(),
+            sync=SyncConfig(weight=0.0).complete(),
         )
         assert np.array_equal(np.asarray(alone.image), half)
 

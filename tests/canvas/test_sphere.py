@@ -25,8 +25,8 @@ from synccontrol.spec.settings import Geometry
 from tests.conftest import WINDOW
 
 TINY = Geometry(window=(32, 32), cell=8, channels=4)
-SPHERE = WindowConfig(projection="equirectangular", stride=WINDOW // 2, weights="ramp")
-OFF = SyncConfig(weight=0.0)
+SPHERE = WindowConfig(projection="equirectangular", stride=WINDOW // 2, weights="ramp").complete()
+OFF = SyncConfig(weight=0.0).complete()
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,9 @@ def test_views_are_decoded_in_smaller_tiles_when_asked(views: Sphere) -> None:
 def drawn(make_pipe: Callable[..., Any]) -> np.ndarray:
     montage = Montage.from_pipe(make_pipe(controls=1, dtype=torch.float32))
     guide = Image.fromarray(((equirectangular(104)[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127).byte().numpy())
-    result = montage("x", guide, sampling=SamplingConfig(steps=3, guidance_scale=3.0), windows=SPHERE, sync=OFF)
+    result = montage(
+        "x", guide, sampling=SamplingConfig(steps=3, guidance_scale=3.0).complete(), windows=SPHERE, sync=OFF
+    )
     assert result.image.size == (208, 104)
     assert result.latents.shape[:3] == (1, 4, 1)
     assert result.config["projection"] == "equirectangular"
@@ -225,13 +227,18 @@ def test_the_whole_sphere_follows_the_map_and_the_seed(make_pipe: Callable[..., 
     montage = Montage.from_pipe(make_pipe(controls=1, dtype=torch.float32))
     sync = SyncConfig(
         objective=lambda images, anchor: ((images - anchor) ** 2).mean(dim=(1, 2, 3)), steps=1, gradient="x0"
-    )
+    ).complete()
 
     def draw(shade: int, seed: int = 0, batch: int = 1) -> Tensor:
-        windows = WindowConfig(projection="equirectangular", stride=5, batch=batch)
+        windows = WindowConfig(projection="equirectangular", stride=5, batch=batch).complete()
         guide = Image.new("RGB", (208, 104), (shade,) * 3)
         return montage(
-            "x", guide, seed=seed, sampling=SamplingConfig(steps=1, guidance_scale=1.0), windows=windows, sync=sync
+            "x",
+            guide,
+            seed=seed,
+            sampling=SamplingConfig(steps=1, guidance_scale=1.0).complete(),
+            windows=windows,
+            sync=sync,
         ).latents
 
     first = draw(0)
@@ -255,9 +262,9 @@ def test_what_is_no_sphere_says_what_would_work(height: int, width: int, stride:
 
 def test_a_sphere_needs_no_loop() -> None:
     with pytest.raises(ConfigError, match="leave out the loop"):
-        WindowConfig(loop=True, projection="equirectangular")
+        WindowConfig(loop=True, projection="equirectangular").complete()
     with pytest.raises(ConfigError, match="unknown projection 'cube'"):
-        WindowConfig(projection="cube")
+        WindowConfig(projection="cube").complete()
 
 
 def test_sizes_follow_from_each_other() -> None:

@@ -150,7 +150,7 @@ def test_weights_other_than_uniform_trust_the_middle_of_a_window() -> None:
 @given(st.integers(64, 400), st.integers(64, 400))
 def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, width: int) -> None:
     geometry = Geometry(window=(8, 8), cell=8, channels=4)
-    layout = lay_out(height, width, geometry, WindowConfig(stride=4))
+    layout = lay_out(height, width, geometry, WindowConfig(stride=4).complete())
     assert 0 <= layout.height * 8 - height < 8
     assert 0 <= layout.width * 8 - width < 8
 
@@ -158,10 +158,10 @@ def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, wid
 @pytest.mark.parametrize(
     ("height", "width", "windows", "message"),
     [
-        (63, 200, WindowConfig(stride=4), "below one window"),
-        (64, 200, WindowConfig(stride=8), "between 1 and 7"),
-        (64, 201, WindowConfig(stride=4, loop=True), "use 200 or 208"),
-        (64, 10**10, WindowConfig(stride=4), "beyond 300 megapixels"),
+        (63, 200, WindowConfig(stride=4).complete(), "below one window"),
+        (64, 200, WindowConfig(stride=8).complete(), "between 1 and 7"),
+        (64, 201, WindowConfig(stride=4, loop=True).complete(), "use 200 or 208"),
+        (64, 10**10, WindowConfig(stride=4).complete(), "beyond 300 megapixels"),
     ],
 )
 def test_what_cannot_be_laid_out_says_what_would_work(
@@ -173,4 +173,4 @@ def test_what_cannot_be_laid_out_says_what_would_work(
 
 def test_one_window_needs_no_stride() -> None:
     geometry = Geometry(window=(8, 8), cell=8, channels=4)
-    assert lay_out(64, 64, geometry, WindowConfig(stride=16)).origins == ((0, 0),)
+    assert lay_out(64, 64, geometry, WindowConfig(stride=16).complete()).origins == ((0, 0),)

@@ -97,7 +97,7 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     assert "2, 0 of them with the anchor's statistics, 1 synced (" in out
     assert "22 window evaluations, 6 of them with a backward pass" in out
     given = ("--guide", "wide.png", *canny, "--dry-run", "--stride", "4")
-    status, out, _ = run(*given, "--sync-scaffold", "0")
+    status, out, _ = run(*given, "--draft-strength", "0")
     assert status == 0
     assert "2, 2 of them with the anchor's statistics, 0 synced" in out
     assert "12 window evaluations, 0 of them with a backward pass" in out  # the second step is not guided
@@ -261,7 +261,6 @@ def test_help_shows_the_defaults_of_the_model(capsys: pytest.CaptureFixture[str]
     assert "denoising steps (default: 6)" in text("--help", "--preset", "fast")
     assert "denoising steps (default: 18)" in text("-h", "--model", "sd15")
     assert "denoising steps (default: 50)" in text("-h", "--model", "sd15", "--preset", "paper")
-    assert "sampler; 'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: dpmpp_2m)" in (
-        text("--model", "sd15", "--help")
-    )
+    choices = "'model' is the model's own: model, ddim, euler, euler_a, dpmpp_2m, unipc (default: dpmpp_2m)"
+    assert choices in text("--model", "sd15", "--help")
     assert "denoising steps (default: 50)" in text("--help", "--model", "nobody/nothing")  # the published ones

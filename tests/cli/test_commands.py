@@ -27,7 +27,7 @@ def test_help_and_version(flag: str, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["mapp"]) == 2
-    assert capsys.readouterr().err.startswith("error: there is no command 'mapp'; use map, ")
+    assert capsys.readouterr().err.startswith("error: there is no command 'mapp'; did you mean map? use map, ")
 
 
 @pytest.fixture

@@ -56,15 +56,15 @@ def test_a_part_is_repainted_and_a_picture_extended_and_both_are_repeated(run: R
     draw(Path("start.png"), 128, 64)
     Image.fromarray(np.repeat(np.arange(128)[None] > 80, 64, 0).astype(np.uint8) * 255).save("mask.png")
     given = ["--init-image", "start.png", "--prompt", "x", "--stride", "4"]
-    for flags in (["--mask", "mask.png"], ["--extend", "right", "64"]):
+    for flags in (["--mask", "mask.png"], ["--outpaint", "right", "64"]):
         assert run(*given, *flags, "--output", "a.png", "--overwrite")[0] == 0
         assert run("--settings", "a.png", "--output", "b.png", "--overwrite", model=[])[0] == 0
         assert np.array_equal(pixels("a.png"), pixels("b.png"))
         assert np.array_equal(pixels("a.png")[:, :81], pixels("start.png")[:, :81])
     assert pixels("a.png").shape == (64, 192, 3)
-    out = run(*given, "--extend", "right", "64", "--guidance-end", "1", "--dry-run")[1]
+    out = run(*given, "--outpaint", "right", "64", "--guidance-end", "1", "--dry-run")[1]
     assert "windows  5 of 64x64 px" in out and "network  12 window evaluations" in out  # two of them are kept wholly
-    for flags, words in ((["--extend", "up", "64"], "unknown side"), (["--extend", "right", "x"], "write a side")):
+    for flags, words in ((["--outpaint", "up", "64"], "unknown side"), (["--outpaint", "right", "x"], "write a side")):
         status, _, err = run(*given, *flags, "--output", "c.png")
         assert status == 2 and words in err and err.count(chr(10)) == 1
     status, _, err = run("--mask", "mask.png", "--prompt", "x", "--width", "128", "--output", "c.png")
@@ -73,23 +73,23 @@ def test_a_part_is_repainted_and_a_picture_extended_and_both_are_repeated(run: R
 
 def test_a_tall_landscape_is_upscaled_unless_rows_are_wanted(run: Run) -> None:
     given = ["--prompt", "x", "--width", "320", "--height", "128", "--stride", "4", "--upscale-strength", "0.5"]
-    given += ["--sync-scaffold", "0"]
+    given += ["--draft-strength", "0"]
     status, out, _ = run(*given, "--dry-run")
     assert status == 0 and "canvas   160x64 px" in out and "upscaled, and drawn over:" in out
     assert out.count("canvas   ") == 2 and "canvas   320x128 px" in out
     assert run(*given, "--output", "a.png")[0] == 0
     assert run("--settings", "a.png", "--output", "b.png", model=[])[0] == 0
     assert np.array_equal(pixels("a.png"), pixels("b.png")) and pixels("a.png").shape == (128, 320, 3)
-    for rows in (["--tall", "rows"], ["--preset", "paper"]):
+    for rows in (["--tall-canvas", "rows"], ["--preset", "paper"]):
         assert run(*given, *rows, "--dry-run")[1].count("canvas   ") == 1
-    stored = {**metadata.read_settings(Path("a.png")), "tall": None}
+    stored = {**metadata.read_settings(Path("a.png")), "tall_canvas": None}
     Path("old.json").write_text(json.dumps(stored))
     assert run("--settings", "old.json", "--dry-run", model=[])[1].count("canvas   ") == 1
-    assert stored["upscale_colours"] == "kept"
+    assert stored["upscale_color_match"] == "source"
     # Pictures that were made when there was no choice come out as they were.
-    Path("old.json").write_text(json.dumps({**stored, "tall": "upscale", "upscale_colours": None}))
+    Path("old.json").write_text(json.dumps({**stored, "tall_canvas": "upscale", "upscale_color_match": None}))
     assert run("--settings", "old.json", "--output", "c.png", model=[])[0] == 0
-    assert metadata.read_settings(Path("c.png"))["upscale_colours"] == "drawn"
+    assert metadata.read_settings(Path("c.png"))["upscale_color_match"] == "none"
 
 
 def test_a_finished_picture_is_upscaled_by_its_own_settings(
@@ -107,7 +107,7 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
     stored = metadata.read_settings(Path("out/a-2x.png"))
     assert pixels("out/a-2x.png").shape == (128, 256, 3)
     assert (stored["prompt"], stored["control"], stored["strength"]) == ("dawn", ["canny"], 0.5)
-    assert (stored["colours"], stored["upscale_colours"]) == ("kept", "kept")
+    assert (stored["color_match"], stored["upscale_color_match"]) == ("source", "source")
     assert stored["region"] == ["0.000000-50.000000% x 0.000000-100.000000%: a hill"]
     assert enlarged("a.png", "--by", "4", "--strength", "0.5", "--output", "c.png")[0] == 0
     assert pixels("c.png").shape == (256, 512, 3)

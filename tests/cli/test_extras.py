@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from preprocess.silence import silent
+from preprocess.hub import silent
 from synccontrol.io import metadata
 from synccontrol.models import loader
 from tests.cli.pictures import Run, draw, pixels

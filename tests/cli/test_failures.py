@@ -127,7 +127,7 @@ def test_interrupted_is_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Worker, "draw", interrupt)
     status, _, err = run("--prompt", "x", "--width", "96")
-    assert (status, err) == (130, "error: interrupted; pictures that are written stay\n")
+    assert (status, err) == (130, "error: interrupted; finished images stay\n")
 
 
 def test_what_is_kept_though_it_is_not_what_was_asked_for_is_said(run: Run, canny: list[str]) -> None:

@@ -98,8 +98,8 @@ def test_a_relative_guide_lies_beside_the_settings_too(
 def test_a_picture_from_before_there_was_a_scaffold_or_noise_of_its_own_is_drawn_without(run: Run) -> None:
     flags = ["--prompt", "x", "--width", "160", "--steps", "3"]
     for name, unknown, then in (
-        ("a.png", ["sync_scaffold_noise"], ["--sync-scaffold-noise", "1"]),
-        ("b.png", ["sync_scaffold", "sync_scaffold_noise"], ["--sync-scaffold", "0"]),
+        ("a.png", ["draft_noise"], ["--draft-noise", "1"]),
+        ("b.png", ["draft_strength", "draft_noise"], ["--draft-strength", "0"]),
     ):
         assert run(*flags, *then, "--output", name)[0] == 0
         stored = {key: value for key, value in metadata.read_settings(Path(name)).items() if key not in unknown}

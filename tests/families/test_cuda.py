@@ -38,13 +38,13 @@ def compare(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 SYNC: Mapping[str, SyncConfig] = {
-    "full gradient": SyncConfig(weight=200.0, steps=2, objective=compare),
+    "full gradient": SyncConfig(weight=200.0, steps=2, objective=compare).complete(),
     "gradient at x0, once": SyncConfig(
         weight=20.0, steps=2, gradient="x0", step_size="rms", predict="once", objective=compare
-    ),
-    "statistics": SyncConfig(weight=0.0, adain=1.0, adain_steps=2, predict="once"),
+    ).complete(),
+    "statistics": SyncConfig(weight=0.0, adain=1.0, adain_steps=2, predict="once").complete(),
 }
-OFF = SyncConfig(weight=0.0)
+OFF = SyncConfig(weight=0.0).complete()
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def draw(pipe: Any, control_map: Image.Image, sync: SyncConfig, scheduler: str =
         control_map,
         negative_prompt=NEGATIVE,
         seed=3,
-        sampling=SamplingConfig(steps=4, guidance_scale=4.0, scheduler=scheduler),
-        windows=WindowConfig(stride=STRIDE, batch=3),
+        sampling=SamplingConfig(steps=4, guidance_scale=4.0, scheduler=scheduler).complete(),
+        windows=WindowConfig(stride=STRIDE, batch=3).complete(),
         sync=sync,
     )
     return result.latents.double().cpu()
@@ -112,9 +112,9 @@ def test_a_gpu_draws_what_is_published(
         guide,
         negative_prompt=NEGATIVE,
         latents=noise,
-        sampling=SamplingConfig(steps=4, scheduler="ddim"),
-        windows=WindowConfig(stride=STRIDE, batch=3),
-        sync=SyncConfig(weight=2000.0, steps=2, objective=compare),
+        sampling=SamplingConfig(steps=4, scheduler="ddim").complete(),
+        windows=WindowConfig(stride=STRIDE, batch=3).complete(),
+        sync=SyncConfig(weight=2000.0, steps=2, objective=compare).complete(),
     )
     for part in (pipe.unet, pipe.controlnet, pipe.vae, pipe.text_encoder):
         part.requires_grad_(False)

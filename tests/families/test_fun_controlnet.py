@@ -25,7 +25,7 @@ MapMaker = Callable[..., Image.Image]
 
 def draw(pipe: Any, control_map: Image.Image) -> Tensor:
     found: Tensor = Montage.from_pipe(pipe)(
-        "a red hill", control_map, sampling=SamplingConfig(steps=2), sync=SyncConfig(weight=0.0)
+        "a red hill", control_map, sampling=SamplingConfig(steps=2).complete(), sync=SyncConfig(weight=0.0).complete()
     ).latents
     return found
 

@@ -28,7 +28,7 @@ from tests.families.test_stock_parity import STOCK
 PROMPT, NEGATIVE = "a red hill", "fog"
 STEPS, STRENGTH = 8, 0.5
 TOLERANCE = 1e-4  # of the latents' deviation
-OFF = SyncConfig(weight=0.0)
+OFF = SyncConfig(weight=0.0).complete()
 MapMaker = Callable[..., Image.Image]
 
 
@@ -70,7 +70,7 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, schedul
         negative_prompt=NEGATIVE,
         init_image=init,
         latents=case.noise(),
-        sampling=SamplingConfig(**options),
+        sampling=SamplingConfig(**options).complete(),
         sync=OFF,
         img2img=Img2ImgConfig(strength=STRENGTH),
     ).latents

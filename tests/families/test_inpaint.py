@@ -41,9 +41,9 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, schedul
         init_image=init,
         mask=hole(case),
         latents=case.noise(),
-        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0).complete(),
         sync=OFF,
-        img2img=Img2ImgConfig(strength=0.5, mask_soft=0.0),
+        img2img=Img2ImgConfig(strength=0.5, mask_feather=0.0),
     )
     kept = np.asarray(hole(case)) == 0
     assert np.array_equal(np.asarray(result.image)[kept], np.asarray(init)[kept])

@@ -45,9 +45,9 @@ def ours(
         init_image=init,
         mask=hole(case),
         latents=case.noise(),
-        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0).complete(),
         sync=OFF,
-        img2img=Img2ImgConfig(strength=0.5, mask_soft=0.0),
+        img2img=Img2ImgConfig(strength=0.5, mask_feather=0.0),
     )
     free = torch.from_numpy(np.asarray(hole(case))[::CELL, ::CELL] > 0)
     return result.latents, free.expand_as(result.latents)

@@ -54,9 +54,9 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, strengt
             init_image=init,
             mask=hole(case),
             latents=latents,
-            sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0),
+            sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0).complete(),
             sync=OFF,
-            img2img=Img2ImgConfig(strength=strength, mask_soft=0.0),
+            img2img=Img2ImgConfig(strength=strength, mask_feather=0.0),
         )
     )[-1]
     assert found.result is not None
@@ -100,9 +100,14 @@ def test_stable_diffusion_xl(tmp_path: Path, make_map: MapMaker, controls: int) 
 
 
 def wide(montage: Montage, picture: Image.Image, **options: Any) -> Result:
-    sampling = SamplingConfig(steps=2, guidance_scale=3.0)
+    sampling = SamplingConfig(steps=2, guidance_scale=3.0).complete()
     return montage(
-        "a hill", init_image=picture, sampling=sampling, windows=WindowConfig(stride=WINDOW // 2), sync=OFF, **options
+        "a hill",
+        init_image=picture,
+        sampling=sampling,
+        windows=WindowConfig(stride=WINDOW // 2).complete(),
+        sync=OFF,
+        **options,
     )
 
 
@@ -122,7 +127,7 @@ def test_a_published_folder_repaints_and_extends_wide_pictures(
         assert not any("no mask" in note for note in found.notes)
         assert np.array_equal(np.asarray(found.image)[mask == 0], np.asarray(picture)[mask == 0])
         assert (np.asarray(found.image)[:, -SIZE:] != np.asarray(picture)[:, -SIZE:]).any()
-    grown = wide(montage, picture, img2img=Img2ImgConfig(extend=f"right {SIZE}")).image
+    grown = wide(montage, picture, img2img=Img2ImgConfig(outpaint=f"right {SIZE}")).image
     assert grown.width == 4 * SIZE
     assert np.array_equal(np.asarray(grown)[:, : 2 * SIZE], np.asarray(picture)[:, : 2 * SIZE])
 
@@ -137,7 +142,7 @@ def test_what_is_kept_is_seen(make_pipe: PipeFactory, make_map: MapMaker) -> Non
 
 def test_without_a_mask_all_is_new_and_a_note_says_so(make_pipe: PipeFactory, make_map: MapMaker) -> None:
     case, montage = sd(make_pipe), Montage.from_pipe(sd(make_pipe).pipe)
-    sampling = SamplingConfig(steps=2, guidance_scale=3.0)
+    sampling = SamplingConfig(steps=2, guidance_scale=3.0).complete()
     options = {"sampling": sampling, "sync": OFF, "latents": case.noise()}
     plain = montage("a hill", height=SIZE, width=SIZE, **options)
     assert len(plain.notes) == 1 and "no mask says what is kept: all is drawn anew" in plain.notes[0]

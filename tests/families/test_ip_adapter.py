@@ -86,8 +86,11 @@ def test_it_works_beside_a_controlnet_and_a_long_prompt(
 
 
 def test_all_windows_are_shown_the_picture(make: Callable[[int], Any], picture: Image.Image) -> None:
-    options = {"height": SIZE, "width": 2 * SIZE, "sampling": SamplingConfig(steps=2)}
-    windows, sync = WindowConfig(stride=WINDOW // 2, batch=2), SyncConfig(weight=1.0, steps=1, objective=_distance)
+    options = {"height": SIZE, "width": 2 * SIZE, "sampling": SamplingConfig(steps=2).complete()}
+    windows, sync = (
+        WindowConfig(stride=WINDOW // 2, batch=2).complete(),
+        SyncConfig(weight=1.0, steps=1, objective=_distance).complete(),
+    )
     drawn = []
     for scale in (0.0, 0.7):
         result = Montage.from_pipe(load(make(0), scale=scale))(

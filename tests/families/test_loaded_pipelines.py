@@ -58,9 +58,9 @@ def montage(
         width=SIZE,
         latents=noise,
         seed=5,
-        sampling=SamplingConfig(**{"steps": STEPS, **sampling}),
-        windows=WindowConfig(stride=WINDOW // 2),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(**{"steps": STEPS, **sampling}).complete(),
+        windows=WindowConfig(stride=WINDOW // 2).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     )
 
 

@@ -54,9 +54,9 @@ def draw(pipe: Any, control_map: Image.Image, gradient: str = "full", weight: fl
     return Montage.from_pipe(pipe)(
         "a hill",
         control_map,
-        sampling=SamplingConfig(steps=2, guidance_scale=4.0),
-        windows=WindowConfig(stride=WINDOW // 2, batch=2),
-        sync=SyncConfig(weight=weight, steps=1, objective=distance, gradient=gradient),
+        sampling=SamplingConfig(steps=2, guidance_scale=4.0).complete(),
+        windows=WindowConfig(stride=WINDOW // 2, batch=2).complete(),
+        sync=SyncConfig(weight=weight, steps=1, objective=distance, gradient=gradient).complete(),
     ).latents
 
 

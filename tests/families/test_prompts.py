@@ -11,7 +11,7 @@ import torch
 from compel import CompelForSD, CompelForSDXL
 from torch import Tensor
 
-from preprocess.silence import silent
+from preprocess.hub import silent
 from synccontrol import Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import prompt_weights
@@ -164,7 +164,12 @@ def test_encoded_prompts_that_do_not_fit(pipe: Any, noise: Tensor) -> None:
 
 def test_words_that_the_bundled_model_was_never_taught() -> None:
     tiny = Montage.from_pretrained("tiny", offline=True)
-    options = {"height": 256, "width": 256, "sampling": SamplingConfig(steps=1), "sync": SyncConfig(weight=0.0)}
+    options = {
+        "height": 256,
+        "width": 256,
+        "sampling": SamplingConfig(steps=1).complete(),
+        "sync": SyncConfig(weight=0.0).complete(),
+    }
     result = tiny("a castle in the (snow-capped mountains:1.2), 4k", negative_prompt="Dragons!", **options)
     assert result.notes == (
         "the model was never taught 'castle', and may draw anything for it",

@@ -32,7 +32,7 @@ PROMPT, NEGATIVE = "a red hill", "fog"
 STEPS = 6
 SIZE = WINDOW * CELL  # px
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}  # of the latents' deviation; rotations are in float32 always
-OFF = SyncConfig(weight=0.0)
+OFF = SyncConfig(weight=0.0).complete()
 MapMaker = Callable[..., Image.Image]
 
 
@@ -56,7 +56,7 @@ def draw(pipe: Any, guidance: float, control_map: Image.Image | None, **options:
         width=SIZE,
         negative_prompt=NEGATIVE,
         latents=noise(1, CHANNELS, WINDOW, WINDOW),
-        sampling=SamplingConfig(steps=STEPS, guidance_scale=guidance, **options),
+        sampling=SamplingConfig(steps=STEPS, guidance_scale=guidance, **options).complete(),
         sync=OFF,
     )
 
@@ -132,10 +132,10 @@ def test_the_shift_is_that_of_a_window(qwen_image: Path, make_map: MapMaker) -> 
     hook = pipe.transformer.register_forward_pre_hook(
         lambda _, args, options: seen.append(float(options["timestep"][0])), with_kwargs=True
     )
-    settings = {"height": SIZE, "sampling": SamplingConfig(steps=3, guidance_scale=1.0), "sync": OFF}
+    settings = {"height": SIZE, "sampling": SamplingConfig(steps=3, guidance_scale=1.0).complete(), "sync": OFF}
     montage = Montage.from_pipe(pipe)
     for width in (SIZE, 4 * SIZE):
-        montage(PROMPT, width=width, windows=WindowConfig(stride=WINDOW // 2, batch=16), **settings)
+        montage(PROMPT, width=width, windows=WindowConfig(stride=WINDOW // 2, batch=16).complete(), **settings)
     hook.remove()
     assert seen[:3] == seen[3:]
     options = {"device": torch.device("cpu"), "generator": torch.Generator(), "mu": montage.denoiser.shift()}
@@ -156,7 +156,7 @@ def test_windows_with_prompts_of_different_length_are_one_batch(qwen_image: Path
     views = [View(window=window, prompt=prompt, negative_prompt=NEGATIVE) for window, prompt in enumerate(prompts)]
     z, level = noise(3, CHANNELS, WINDOW, WINDOW), Level(index=0, signal=0.3, noise=0.7, t=700.0)
     with family.session(), torch.no_grad():
-        predict = family.condition(views, [], SamplingConfig(), STEPS, print)
+        predict = family.condition(views, [], SamplingConfig().complete(), STEPS, print)
         together = predict(z, level, [0, 1, 2])
         alone = torch.cat([predict(z[view : view + 1], level, [view]) for view in range(3)])
     assert (together - alone).abs().max() < 1e-6 * alone.std()
@@ -167,13 +167,13 @@ def test_a_ring_of_several_rows_with_sync(qwen_image: Path, make_map: MapMaker) 
     montage = Montage.from_pipe(load(qwen_image, True, torch.float32))
 
     def draw(sync: SyncConfig) -> Any:
-        sampling, windows = SamplingConfig(steps=2), WindowConfig(stride=4, loop=True)
+        sampling, windows = SamplingConfig(steps=2).complete(), WindowConfig(stride=4, loop=True).complete()
         return montage(PROMPT, make_map(width, height), sampling=sampling, windows=windows, sync=sync)
 
     still = draw(OFF)
     assert still.image.size == (width, height)
     for gradient in ("x0", "full"):
-        moved = draw(SyncConfig(objective=distance, weight=300.0, steps=1, gradient=gradient))
+        moved = draw(SyncConfig(objective=distance, weight=300.0, steps=1, gradient=gradient).complete())
         assert (moved.latents - still.latents).abs().max() > 1e-4
 
 
@@ -184,8 +184,8 @@ def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMa
     views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(2)]
     z, level = noise(2, CHANNELS, WINDOW, WINDOW), Level(index=1, signal=0.3, noise=0.7, t=700.0)
     with family.session():
-        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
-        config = SyncConfig(objective=distance, weight=1.0, decay=1.0, gradient=gradient)
+        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
+        config = SyncConfig(objective=distance, weight=1.0, decay=1.0, gradient=gradient).complete()
         sync = Sync(
             config,
             FunctionObjective(distance),
@@ -213,8 +213,10 @@ def test_its_memory_is_rehearsed(qwen_image: Path, controls: list[str]) -> None:
     with memory_estimate.fake():
         pipe = loader.blank(str(qwen_image), controls, [], torch.float32, offline=True)
         pipe.default_sample_size = WINDOW
-        sync = SyncConfig(gradient="full")
-        found = memory_estimate.rehearse(families.wrap(pipe), layout, SamplingConfig(), WindowConfig(), sync, None)
+        sync = SyncConfig(gradient="full").complete()
+        found = memory_estimate.rehearse(
+            families.wrap(pipe), layout, SamplingConfig().complete(), WindowConfig().complete(), sync, None
+        )
     parts = load(qwen_image, bool(controls), torch.float32).components.values()
     real = [part for part in parts if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in real for tensor in module.state_dict().values())
@@ -237,6 +239,6 @@ def test_what_it_cannot_do_is_refused(qwen_image: Path, make_map: MapMaker) -> N
 
 
 def test_a_cut_prompt_is_noted(qwen_image: Path) -> None:
-    once = SamplingConfig(steps=2)
+    once = SamplingConfig(steps=2).complete()
     result = Montage.from_pipe(load(qwen_image, False))("x" * LONGEST, height=SIZE, width=SIZE, sampling=once, sync=OFF)
     assert any("it ends after 'xxxx'" in note for note in result.notes)

@@ -76,9 +76,9 @@ def montage(pipe: Any, noise: Tensor, maps: Any = None, negative_prompt: str = N
         width=SIZE,
         negative_prompt=negative_prompt,
         latents=noise,
-        sampling=SamplingConfig(**options),
-        windows=WindowConfig(stride=STRIDE),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(**options).complete(),
+        windows=WindowConfig(stride=STRIDE).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     ).latents
 
 
@@ -160,9 +160,9 @@ def test_the_picture_is_the_stock_picture(
         height=SIZE,
         width=SIZE,
         latents=noise,
-        sampling=SamplingConfig(steps=STEPS),
-        windows=WindowConfig(stride=STRIDE),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(steps=STEPS).complete(),
+        windows=WindowConfig(stride=STRIDE).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     ).image
     assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
 
@@ -229,14 +229,14 @@ def test_windows_denoised_together_are_the_literal_loop(
         width=w * CELL,
         negative_prompt=NEGATIVE,
         latents=noise,
-        sampling=SamplingConfig(steps=settings.steps, scheduler="ddim", guess_mode=settings.guess_mode),
-        windows=WindowConfig(stride=STRIDE, batch=2, loop=settings.loop),
+        sampling=SamplingConfig(steps=settings.steps, scheduler="ddim", guess_mode=settings.guess_mode).complete(),
+        windows=WindowConfig(stride=STRIDE, batch=2, loop=settings.loop).complete(),
         sync=SyncConfig(
             weight=settings.sync_weight,
             steps=settings.sync_steps,
             objective=smooth,
             anchor=len(places(h, w, WINDOW, settings)) // 2,  # "middle" where there is one row
-        ),
+        ).complete(),
     ).latents
     assert_same(ours, theirs, EXACT)
 
@@ -248,9 +248,9 @@ def test_sync_goes_down_the_slope(folder: Path, make_map: MapMaker, make_noise: 
     views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in (0, 1)]
     z, direction = torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in (0, 1)]), make_noise(WINDOW, WINDOW, 2)
     with family.session():
-        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
+        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
         networks = Networks(decode=family.decode, encode=family.encode, kind="epsilon")
-        config = SyncConfig(weight=1.0, decay=1.0, gradient=gradient, objective=smooth)
+        config = SyncConfig(weight=1.0, decay=1.0, gradient=gradient, objective=smooth).complete()
         sync = Sync(config, objectives.load(smooth), 0, networks, Batches(1, print))
         moved = sync.nudge(z, LEVEL, lambda some, windows: predict(some, LEVEL, windows))[0]
 
@@ -307,7 +307,7 @@ def test_it_is_loaded_by_name_and_its_work_is_forecast(folder: Path) -> None:
     for dtype in (torch.float32, torch.float16):
         with memory_estimate.fake():
             family = families.wrap(loader.blank(str(folder), ["depth", "canny"], [], dtype, offline=True))
-            options = (SamplingConfig(), WindowConfig(batch=2), SyncConfig(), None)
+            options = (SamplingConfig().complete(), WindowConfig(batch=2).complete(), SyncConfig().complete(), None)
             found[dtype] = memory_estimate.rehearse(family, layout, *options)
     modules = [part for part in real.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
@@ -325,6 +325,6 @@ def test_a_refiner_is_refused(folder: Path) -> None:
 
 def test_a_prompt_that_is_read_in_parts_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
     sizes = {"height": SIZE, "width": SIZE, "latents": make_noise(WINDOW, WINDOW, dtype=torch.float32)}
-    sampling = SamplingConfig(steps=1, scheduler="ddim")
+    sampling = SamplingConfig(steps=1, scheduler="ddim").complete()
     result = Montage.from_pipe(tiny_sdxl.load(folder, 0))("far too many letters", sampling=sampling, **sizes)
     assert any("the model reads 12 at once" in note for note in result.notes)

@@ -73,9 +73,9 @@ def montage(pipe: Any, noise: Tensor, maps: Any, controls: Sequence[str], **samp
         width=SIZE,
         negative_prompt=NEGATIVE,
         latents=noise,
-        sampling=SamplingConfig(**{"steps": STEPS, "scheduler": "ddim", **sampling}),
-        windows=WindowConfig(stride=STRIDE),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(**{"steps": STEPS, "scheduler": "ddim", **sampling}).complete(),
+        windows=WindowConfig(stride=STRIDE).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     ).latents
 
 
@@ -171,9 +171,9 @@ def test_windows_denoised_together_are_the_literal_loop(
         maps,
         negative_prompt=NEGATIVE,
         latents=noise,
-        sampling=SamplingConfig(steps=3, scheduler="ddim", guess_mode=guess_mode),
-        windows=WindowConfig(stride=STRIDE, batch=2, loop=True),
-        sync=SyncConfig(weight=500.0, steps=1, objective=objective),
+        sampling=SamplingConfig(steps=3, scheduler="ddim", guess_mode=guess_mode).complete(),
+        windows=WindowConfig(stride=STRIDE, batch=2, loop=True).complete(),
+        sync=SyncConfig(weight=500.0, steps=1, objective=objective).complete(),
     ).latents
     assert_same(ours, theirs, EXACT)
 
@@ -205,7 +205,9 @@ def test_one_union_is_named_for_all_controls(folder: Path, capsys: pytest.Captur
     layout = Layout(height=WINDOW, width=4 * WINDOW, window=(WINDOW, WINDOW), stride=STRIDE)
     with memory_estimate.fake():
         family = families.wrap(loader.blank(str(folder), controls, named, torch.float32, offline=True), controls)
-        found = memory_estimate.rehearse(family, layout, SamplingConfig(), WindowConfig(batch=2), SyncConfig(), None)
+        found = memory_estimate.rehearse(
+            family, layout, SamplingConfig().complete(), WindowConfig(batch=2).complete(), SyncConfig().complete(), None
+        )
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
     flags = ["--model", str(folder), "--prompt", "x", "--controlnet", *named, "--output", str(tmp_path / "out.png")]

@@ -19,13 +19,13 @@ from synccontrol.spec.settings import Img2ImgConfig, UpscaleConfig
 from tests.conftest import CELL, WINDOW
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
-WINDOWS = WindowConfig(stride=WINDOW // 2, batch=2)  # five in all
-OFF = SyncConfig(weight=0.0)
+WINDOWS = WindowConfig(stride=WINDOW // 2, batch=2).complete()  # five in all
+OFF = SyncConfig(weight=0.0).complete()
 PATIENCE = 30.0  # seconds until one who waits for another gives up
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
-    "adain": {"sync": SyncConfig(weight=0.0, adain=1.0)},
-    "ring": {"windows": WindowConfig(stride=WINDOW // 2, batch=3, loop=True)},
+    "adain": {"sync": SyncConfig(weight=0.0, adain=1.0).complete()},
+    "ring": {"windows": WindowConfig(stride=WINDOW // 2, batch=3, loop=True).complete()},
     "regions": {"regions": [Region.parse("0-40%: a red hill"), Region.parse("30-100%: a blue sea")]},
     "repainted": {"init_image": "map", "mask": "mask", "img2img": Img2ImgConfig(strength=0.7)},
     "upscaled": {"width": WIDTH // 2, "upscale": UpscaleConfig(upscale=2)},
@@ -38,7 +38,7 @@ def distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 for gradient in ("x0", "full"):
     CASES[f"gradient {gradient}"] = {
-        "sync": SyncConfig(objective=distance, weight=500.0, steps=1, gradient=gradient, predict="again")
+        "sync": SyncConfig(objective=distance, weight=500.0, steps=1, gradient=gradient, predict="again").complete()
     }
 
 
@@ -67,7 +67,13 @@ def draw(make_map: Callable[..., Image.Image]) -> Callable[..., Any]:
         given = {
             name: pictures.get(value, value) if isinstance(value, str) else value for name, value in options.items()
         }
-        settings = {"sampling": SamplingConfig(steps=2), "windows": WINDOWS, "sync": OFF, "width": WIDTH, **given}
+        settings = {
+            "sampling": SamplingConfig(steps=2).complete(),
+            "windows": WINDOWS,
+            "sync": OFF,
+            "width": WIDTH,
+            **given,
+        }
         return montage("a red hill", make_map(settings["width"], HEIGHT), height=HEIGHT, **settings)
 
     return drawn
@@ -107,15 +113,17 @@ def test_every_window_is_predicted_once_and_no_call_is_larger_than_asked(
 ) -> None:
     calls: list[tuple[int, int]] = []
     with before(two, lambda *call: calls.append(call)):
-        draw(two, sampling=SamplingConfig(steps=1))
+        draw(two, sampling=SamplingConfig(steps=1).complete())
     assert sorted(calls) == [(0, 1), (0, 2), (1, 2)]
 
 
 def test_replicas_predict_at_the_same_time(two: Montage, draw: Callable[..., Any]) -> None:
     both = threading.Barrier(2)
-    windows = WindowConfig(stride=WINDOW // 2, loop=True)  # of which there are as many as one call has on both
+    windows = WindowConfig(
+        stride=WINDOW // 2, loop=True
+    ).complete()  # of which there are as many as one call has on both
     with before(two, lambda *_: both.wait(PATIENCE)):
-        draw(two, windows=windows, width=2 * WINDOW * CELL, sampling=SamplingConfig(steps=1))
+        draw(two, windows=windows, width=2 * WINDOW * CELL, sampling=SamplingConfig(steps=1).complete())
     assert not both.broken
 
 

@@ -56,9 +56,9 @@ def montage(pipe: Any, scheduler: str, noise: Tensor, control_map: Any, **option
         width=SIZE,
         negative_prompt=NEGATIVE,
         latents=noise,
-        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, **options),
-        windows=WindowConfig(stride=WINDOW // 2),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, **options).complete(),
+        windows=WindowConfig(stride=WINDOW // 2).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     ).latents
 
 
@@ -118,9 +118,9 @@ def test_the_picture_is_the_stock_picture(make_pipe: PipeFactory, make_map: MapM
         height=SIZE,
         width=SIZE,
         latents=noise,
-        sampling=SamplingConfig(steps=STEPS),
-        windows=WindowConfig(stride=WINDOW // 2),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(steps=STEPS).complete(),
+        windows=WindowConfig(stride=WINDOW // 2).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     ).image
     assert ours.size == theirs.size
     assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
@@ -158,7 +158,7 @@ def test_outside_of_its_interval_a_prediction_is_unguided(
     def predicted(index: int, **options: float) -> Tensor:
         level = Level(index=index, signal=0.7, noise=0.7, t=500.0)
         with denoiser.session(), torch.no_grad():
-            return denoiser.condition(views, [], SamplingConfig(**options), 4, print)(z, level, [0])
+            return denoiser.condition(views, [], SamplingConfig(**options).complete(), 4, print)(z, level, [0])
 
     for index, guided in enumerate((False, True, True, False)):
         found = predicted(index, guidance_scale=5.0, guidance_start=0.25, guidance_end=0.75)

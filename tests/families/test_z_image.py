@@ -25,7 +25,7 @@ PROMPT, NEGATIVE = "a red hill", "fog"
 STEPS = 6
 SIZE = WINDOW * CELL  # px
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}  # of the latents' deviation; rotations are in float32 always
-OFF = SyncConfig(weight=0.0)
+OFF = SyncConfig(weight=0.0).complete()
 MapMaker = Callable[..., Image.Image]
 
 
@@ -69,7 +69,7 @@ def draw(pipe: Any, guidance: float, control_map: Image.Image | None, size: int 
         width=size,
         negative_prompt=NEGATIVE,
         latents=noise(),
-        sampling=SamplingConfig(steps=STEPS, guidance_scale=guidance, **options),
+        sampling=SamplingConfig(steps=STEPS, guidance_scale=guidance, **options).complete(),
         sync=OFF,
     )
 
@@ -113,7 +113,12 @@ def test_the_prompts_and_the_control_are_heard(z_image: Path, make_map: MapMaker
         draw(pipe, 1.0, control_map),
         draw(pipe, 4.0, None),
         Montage.from_pipe(pipe)(
-            "the sea", control_map, height=SIZE, width=SIZE, latents=noise(), sampling=SamplingConfig(steps=STEPS)
+            "the sea",
+            control_map,
+            height=SIZE,
+            width=SIZE,
+            latents=noise(),
+            sampling=SamplingConfig(steps=STEPS).complete(),
         ),
     ]
     for other in others:
@@ -137,7 +142,7 @@ def test_every_solver_of_flow_models_ends_at_the_same_picture(z_image: Path, sch
     pipe = load(z_image, None)
 
     def at(steps: int, name: str) -> Tensor:
-        sampling = SamplingConfig(steps=steps, guidance_scale=2.0, scheduler=name)
+        sampling = SamplingConfig(steps=steps, guidance_scale=2.0, scheduler=name).complete()
         found: Tensor = Montage.from_pipe(pipe)(
             PROMPT, height=SIZE, width=SIZE, latents=noise(), sampling=sampling, sync=OFF
         ).latents
@@ -154,7 +159,7 @@ def test_any_size_comes_out_exactly(z_image: Path, make_map: MapMaker, size: tup
     """Also where the canvas has an odd number of cells: windows are what is cut into patches, wherever they lie."""
     height, width = size
     result = Montage.from_pipe(load(z_image, "canny", torch.float32))(
-        PROMPT, make_map(width, height), sampling=SamplingConfig(steps=1, guidance_scale=1.0), sync=OFF
+        PROMPT, make_map(width, height), sampling=SamplingConfig(steps=1, guidance_scale=1.0).complete(), sync=OFF
     )
     assert result.image.size == (width, height)
 
@@ -183,7 +188,7 @@ def test_what_only_clip_models_have_is_refused(
 def test_encoded_prompts(request: pytest.FixtureRequest, checkpoint: str) -> None:
     montage = Montage.from_pipe(load(request.getfixturevalue(checkpoint), None))
     options = {"height": SIZE, "width": SIZE, "latents": noise(), "sync": OFF}
-    options["sampling"] = SamplingConfig(steps=2, guidance_scale=4.0)
+    options["sampling"] = SamplingConfig(steps=2, guidance_scale=4.0).complete()
     words = montage(PROMPT, negative_prompt=NEGATIVE, **options).latents
     states = [montage.denoiser._encode(text, str)[None] for text in (PROMPT, NEGATIVE)]
     given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), states, strict=True))
@@ -201,7 +206,7 @@ def test_loras_are_loaded_and_ip_adapters_refused(
     def latents(pipe: Any) -> Tensor:
         if hasattr(pipe, "default_sample_size"):
             pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
-        options = {"sampling": SamplingConfig(steps=2, guidance_scale=4.0), "sync": OFF, "latents": noise()}
+        options = {"sampling": SamplingConfig(steps=2, guidance_scale=4.0).complete(), "sync": OFF, "latents": noise()}
         drawn: Tensor = Montage.from_pipe(pipe)(PROMPT, height=SIZE, width=SIZE, **options).latents
         return drawn
 
@@ -253,7 +258,7 @@ def test_an_autoencoder_of_another_model_is_refused(z_image: Path) -> None:
 
 def test_what_is_not_heard_is_noted(z_image: Path) -> None:
     pipe = load(z_image, None, torch.float32)
-    once = SamplingConfig(steps=1)
+    once = SamplingConfig(steps=1).complete()
     result = Montage.from_pipe(pipe)("x" * LONGEST, height=SIZE, width=SIZE, sampling=once, sync=OFF)
     assert any(f"of which the model reads {LONGEST}: it ends after 'xxxx'" in note for note in result.notes)
     assert any("negative prompt does nothing" in note for note in draw(pipe, 1.0, None).notes)

@@ -38,9 +38,9 @@ def load(folder: Path, control: str | None = "depth", dtype: torch.dtype = torch
 
 def draw(montage: Montage, control_map: Image.Image | None, gradient: str = "x0", seed: int = 0, **options: Any) -> Any:
     settings = {
-        "sampling": SamplingConfig(steps=3),
-        "windows": WindowConfig(stride=WINDOW // 2, batch=2),
-        "sync": SyncConfig(objective=distance, weight=300.0, steps=2, gradient=gradient),
+        "sampling": SamplingConfig(steps=3).complete(),
+        "windows": WindowConfig(stride=WINDOW // 2, batch=2).complete(),
+        "sync": SyncConfig(objective=distance, weight=300.0, steps=2, gradient=gradient).complete(),
     }
     return montage("a red hill", control_map, height=HEIGHT, width=WIDTH, seed=seed, **{**settings, **options})
 
@@ -67,7 +67,7 @@ def test_a_session_leaves_the_model_as_it_was(z_image: Path, control_map: Image.
     assert "gradient_checkpointing" not in vars(pipe.controlnet)
     montage = Montage.from_pipe(pipe)
     expected = draw(montage, control_map, "full").latents
-    steps = montage.steps("x", control_map, height=HEIGHT, width=WIDTH, sync=SyncConfig(objective=distance))
+    steps = montage.steps("x", control_map, height=HEIGHT, width=WIDTH, sync=SyncConfig(objective=distance).complete())
     next(steps)
     steps.close()
     assert "gradient_checkpointing" not in vars(pipe.controlnet)
@@ -97,9 +97,9 @@ def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> m
         pipe = loader.blank(str(folder), [control] if control else [], [], torch.float64, offline=True)
         if checkpointed:
             pipe.transformer.enable_gradient_checkpointing()
-        sync = SyncConfig(gradient="full")
+        sync = SyncConfig(gradient="full").complete()
         return memory_estimate.rehearse(
-            families.wrap(pipe), LAYOUT, SamplingConfig(), WindowConfig(batch=2), sync, None
+            families.wrap(pipe), LAYOUT, SamplingConfig().complete(), WindowConfig(batch=2).complete(), sync, None
         )
 
 
@@ -161,7 +161,7 @@ def test_the_rehearsed_memory_is_that_of_the_real_networks(z_image: Path, contro
     views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(2)]
     crops = [lambda some: torch.zeros(len(some), 3, HEIGHT, HEIGHT)] * (control is not None)
     with family.session(), torch.no_grad():
-        predict = family.condition(views, crops, SamplingConfig(), 50, str)
+        predict = family.condition(views, crops, SamplingConfig().complete(), 50, str)
         z = torch.zeros(2, CHANNELS, WINDOW, WINDOW, dtype=torch.float64)
         level = Level(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])

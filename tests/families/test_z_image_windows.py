@@ -32,7 +32,7 @@ GUIDANCE, SCALE, SHIFT = 4.0, 0.8, 3.0  # as usual; of the control; of the tiny 
 STEPS, SYNCED, WEIGHT = 5, 2, 300.0
 STRIDE = 3  # cells; odd, so that windows start inside patches of others
 TOLERANCE = 1e-5  # of the canvas's deviation; the schedule and the rotations are float32
-OFF = SyncConfig(weight=0.0)
+OFF = SyncConfig(weight=0.0).complete()
 MapMaker = Callable[..., Image.Image]
 
 
@@ -110,7 +110,7 @@ def literal_montage(pipe: Any, control_map: Image.Image, x: Tensor, synced: int)
 
 
 def synced(steps: int, **options: Any) -> SyncConfig:
-    return SyncConfig(objective=distance, weight=WEIGHT, steps=steps, decay=1.0, **options)
+    return SyncConfig(objective=distance, weight=WEIGHT, steps=steps, decay=1.0, **options).complete()
 
 
 @pytest.mark.parametrize("steps", [0, SYNCED])
@@ -127,8 +127,8 @@ def test_joint_denoising_is_the_literal_one(z_image: Path, montage: Montage, mak
             control_map,
             negative_prompt=NEGATIVE,
             latents=x,
-            sampling=SamplingConfig(steps=STEPS, guidance_scale=GUIDANCE, control_scale=SCALE),
-            windows=WindowConfig(stride=STRIDE, batch=3),
+            sampling=SamplingConfig(steps=STEPS, guidance_scale=GUIDANCE, control_scale=SCALE).complete(),
+            windows=WindowConfig(stride=STRIDE, batch=3).complete(),
             sync=sync,
         ).latents
         return found
@@ -147,8 +147,8 @@ def test_the_batch_of_windows_changes_nothing(montage: Montage, make_map: MapMak
             PROMPT,
             make_map(width * CELL, WINDOW * CELL),
             latents=noise(1, CHANNELS, WINDOW, width),
-            sampling=SamplingConfig(steps=2),
-            windows=WindowConfig(stride=4, batch=batch),
+            sampling=SamplingConfig(steps=2).complete(),
+            windows=WindowConfig(stride=4, batch=batch).complete(),
             sync=OFF,
         ).latents
         return found
@@ -162,7 +162,11 @@ def test_a_ring_turns_with_its_noise_and_map(montage: Montage) -> None:
     width, turn = 3 * WINDOW, 4
     control = np.random.default_rng(0).integers(0, 255, (WINDOW * CELL, width * CELL, 3)).astype(np.uint8)
     x = noise(1, CHANNELS, WINDOW, width)
-    settings = {"sampling": SamplingConfig(steps=2), "windows": WindowConfig(stride=turn, loop=True), "sync": OFF}
+    settings = {
+        "sampling": SamplingConfig(steps=2).complete(),
+        "windows": WindowConfig(stride=turn, loop=True).complete(),
+        "sync": OFF,
+    }
     here = montage(PROMPT, Image.fromarray(control), latents=x, **settings)
     turned = Image.fromarray(np.roll(control, turn * CELL, axis=1))
     there = montage(PROMPT, turned, latents=x.roll(turn, -1), **settings)
@@ -175,8 +179,8 @@ def test_several_rows_of_windows(montage: Montage, make_map: MapMaker) -> None:
     result = montage(
         PROMPT,
         make_map(width, height),
-        sampling=SamplingConfig(steps=1),
-        windows=WindowConfig(stride=5),
+        sampling=SamplingConfig(steps=1).complete(),
+        windows=WindowConfig(stride=5).complete(),
         sync=synced(1, gradient="x0"),
     )
     assert result.image.size == (width, height)
@@ -186,8 +190,8 @@ def test_several_rows_of_windows(montage: Montage, make_map: MapMaker) -> None:
 @pytest.mark.parametrize("gradient", ["full", "x0"])
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name.startswith("stlpips")])
 def test_named_objectives_guide_it(montage: Montage, make_map: MapMaker, objective: str, gradient: str) -> None:
-    sync = SyncConfig(objective=objective, gradient=gradient, step_size="rms", steps=1)
-    control_map, once = make_map(2 * WINDOW * CELL, WINDOW * CELL), SamplingConfig(steps=1)
+    sync = SyncConfig(objective=objective, gradient=gradient, step_size="rms", steps=1).complete()
+    control_map, once = make_map(2 * WINDOW * CELL, WINDOW * CELL), SamplingConfig(steps=1).complete()
     nudged, still = (montage(PROMPT, control_map, sampling=once, sync=one).latents for one in (sync, OFF))
     assert nudged.isfinite().all()
     assert not torch.equal(nudged, still)
@@ -204,7 +208,7 @@ class Scene:
 
     def nudge(self, gradient: str) -> Tensor:
         """Returns the windows moved by sync towards the one in the middle."""
-        config = SyncConfig(objective=blurred, weight=1.0, decay=1.0, gradient=gradient)
+        config = SyncConfig(objective=blurred, weight=1.0, decay=1.0, gradient=gradient).complete()
         networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="flow_prediction")
         sync = Sync(config, FunctionObjective(blurred), 1, networks, Batches(1, print))
         return sync.nudge(self.z, self.level, lambda z, windows: self.predict(z, self.level, windows))[0]
@@ -225,7 +229,7 @@ def scene(montage: Montage, make_map: MapMaker) -> Iterator[Scene]:
     crops = torch.cat([images.to_tensor(make_map(side, side, seed)) for seed in range(3)])
     views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(3)]
     with family.session():
-        sampling = SamplingConfig(guidance_scale=GUIDANCE)
+        sampling = SamplingConfig(guidance_scale=GUIDANCE).complete()
         predict = family.condition(views, [lambda some: crops[list(some)]], sampling, STEPS, print)
         z = noise(3, CHANNELS, WINDOW, WINDOW)
         yield Scene(z=z, level=Level(index=1, signal=0.3, noise=0.7, t=700.0), family=family, predict=predict)

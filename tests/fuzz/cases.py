@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from synccontrol.cli.parser import CONFIGS
+from synccontrol.spec.image_settings import CONFIGS
 from synccontrol.spec.settings import flags
 
 ABSURD_NUMBERS = (
@@ -62,8 +62,8 @@ def _values(names: list[str]) -> dict[str, st.SearchStrategy[str]]:
     }
     for config in CONFIGS.values():
         for flag, field in flags(config).items():
-            choices = [*field.metadata["choices"], "magic", ""]
-            values[flag] = st.sampled_from(choices) if field.metadata["choices"] else numbers
+            choices = [*field.setting.choices, "magic", ""]
+            values[flag] = st.sampled_from(choices) if field.setting.choices else numbers
     values["steps"] = st.sampled_from(("1", "2", "0", "-1", "x", "1.5"))
     values["anchor"] = st.one_of(numbers, files, st.just("middle"))
     return values

@@ -19,7 +19,11 @@ SETTINGS = {
     "height": 256,
     "seed": 7,
     "model": "tiny",
-    **record(SamplingConfig(steps=12, guidance_scale=4.0, scheduler="dpmpp_2m"), WindowConfig(), SyncConfig()),
+    **record(
+        SamplingConfig(steps=12, guidance_scale=4.0, scheduler="dpmpp_2m").complete(),
+        WindowConfig().complete(),
+        SyncConfig().complete(),
+    ),
 }
 
 

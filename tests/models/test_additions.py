@@ -35,7 +35,7 @@ def folder(request: pytest.FixtureRequest, checkpoint: Path, sdxl: Path) -> Path
 
 def draw(montage: Montage, **options: Any) -> Any:
     """Returns the result of a canvas of one window."""
-    settings = {"sampling": SamplingConfig(steps=2), "sync": SyncConfig(weight=0.0), **options}
+    settings = {"sampling": SamplingConfig(steps=2).complete(), "sync": SyncConfig(weight=0.0).complete(), **options}
     return montage("a hill", height=SIZE, width=SIZE, **settings)
 
 
@@ -68,7 +68,7 @@ def test_loras_of_another_model_are_refused(checkpoint: Path, sdxl: Path, tmp_pa
         load(sdxl, lora=[str(tmp_path / "nothing.safetensors")])
     with pytest.raises(ModelError, match=r"cannot be used|has not been downloaded"):
         load(sdxl, lora=[str(tmp_path / "missing.safetensors")])
-    with pytest.raises(ConfigError, match="give a list"):
+    with pytest.raises(ConfigError, match="must be a list"):
         Adapters(lora="a.safetensors")  # type: ignore[arg-type]
 
 

@@ -21,15 +21,21 @@ from tests.conftest import CELL, WINDOW, PipeFactory
 def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
     preset = registry.PRESETS[model]
     found = variants(preset.defaults, preset.geometry)
-    assert tuple(sorted(found)) == tuple(sorted(defaults.NAMES))
+    assert tuple(sorted(found)) == tuple(sorted(defaults.PRESETS))
     default, fast, best, paper = (found[name] for name in ("default", "fast", "best", "paper"))
     assert default == preset.defaults
     assert fast.sampling.steps <= default.sampling.steps <= best.sampling.steps <= paper.sampling.steps
     assert fast.windows.stride > default.windows.stride > best.windows.stride > paper.windows.stride
     assert not any(own.sync.perceptual for own in (default, fast, best))  # none compares pictures
     assert default.sync.adain == fast.sync.adain == best.sync.adain == 1.0
-    assert default.sync.scaffold == fast.sync.scaffold > best.sync.scaffold > paper.sync.scaffold == 0
-    assert fast.sync.scaffold_noise > default.sync.scaffold_noise > best.sync.scaffold_noise == 1.0
+    assert (
+        default.sync.draft_strength
+        == fast.sync.draft_strength
+        > best.sync.draft_strength
+        > paper.sync.draft_strength
+        == 0
+    )
+    assert fast.sync.draft_noise > default.sync.draft_noise > best.sync.draft_noise == 1.0
     for own in (default, fast, best):
         own.sync.check_side(min(preset.geometry.window_px))
 
@@ -37,13 +43,18 @@ def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
 def test_paper_is_what_the_paper_says() -> None:
     preset = registry.PRESETS["sd15"]
     paper = variants(preset.defaults, preset.geometry)["paper"]
-    assert paper.sampling == SamplingConfig(steps=50, guidance_scale=7.5, scheduler="ddim")
-    assert paper.windows == WindowConfig(stride=16)
-    assert paper.sync == SyncConfig(weight=20.0, steps=5, decay=0.95, gradient="full", objective="lpips", adain=0.0)
+    assert paper.sampling == SamplingConfig(steps=50, guidance_scale=7.5, scheduler="ddim").complete()
+    assert paper.windows == WindowConfig(stride=16).complete()
+    assert (
+        paper.sync
+        == SyncConfig(weight=20.0, steps=5, decay=0.95, gradient="full", objective="lpips", adain=0.0).complete()
+    )
 
 
 def test_a_model_of_few_steps_gets_no_more() -> None:
-    turbo = made_for(SamplingConfig(steps=4, guidance_scale=1.0), Geometry(window=(64, 64), cell=8, channels=4))
+    turbo = made_for(
+        SamplingConfig(steps=4, guidance_scale=1.0).complete(), Geometry(window=(64, 64), cell=8, channels=4)
+    )
     assert {own.sampling.steps for own in variants(turbo, Geometry(window=(64, 64), cell=8, channels=4)).values()} == {
         4
     }
@@ -65,20 +76,20 @@ def test_a_pipeline_starts_as_its_family_does(
     pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
     own = Montage.from_pipe(pipe).defaults
     assert (own.sampling.steps, own.sampling.guidance_scale, own.sampling.scheduler) == (steps, guidance, kept)
-    assert own.windows == WindowConfig(stride=WINDOW * 5 // 8, weights="ramp")
+    assert own.windows == WindowConfig(stride=WINDOW * 5 // 8, weights="ramp").complete()
     assert own.sync.adain == 1.0
 
 
 def test_a_preset_in_a_call_is_its_settings(make_pipe: PipeFactory) -> None:
     montage = Montage.from_pipe(make_pipe(0))
-    montage.defaults = replace(montage.defaults, sampling=SamplingConfig(steps=2, scheduler="ddim"))
+    montage.defaults = replace(montage.defaults, sampling=SamplingConfig(steps=2, scheduler="ddim").complete())
     size = {"height": WINDOW * CELL, "width": 2 * WINDOW * CELL}
     fast = variants(montage.defaults, montage.denoiser.geometry)["fast"]
     by_name = montage("x", **size, preset="fast")
     by_hand = montage("x", **size, sampling=fast.sampling, windows=fast.windows, sync=fast.sync)
     assert torch.equal(by_name.latents, by_hand.latents)
     assert by_name.config == by_hand.config
-    changed = montage("x", **size, preset="fast", windows=WindowConfig(stride=2))
+    changed = montage("x", **size, preset="fast", windows=WindowConfig(stride=2).complete())
     assert changed.config["stride"] == 2 and changed.config["steps"] == fast.sampling.steps
     with pytest.raises(ConfigError, match="unknown preset 'slow'; known: paper, default, fast, best"):
         montage("x", **size, preset="slow")

@@ -168,7 +168,9 @@ def test_stable_diffusion_2_1_at_768_pixels(
     montage = Montage.from_pretrained("sd21-768", offline=True)
     assert montage.denoiser.geometry == loader.geometry(str(tmp_path), offline=True) == preset.geometry
     noise = torch.randn(1, 4, h, w, generator=torch.Generator().manual_seed(0))
-    few = dataclasses.replace(montage.defaults.sampling, steps=2, scheduler="ddim", guidance_end=1.0)
-    ours = montage("a hill", height=768, width=768, latents=noise, sampling=few, sync=SyncConfig(weight=0.0)).latents
+    few = montage.defaults.sampling.replace(steps=2, scheduler="ddim", guidance_end=1.0)
+    ours = montage(
+        "a hill", height=768, width=768, latents=noise, sampling=few, sync=SyncConfig(weight=0.0).complete()
+    ).latents
     theirs = montage.denoiser.pipe("a hill", latents=noise, num_inference_steps=2, output_type="latent").images
     assert (ours - theirs).abs().max() < 1e-4 * theirs.std()

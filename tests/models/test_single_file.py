@@ -21,7 +21,12 @@ from tests.families.test_inpaint_unets import taught
 from tests.models import checkpoint_file
 
 SIZE = WINDOW * CELL  # px
-OPTIONS = {"height": SIZE, "width": SIZE, "sampling": SamplingConfig(steps=2), "sync": SyncConfig(weight=0.0)}
+OPTIONS = {
+    "height": SIZE,
+    "width": SIZE,
+    "sampling": SamplingConfig(steps=2).complete(),
+    "sync": SyncConfig(weight=0.0).complete(),
+}
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_one_that_is_made_for_repainting(make_pipe: PipeFactory, tmp_path: Path)
     picture = Image.effect_noise((2 * SIZE, SIZE), 60).convert("RGB")
     mask = Image.new("L", picture.size, 0)
     mask.paste(255, (SIZE // 2, 0, SIZE, SIZE))
-    given = {"init_image": picture, "mask": mask, "img2img": Img2ImgConfig(mask_soft=0.0)}
+    given = {"init_image": picture, "mask": mask, "img2img": Img2ImgConfig(mask_feather=0.0)}
     options = {"sampling": OPTIONS["sampling"], "sync": OPTIONS["sync"], **given}
     found = Montage.from_pretrained(file, offline=True)("a hill", **options)
     assert torch.allclose(found.latents, Montage.from_pipe(theirs)("a hill", **options).latents, atol=1e-5)

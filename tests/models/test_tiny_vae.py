@@ -21,7 +21,7 @@ from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
 
 SIZE = WINDOW * CELL  # px
-SYNC = SyncConfig(weight=20.0, steps=2, gradient="full", step_size="rms", objective="stlpips")
+SYNC = SyncConfig(weight=20.0, steps=2, gradient="full", step_size="rms", objective="stlpips").complete()
 
 
 def save(folder: Path, channels: int = CHANNELS, cells: int = 4) -> AutoencoderTiny:
@@ -47,7 +47,7 @@ def load(folder: Path, **adapters: str) -> Montage:
 
 
 def draw(montage: Montage, sync: SyncConfig = SYNC, **options: Any) -> Any:
-    sampling = SamplingConfig(steps=3, guidance_scale=1.0)
+    sampling = SamplingConfig(steps=3, guidance_scale=1.0).complete()
     return montage("a hill", height=SIZE, width=2 * SIZE, sampling=sampling, sync=sync, **options)
 
 
@@ -65,8 +65,8 @@ def test_the_objective_and_previews_look_through_it(request: pytest.FixtureReque
     assert not torch.allclose(drawn[0].latents, draw(plain).latents, atol=1e-4)
     assert all(np.array_equal(*map(np.asarray, pair)) for pair in zip(*previews, strict=True))
     assert not np.array_equal(*(np.asarray(one.image) for one in drawn))  # the finished picture is the model's own
-    again = draw(plain, SyncConfig(weight=0.0))
-    assert np.array_equal(*(np.asarray(draw(one, SyncConfig(weight=0.0)).image) for one in (ours, plain)))
+    again = draw(plain, SyncConfig(weight=0.0).complete())
+    assert np.array_equal(*(np.asarray(draw(one, SyncConfig(weight=0.0).complete()).image) for one in (ours, plain)))
     assert drawn[0].config["tiny_vae"] == small and again.config["tiny_vae"] == ""
 
 
@@ -90,8 +90,8 @@ def test_flow_models_look_through_it(z_image: Path, tmp_path: Path) -> None:
         "a hill",
         height=side,
         width=2 * side,
-        sampling=SamplingConfig(steps=4, guidance_scale=1.0),
-        sync=SyncConfig(weight=1.0, steps=1, gradient="full", objective=objective),
+        sampling=SamplingConfig(steps=4, guidance_scale=1.0).complete(),
+        sync=SyncConfig(weight=1.0, steps=1, gradient="full", objective=objective).complete(),
     )
     assert seen and seen[0].shape == (1, 3, side, side)
     assert all(one.isfinite().all() for one in seen)

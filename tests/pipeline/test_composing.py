@@ -14,9 +14,9 @@ from synccontrol.errors import ConfigError, InputError
 from synccontrol.io import masks
 from tests.conftest import CELL, WINDOW
 
-STEPS = SamplingConfig(steps=4, guidance_scale=3.0)
-OFF = SyncConfig(weight=0.0)
-WINDOWS = WindowConfig(stride=WINDOW // 2)
+STEPS = SamplingConfig(steps=4, guidance_scale=3.0).complete()
+OFF = SyncConfig(weight=0.0).complete()
+WINDOWS = WindowConfig(stride=WINDOW // 2).complete()
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,16 @@ def apart(a: Image.Image, b: Image.Image) -> float:
 @pytest.mark.parametrize(
     ("size", "windows"),
     [
-        ((500, 262), WindowConfig(stride=16)),
-        ((512, 256), WindowConfig(stride=16, loop=True)),
-        ((832, 416), WindowConfig(stride=16, projection="equirectangular")),
+        ((500, 262), WindowConfig(stride=16).complete()),
+        ((512, 256), WindowConfig(stride=16, loop=True).complete()),
+        ((832, 416), WindowConfig(stride=16, projection="equirectangular").complete()),
     ],
 )
 def test_the_less_is_drawn_anew_the_more_is_kept(tiny: Montage, size: tuple[int, int], windows: WindowConfig) -> None:
     start = waves(*size)
 
     def draw(strength: float) -> Image.Image:
-        sampling = SamplingConfig(steps=4, guidance_scale=1.0, scheduler="ddim")
+        sampling = SamplingConfig(steps=4, guidance_scale=1.0, scheduler="ddim").complete()
         img2img = Img2ImgConfig(strength=strength)
         return tiny("noon", init_image=start, sampling=sampling, windows=windows, sync=OFF, img2img=img2img).image
 
@@ -68,7 +68,7 @@ def test_sync_acts_where_its_steps_are_left(montage: Montage) -> None:
     start, given = waves(128, 64), {"sampling": STEPS, "windows": WINDOWS}
 
     def draw(strength: float, steps: int) -> Tensor:
-        sync = SyncConfig(weight=0.0, adain=1.0, adain_steps=steps)
+        sync = SyncConfig(weight=0.0, adain=1.0, adain_steps=steps).complete()
         return montage("x", init_image=start, sync=sync, img2img=Img2ImgConfig(strength=strength), **given).latents
 
     assert torch.equal(draw(0.5, 2), draw(0.5, 0))  # of the four steps the first two are left out
@@ -77,7 +77,7 @@ def test_sync_acts_where_its_steps_are_left(montage: Montage) -> None:
 
 
 def test_what_is_left_of_sync() -> None:
-    whole = SyncConfig(weight=20.0, decay=0.5, steps=5, every=2, adain=1.0, adain_steps=3)
+    whole = SyncConfig(weight=20.0, decay=0.5, steps=5, every=2, adain=1.0, adain_steps=3).complete()
     left = whole.later(1)
     for index in range(8):
         assert left.due(index) == whole.due(index + 1) and left.adain_due(index) == whole.adain_due(index + 1)
@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_one_line(montage: Montage) -> None:
         montage("x", width=192, height=64, **given)
     with pytest.raises(ConfigError, match="strength is 0"):
         Img2ImgConfig(strength=0.0)
-    with pytest.raises(ConfigError, match="between 0 and 1"):
+    with pytest.raises(ConfigError, match="above 0, up to 1"):
         Img2ImgConfig(strength=1.5)
 
 
@@ -114,7 +114,7 @@ def masked(width: int, height: int, left: int, right: int) -> Image.Image:
 def test_outside_of_a_mask_not_one_pixel_changes_and_kept_windows_cost_nothing(montage: Montage) -> None:
     start, mask, asked = waves(500, 67), masked(500, 67, 100, 190), []
     hook = montage.denoiser.pipe.unet.register_forward_pre_hook(lambda *_: asked.append(1))
-    windows = WindowConfig(stride=WINDOW // 2, batch=1)
+    windows = WindowConfig(stride=WINDOW // 2, batch=1).complete()
     given: dict[str, Any] = {"init_image": start, "sampling": STEPS, "windows": windows, "sync": OFF}
     found = np.asarray(montage("x", mask=mask, **given).image)
     partly = len(asked)
@@ -144,9 +144,9 @@ def test_a_picture_grows_and_stays(montage: Montage, extend: str, left: int, loo
         "x",
         init_image=start,
         sampling=STEPS,
-        windows=WindowConfig(stride=WINDOW // 2, loop=loop),
+        windows=WindowConfig(stride=WINDOW // 2, loop=loop).complete(),
         sync=OFF,
-        img2img=Img2ImgConfig(extend=extend),
+        img2img=Img2ImgConfig(outpaint=extend),
     )
     assert result.image.size == (224, 64) and result.config["strength"] == 1.0
     overlap = WINDOW * CELL // 8
@@ -166,11 +166,11 @@ def test_masks_and_extensions_that_make_no_sense_are_one_line(montage: Montage) 
     with pytest.raises(InputError, match="the mask is 100x64, another aspect"):
         montage("x", mask=masked(100, 64, 0, 9), **given)
     with pytest.raises(ConfigError, match="exclude each other"):
-        montage("x", mask=masked(128, 64, 0, 64), img2img=Img2ImgConfig(extend="right 64"), **given)
+        montage("x", mask=masked(128, 64, 0, 64), img2img=Img2ImgConfig(outpaint="right 64"), **given)
     with pytest.raises(ConfigError, match="needs an init image"):
         montage("x", mask=masked(128, 64, 0, 64), width=128, height=64)
     with pytest.raises(ConfigError, match="how an init image is drawn anew, and there is none"):
         montage("x", img2img=Img2ImgConfig(strength=0.5), width=128, height=64)
     for wrong in ("up 64", "right", "right -3", "right 0"):
-        with pytest.raises(ConfigError, match=r"side to extend|write a side and pixels"):
-            Img2ImgConfig(extend=wrong)
+        with pytest.raises(ConfigError, match=r"side to outpaint|write a side and pixels"):
+            Img2ImgConfig(outpaint=wrong)

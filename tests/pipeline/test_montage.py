@@ -20,9 +20,9 @@ from synccontrol.sampling.noise_level import Level
 from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, WINDOW
 
-STEPS = SamplingConfig(steps=3, guidance_scale=3.0)
-WINDOWS = WindowConfig(stride=WINDOW // 2)
-OFF = SyncConfig(weight=0.0)
+STEPS = SamplingConfig(steps=3, guidance_scale=3.0).complete()
+WINDOWS = WindowConfig(stride=WINDOW // 2).complete()
+OFF = SyncConfig(weight=0.0).complete()
 
 
 def colour(images: Tensor, anchor: Tensor) -> Tensor:
@@ -42,8 +42,8 @@ def test_a_rolled_ring_gives_the_rolled_ring(
     rolled_guide = Image.fromarray(np.roll(np.asarray(guide), shift * CELL, axis=1))
 
     def draw(control_map: Image.Image, latents: Tensor, anchor: int) -> Tensor:
-        sync = SyncConfig(objective=colour, weight=50.0, anchor=anchor)
-        windows = WindowConfig(stride=WINDOW // 2, loop=True)
+        sync = SyncConfig(objective=colour, weight=50.0, anchor=anchor).complete()
+        windows = WindowConfig(stride=WINDOW // 2, loop=True).complete()
         return montage("x", control_map, latents=latents, sampling=STEPS, windows=windows, sync=sync).latents
 
     expected = draw(guide, noise, 3).roll(shift, dims=-1)
@@ -58,7 +58,11 @@ def test_a_ring_is_decoded_across_its_seam() -> None:
     for shift in (0, 24):
         generator = torch.Generator().manual_seed(0)
         latents = torch.randn(1, 8, 32, 48, generator=generator).roll(shift, dims=-1)
-        settings = {"sampling": SamplingConfig(steps=1), "sync": OFF, "windows": WindowConfig(stride=8, loop=True)}
+        settings = {
+            "sampling": SamplingConfig(steps=1).complete(),
+            "sync": OFF,
+            "windows": WindowConfig(stride=8, loop=True).complete(),
+        }
         result = montage("the sea", height=256, width=384, latents=latents, **settings)
         pixels.append(np.roll(np.asarray(result.image, dtype=int), -shift * 8, axis=1))
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
@@ -77,7 +81,7 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
     red = torch.tensor([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
     z = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = colour(z, red)
-    config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size)
+    config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size).complete()
     level = Level(index=0, signal=1.0, noise=1.0, t=0.0)
     networks = Networks(decode=lambda x0: x0, encode=lambda picture: picture, kind="epsilon")
     pull = Sync(config, objectives.load(colour), red, networks, Batches(2, print))
@@ -94,9 +98,14 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
 
 
 def test_an_anchor_picture_moves_the_middle_window_too(montage: Montage) -> None:
-    settings = {"height": 64, "width": 120, "sampling": SamplingConfig(steps=1), "windows": WindowConfig(stride=7)}
-    red = SyncConfig(objective=colour, weight=1e5, steps=1, anchor=Image.new("RGB", (100, 80), (255, 0, 0)))
-    middle = SyncConfig(objective=colour, weight=1e5, steps=1)
+    settings = {
+        "height": 64,
+        "width": 120,
+        "sampling": SamplingConfig(steps=1).complete(),
+        "windows": WindowConfig(stride=7).complete(),
+    }
+    red = SyncConfig(objective=colour, weight=1e5, steps=1, anchor=Image.new("RGB", (100, 80), (255, 0, 0))).complete()
+    middle = SyncConfig(objective=colour, weight=1e5, steps=1).complete()
     off, to_red, to_middle = (montage("x", sync=config, **settings).latents for config in (OFF, red, middle))
     middle_only = slice(8, 15)  # cells that only the second of two windows covers, which is the middle one
     assert torch.allclose(off[..., middle_only], to_middle[..., middle_only], atol=1e-8)
@@ -111,7 +120,7 @@ def test_half_precision_follows_float32(make_pipe: Callable[..., Any], dtype: to
         "width": 96,
         "sampling": STEPS,
         "windows": WINDOWS,
-        "sync": SyncConfig(objective=colour, weight=20000.0),
+        "sync": SyncConfig(objective=colour, weight=20000.0).complete(),
     }
     full, half, off = (
         Montage.from_pipe(make_pipe(controls=0, dtype=kind))("x", **{**settings, **change}).latents.float()
@@ -129,7 +138,14 @@ def test_shrinking_the_pictures_changes_what_the_objective_sees(montage: Montage
         sizes.append((tuple(images.shape[-2:]), tuple(anchor.shape[-2:])))
         return colour(images, anchor)
 
-    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective=objective, shrink=4))
+    montage(
+        "x",
+        height=64,
+        width=96,
+        sampling=STEPS,
+        windows=WINDOWS,
+        sync=SyncConfig(objective=objective, shrink=4).complete(),
+    )
     assert set(sizes) == {((16, 16), (16, 16))}
 
 
@@ -138,7 +154,7 @@ def test_the_callers_pipeline_is_left_as_it_was(make_pipe: Callable[..., Any]) -
     scheduler, embedding = pipe.scheduler, pipe.controlnet.controlnet_cond_embedding
     config = dict(scheduler.config)
     pipe.unet.requires_grad_(True)
-    sampling = SamplingConfig(steps=2, scheduler="euler")
+    sampling = SamplingConfig(steps=2, scheduler="euler").complete()
     Montage.from_pipe(pipe)("x", Image.new("RGB", (64, 64)), sampling=sampling, windows=WINDOWS, sync=OFF)
     assert pipe.scheduler is scheduler
     assert dict(scheduler.config) == config
@@ -159,11 +175,11 @@ def test_a_strength_for_each_control(make_pipe: Callable[..., Any], make_map: Ca
     maps = [make_map(96, 64, seed) for seed in (0, 1)]
 
     def draw(*scale: float) -> Tensor:
-        sampling = SamplingConfig(steps=2, control_scale=scale)
+        sampling = SamplingConfig(steps=2, control_scale=scale).complete()
         return montage("x", maps, sampling=sampling, windows=WINDOWS, sync=OFF).latents
 
     alone = Montage.from_pipe(make_pipe(controls=1))
-    first = alone("x", maps[0], sampling=SamplingConfig(steps=2), windows=WINDOWS, sync=OFF).latents
+    first = alone("x", maps[0], sampling=SamplingConfig(steps=2).complete(), windows=WINDOWS, sync=OFF).latents
     assert torch.allclose(draw(1.0, 0.0), first, atol=1e-8)
     assert not torch.allclose(draw(1.0, 1.0), first, atol=1e-3)
 
@@ -178,17 +194,17 @@ BAD = {
     ),
     "latents of another shape": ({"height": 64, "width": 96, "latents": torch.zeros(1, 4, 8, 8)}, ConfigError, "shape"),
     "two strengths for one ControlNet": (
-        {"height": 64, "width": 96, "sampling": SamplingConfig(control_scale=(1.0, 1.0))},
+        {"height": 64, "width": 96, "sampling": SamplingConfig(control_scale=(1.0, 1.0)).complete()},
         ConfigError,
         "2 values for 1 controls",
     ),
     "too many steps": (
-        {"height": 64, "width": 96, "sampling": SamplingConfig(steps=2000)},
+        {"height": 64, "width": 96, "sampling": SamplingConfig(steps=2000).complete()},
         ConfigError,
         "cannot make 2000 steps; use 1000 at most",
     ),
     "a step too many": (
-        {"height": 64, "width": 64, "sampling": SamplingConfig(steps=1000)},
+        {"height": 64, "width": 64, "sampling": SamplingConfig(steps=1000).complete()},
         ConfigError,
         "cannot make 1000 steps",
     ),
@@ -234,7 +250,8 @@ def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montag
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     maps = [Image.fromarray(grey), deep, grey, torch.from_numpy(grey), [torch.from_numpy(grey) / 255.0]]
     first, *others = [
-        montage("x", map_, sampling=SamplingConfig(steps=1), windows=WINDOWS, sync=OFF).latents for map_ in maps
+        montage("x", map_, sampling=SamplingConfig(steps=1).complete(), windows=WINDOWS, sync=OFF).latents
+        for map_ in maps
     ]
     assert all(torch.equal(first, other) for other in others)
 
@@ -242,10 +259,10 @@ def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montag
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"generator": torch.Generator()}, r"no generator; use seed=0"),
-        ({"num_inference_steps": 5}, r"no num_inference_steps; use sampling=SamplingConfig\(steps"),
+        ({"generator": torch.Generator()}, r"no argument generator; use seed=0"),
+        ({"num_inference_steps": 5}, r"no argument num_inference_steps; use sampling=SamplingConfig\(steps"),
         ({"num_images_per_prompt": 2}, "one call for each seed"),
-        ({"colour": 2}, "there is no colour"),
+        ({"colour": 2}, "has no argument colour"),
         ({"width": 512.0, "height": 64}, "width is 512.0; it must be a whole number"),
         ({"prompt": None, "width": 64, "height": 64}, "prompt"),
         ({"prompt": ["a", "b"], "width": 64, "height": 64}, "prompt"),
@@ -255,7 +272,7 @@ def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montag
         ({"sampling": {"steps": 5}, "width": 64, "height": 64}, "SamplingConfig"),
         ({"latents": np.zeros((1, 4, 8, 8)), "width": 64, "height": 64}, "latents are ndarray"),
         (
-            {"sync": SyncConfig(objective="stlpips", shrink=64), "width": 96, "height": 64},
+            {"sync": SyncConfig(objective="stlpips", shrink=64).complete(), "width": 96, "height": 64},
             "sync shrink 64 leaves 1 px .* use at most 2",
         ),
     ],
@@ -269,7 +286,7 @@ def test_wrong_arguments_are_refused_in_one_line(montage: Montage, arguments: di
 @pytest.mark.parametrize("bad", [{"anchor": "photo.png"}, {"anchor": 1.5}, {"anchor": None}])
 def test_an_anchor_is_middle_an_index_or_a_picture(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="anchor"):
-        SyncConfig(**bad)
+        SyncConfig(**bad).complete()
 
 
 def test_strengths_may_be_a_list() -> None:
@@ -278,8 +295,15 @@ def test_strengths_may_be_a_list() -> None:
 
 def test_one_window_needs_no_objective(montage: Montage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectives, "load", lambda *_, **__: pytest.fail("the objective is loaded for nothing"))
-    montage("x", height=64, width=64, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective="lpips"))
-    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective="lpips", weight=0.0))
+    montage("x", height=64, width=64, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective="lpips").complete())
+    montage(
+        "x",
+        height=64,
+        width=96,
+        sampling=STEPS,
+        windows=WINDOWS,
+        sync=SyncConfig(objective="lpips", weight=0.0).complete(),
+    )
 
 
 def test_an_objective_sees_float32_at_least(make_pipe: Callable[..., Any]) -> None:
@@ -290,17 +314,17 @@ def test_an_objective_sees_float32_at_least(make_pipe: Callable[..., Any]) -> No
         return colour(images, anchor)
 
     montage = Montage.from_pipe(make_pipe(controls=0, dtype=torch.float16))
-    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective=objective))
+    montage("x", height=64, width=96, sampling=STEPS, windows=WINDOWS, sync=SyncConfig(objective=objective).complete())
     assert seen == {torch.float32}
 
 
 def test_an_anchor_picture_of_another_aspect_is_not_squashed(montage: Montage) -> None:
     wide = Image.new("RGB", (256, 64), (255, 0, 0))
     wide.paste((0, 0, 255), (96, 0, 160, 64))  # its middle
-    settings = {"height": 64, "width": 96, "sampling": SamplingConfig(steps=1), "windows": WINDOWS}
+    settings = {"height": 64, "width": 96, "sampling": SamplingConfig(steps=1).complete(), "windows": WINDOWS}
 
     def draw(anchor: Image.Image) -> Any:
-        return montage("x", sync=SyncConfig(objective=colour, weight=1e4, anchor=anchor), **settings)
+        return montage("x", sync=SyncConfig(objective=colour, weight=1e4, anchor=anchor).complete(), **settings)
 
     found = draw(wide)
     assert torch.allclose(found.latents, draw(Image.new("RGB", (64, 64), (0, 0, 255))).latents, atol=1e-6)
@@ -325,7 +349,9 @@ def test_notes_say_what_the_model_does_not_hear(montage: Montage, caplog: pytest
     long = montage("hill " * 20, sampling=STEPS, **settings)
     assert sum("tokens" in note for note in long.notes) == 1
     assert "truncated" not in caplog.text and "longer than" not in caplog.text
-    unguided = montage("x", negative_prompt="fog", sampling=SamplingConfig(steps=1, guidance_scale=1.0), **settings)
+    unguided = montage(
+        "x", negative_prompt="fog", sampling=SamplingConfig(steps=1, guidance_scale=1.0).complete(), **settings
+    )
     assert any("negative prompt does nothing" in note for note in unguided.notes)
     assert montage("x", negative_prompt="fog", sampling=STEPS, **settings).notes == ()
 
@@ -333,7 +359,9 @@ def test_notes_say_what_the_model_does_not_hear(montage: Montage, caplog: pytest
 def test_strengths_for_controls_that_have_no_map_do_nothing(make_pipe: Callable[..., Any]) -> None:
     settings = {"height": 64, "width": 96, "windows": WINDOWS, "sync": OFF}
     both, none = (
-        Montage.from_pipe(make_pipe(controls=2))("x", sampling=SamplingConfig(steps=1, **strengths), **settings).latents
+        Montage.from_pipe(make_pipe(controls=2))(
+            "x", sampling=SamplingConfig(steps=1, **strengths).complete(), **settings
+        ).latents
         for strengths in ({"control_scale": (1.0, 0.5), "control_end": (0.5, 1.0)}, {})
     )
     assert torch.equal(both, none)

@@ -25,10 +25,10 @@ from synccontrol.spec.settings import UPSCALE, Geometry
 from tests.conftest import CELL, WINDOW
 
 GEOMETRY = Geometry(window=(WINDOW, WINDOW), cell=CELL, channels=4)
-FLAT, RING = WindowConfig(stride=4), WindowConfig(stride=4, loop=True)
-SPHERE = WindowConfig(stride=4, projection="equirectangular")
-STEPS = SamplingConfig(steps=4, guidance_scale=3.0)
-OFF = SyncConfig(weight=0.0)
+FLAT, RING = WindowConfig(stride=4).complete(), WindowConfig(stride=4, loop=True).complete()
+SPHERE = WindowConfig(stride=4, projection="equirectangular").complete()
+STEPS = SamplingConfig(steps=4, guidance_scale=3.0).complete()
+OFF = SyncConfig(weight=0.0).complete()
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def montage(make_pipe: Callable[..., Any]) -> Montage:
         ({"upscale": 2}, (64, 200), FLAT, False, ((64, 200), (128, 400))),
         ({"upscale": 4}, (64, 200), FLAT, False, ((64, 200), (128, 400), (256, 800))),
         ({}, (128, 400), FLAT, False, ((128, 400),)),
-        ({"tall": UPSCALE}, (64, 200), FLAT, False, ((64, 200),)),
-        ({"tall": UPSCALE}, (100, 400), FLAT, False, ((64, 256), (100, 400))),
-        ({"tall": UPSCALE}, (200, 600), FLAT, False, ((64, 192), (128, 384), (200, 600))),
-        ({"tall": UPSCALE, "upscale": 2}, (128, 400), FLAT, False, ((64, 200), (128, 400), (256, 800))),
-        ({"tall": UPSCALE}, (128, 424), RING, False, ((64, 208), (128, 424))),
-        ({"tall": UPSCALE}, (128, 256), SPHERE, False, ((128, 256),)),
-        ({"tall": UPSCALE}, (128, 400), FLAT, True, ((128, 400),)),
-        ({"tall": UPSCALE}, (400, 128), FLAT, False, ((400, 128),)),
+        ({"tall_canvas": UPSCALE}, (64, 200), FLAT, False, ((64, 200),)),
+        ({"tall_canvas": UPSCALE}, (100, 400), FLAT, False, ((64, 256), (100, 400))),
+        ({"tall_canvas": UPSCALE}, (200, 600), FLAT, False, ((64, 192), (128, 384), (200, 600))),
+        ({"tall_canvas": UPSCALE, "upscale": 2}, (128, 400), FLAT, False, ((64, 200), (128, 400), (256, 800))),
+        ({"tall_canvas": UPSCALE}, (128, 424), RING, False, ((64, 208), (128, 424))),
+        ({"tall_canvas": UPSCALE}, (128, 256), SPHERE, False, ((128, 256),)),
+        ({"tall_canvas": UPSCALE}, (128, 400), FLAT, True, ((128, 400),)),
+        ({"tall_canvas": UPSCALE}, (400, 128), FLAT, False, ((400, 128),)),
     ],
 )
 def test_sizes_double_up_to_the_last(
@@ -77,7 +77,7 @@ def test_what_is_drawn_over_is_the_enlarged_picture_of_the_first_pass(
         "x",
         guide.resize((320, 128), Image.Resampling.LANCZOS),
         init_image=first,
-        img2img=Img2ImgConfig(strength=0.25, colours="kept"),
+        img2img=Img2ImgConfig(strength=0.25, color_match="kept"),
         **given,
     ).image
     assert np.array_equal(np.asarray(result.image), np.asarray(by_hand))
@@ -92,8 +92,8 @@ def test_a_tall_landscape_is_one_row_first_and_its_regions_stay(montage: Montage
         regions=regions,
         sampling=STEPS,
         windows=FLAT,
-        sync=SyncConfig(weight=0.0, anchor=5),
-        upscale=UpscaleConfig(tall=UPSCALE, upscale_strength=0.25),
+        sync=SyncConfig(weight=0.0, anchor=5).complete(),
+        upscale=UpscaleConfig(tall_canvas=UPSCALE, upscale_strength=0.25),
     )
     assert result.image.size == (400, 128) and result.config["region"] == [str(region) for region in regions]
     assert any("200x64 is drawn first and then upscaled" in note for note in result.notes)
@@ -123,9 +123,9 @@ def test_a_scaffold_is_all_of_the_canvas_in_one_window_stretched_and_drawn_over(
     montage: Montage, make_map: Callable[..., Image.Image], count: int, few: int
 ) -> None:
     guide = make_map(256, 64)
-    sync = SyncConfig(weight=0.0, scaffold=0.5, anchor=3)
+    sync = SyncConfig(weight=0.0, draft_strength=0.5, anchor=3).complete()
     given: dict[str, Any] = {"windows": FLAT, "seed": 3}
-    own, rougher = ({"sampling": SamplingConfig(steps=steps, guidance_scale=3.0)} for steps in (count, few))
+    own, rougher = ({"sampling": SamplingConfig(steps=steps, guidance_scale=3.0).complete()} for steps in (count, few))
     steps, total = list(montage.steps("x", guide, sync=sync, **own, **given)), few + count // 2
     assert [(step.index, step.steps) for step in steps] == [(i, total) for i in range(total)]
     work = 7 * (count // 2)  # of seven windows over the rough one
@@ -135,7 +135,7 @@ def test_a_scaffold_is_all_of_the_canvas_in_one_window_stretched_and_drawn_over(
     assert steps[-1].done == 1.0
     assert {step.preview(64).size for step in steps} == {(256, 64)}
     result = steps[-1].result
-    assert result is not None and result.image.size == (256, 64) and result.config["sync_scaffold"] == 0.5
+    assert result is not None and result.image.size == (256, 64) and result.config["draft_strength"] == 0.5
     assert result.config["anchor"] == 3 and result.config["strength"] is None
     rough = montage("x", guide.resize((64, 64), Image.Resampling.LANCZOS), sync=OFF, **rougher, **given).image
     start, over = rough.resize((256, 64), Image.Resampling.LANCZOS), Img2ImgConfig(strength=0.5)
@@ -146,8 +146,10 @@ def test_a_scaffold_is_all_of_the_canvas_in_one_window_stretched_and_drawn_over(
 
 
 def test_sync_acts_in_the_same_part_of_a_rough_picture() -> None:
-    sync = SyncConfig(scaffold=0.8, steps=3, adain=1.0, adain_steps=9)
-    picture = ImageSpec(prompt="x", height=64, width=1024, sampling=SamplingConfig(steps=18), windows=FLAT, sync=sync)
+    sync = SyncConfig(draft_strength=0.8, steps=3, adain=1.0, adain_steps=9).complete()
+    picture = ImageSpec(
+        prompt="x", height=64, width=1024, sampling=SamplingConfig(steps=18).complete(), windows=FLAT, sync=sync
+    )
     first, stretched, own = passes(picture, (64, 1024), GEOMETRY, starts=False)
     for rough in (first, stretched):
         assert (rough.sampling.steps, rough.sync.steps, rough.sync.adain_steps, rough.rough) == (9, 2, 5, True)
@@ -162,14 +164,14 @@ def test_over_a_scaffold_sync_counts_from_the_first_step_that_is_drawn(montage: 
         seen.append(1)
         return (images - anchor).square().mean(dim=(1, 2, 3))
 
-    sync = SyncConfig(weight=1.0, steps=1, scaffold=0.5, objective=objective)
+    sync = SyncConfig(weight=1.0, steps=1, draft_strength=0.5, objective=objective).complete()
     given: dict[str, Any] = {"height": 64, "width": 128, "sampling": STEPS, "windows": FLAT}
     montage("x", sync=sync, **given)
     assert len(seen) == 2  # of three windows two follow; the rough picture is one
 
 
 def test_the_noise_that_is_given_is_that_of_the_canvas(montage: Montage) -> None:
-    sync = SyncConfig(weight=0.0, scaffold=0.5)
+    sync = SyncConfig(weight=0.0, draft_strength=0.5).complete()
     given: dict[str, Any] = {"height": 64, "width": 256, "sampling": STEPS, "windows": FLAT, "sync": sync}
     noise = torch.randn(1, 4, 8, 32, generator=torch.Generator().manual_seed(1))
     pictures = [np.asarray(montage("x", latents=one, **given).image) for one in (noise, -noise, None)]
@@ -184,8 +186,8 @@ def test_the_noise_over_a_rough_picture_is_made_stronger_and_that_of_the_rough_o
 ) -> None:
     size: dict[str, Any] = {"height": 64, "width": 64 * windows, "seed": 3}
     own: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "prompt": "x"}
-    drawn = montage(**size, **own, sync=SyncConfig(weight=0.0, scaffold=0.5, scaffold_noise=1.25))
-    assert drawn.config["sync_scaffold_noise"] == 1.25
+    drawn = montage(**size, **own, sync=SyncConfig(weight=0.0, draft_strength=0.5, draft_noise=1.25).complete())
+    assert drawn.config["draft_noise"] == 1.25
     rough = montage(**{**size, "width": 64}, **own, sync=OFF).image
     if windows > 1:  # else there is no scaffold, and nothing for its noise to be laid over
         noise = torch.randn(1, 4, 8, 8 * windows, generator=torch.Generator().manual_seed(3))
@@ -205,14 +207,16 @@ def test_the_noise_over_a_rough_picture_is_made_stronger_and_that_of_the_rough_o
 )
 def test_regions_spheres_and_other_pictures_have_no_scaffold(montage: Montage, given: dict[str, Any]) -> None:
     given = {"height": 64, "width": 256, "sampling": STEPS, "windows": FLAT, **given}
-    on, off = (montage("x", sync=SyncConfig(weight=0.0, scaffold=one), **given).image for one in (0.5, 0.0))
+    on, off = (
+        montage("x", sync=SyncConfig(weight=0.0, draft_strength=one).complete(), **given).image for one in (0.5, 0.0)
+    )
     assert np.array_equal(np.asarray(on), np.asarray(off))
 
 
 def test_a_tall_landscape_has_its_scaffold_first(montage: Montage) -> None:
-    sync = SyncConfig(weight=0.0, scaffold=0.5)
+    sync = SyncConfig(weight=0.0, draft_strength=0.5).complete()
     given: dict[str, Any] = {"sampling": STEPS, "windows": FLAT, "sync": sync}
-    upscale = UpscaleConfig(tall=UPSCALE, upscale_strength=0.25)
+    upscale = UpscaleConfig(tall_canvas=UPSCALE, upscale_strength=0.25)
     steps = list(montage.steps("x", height=128, width=400, upscale=upscale, **given))
     assert [tuple(step.x_t.shape[2:]) for step in steps] == [(8, 8)] * 4 + [(8, 25)] * 2 + [(16, 50)]
     assert [step.render().size for step in steps] == [(200, 64)] * 6 + [(400, 128)]
@@ -224,8 +228,8 @@ def test_a_tall_landscape_has_its_scaffold_first(montage: Montage) -> None:
         {"upscale": 3},
         {"upscale_strength": 0.0},
         {"upscale_strength": 2.0},
-        {"upscale_colours": "no"},
-        {"tall": "no"},
+        {"upscale_color_match": "no"},
+        {"tall_canvas": "no"},
     ],
 )
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:

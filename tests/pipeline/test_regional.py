@@ -23,9 +23,9 @@ from synccontrol.sampling.sync import Networks, Sync
 from tests.conftest import CELL, WINDOW
 
 LEVEL = Level(index=0, signal=0.3, noise=0.95, t=900.0)
-STEPS = SamplingConfig(steps=3, guidance_scale=3.0)
-WINDOWS = WindowConfig(stride=WINDOW // 2)
-OFF = SyncConfig(weight=0.0)
+STEPS = SamplingConfig(steps=3, guidance_scale=3.0).complete()
+WINDOWS = WindowConfig(stride=WINDOW // 2).complete()
+OFF = SyncConfig(weight=0.0).complete()
 HALVES = [Region.parse("0-50%: a red hill | soft: 0"), Region.parse("50-100%: a blue sea | soft: 0")]
 
 
@@ -43,7 +43,7 @@ def test_a_region_that_covers_everything_is_the_plain_picture(
     montage: Montage, make_map: Callable[..., Image.Image], make_noise: Callable[..., Tensor], rows: int
 ) -> None:
     guide, noise = make_map(24 * CELL, rows * WINDOW * CELL), make_noise(rows * WINDOW, 24)
-    sync = SyncConfig(weight=200.0, steps=2, adain=1.0, adain_steps=2, across=0.7, objective=colour)
+    sync = SyncConfig(weight=200.0, steps=2, adain=1.0, adain_steps=2, shared_style=0.7, objective=colour).complete()
     given: dict[str, Any] = {"latents": noise, "sampling": STEPS, "windows": WINDOWS, "sync": sync}
     plain = montage("a red hill", guide, negative_prompt="fog", **given).latents
     regions = [Region(area="0-100%", prompt="a red hill")]
@@ -55,7 +55,7 @@ def test_far_from_its_border_a_region_is_the_picture_of_its_prompt(
     montage: Montage, make_noise: Callable[..., Tensor]
 ) -> None:
     given: dict[str, Any] = {"height": 64, "width": 512, "latents": make_noise(8, 64), "windows": WINDOWS, "sync": OFF}
-    given["sampling"] = SamplingConfig(steps=1, guidance_scale=3.0)  # in one step nothing is passed on
+    given["sampling"] = SamplingConfig(steps=1, guidance_scale=3.0).complete()  # in one step nothing is passed on
     mixed = montage("dawn", regions=HALVES, negative_prompt="fog", **given).latents
     left, right = (montage(f"{region.prompt}, dawn", negative_prompt="fog", **given).latents for region in HALVES)
     assert torch.allclose(mixed[..., :24], left[..., :24], atol=1e-8)
@@ -73,10 +73,10 @@ def test_a_region_has_a_strength_of_control_of_its_own(
 ) -> None:
     guide = make_map(512, 64)
     given: dict[str, Any] = {"latents": make_noise(8, 64), "windows": WINDOWS, "sync": OFF}
-    one = SamplingConfig(steps=1, guidance_scale=3.0, control_scale=0.8)
+    one = SamplingConfig(steps=1, guidance_scale=3.0, control_scale=0.8).complete()
     free = [replace(HALVES[0], control_scale=0.0), HALVES[1]]
     mixed = montage("", guide, regions=free, sampling=one, **given).latents
-    uncontrolled = montage("a red hill", guide, sampling=replace(one, control_scale=0.0), **given).latents
+    uncontrolled = montage("a red hill", guide, sampling=one.replace(control_scale=0.0), **given).latents
     controlled = montage("a blue sea", guide, sampling=one, **given).latents
     assert torch.allclose(mixed[..., :24], uncontrolled[..., :24], atol=1e-8)
     assert torch.allclose(mixed[..., -24:], controlled[..., -24:], atol=1e-8)
@@ -85,7 +85,7 @@ def test_a_region_has_a_strength_of_control_of_its_own(
 
 @pytest.mark.parametrize("changes", [{"loop": True}, {"projection": "equirectangular"}])
 def test_rings_and_spheres_have_regions(montage: Montage, changes: dict[str, Any]) -> None:
-    windows = WindowConfig(stride=4, **changes)
+    windows = WindowConfig(stride=4, **changes).complete()
     found = montage(
         "dawn",
         regions=[Region.parse("75-25%: a red hill")],
@@ -147,7 +147,7 @@ def test_style_is_kept_within_a_region_and_crosses_as_far_as_is_asked(across: fl
     x0[:2] += 5.0  # night, say
     anchors = of_regions("middle", layout, shares)
     networks = Networks(decode=lambda z: z, encode=lambda z: z, kind="sample")
-    config = SyncConfig(weight=0.0, adain=1.0, predict="once", across=across)
+    config = SyncConfig(weight=0.0, adain=1.0, predict="once", shared_style=across).complete()
     sync = Sync(config, None, anchors.leading or 0, networks, Batches(8, print), anchors)
     z = LEVEL.signal * x0
 
@@ -176,7 +176,7 @@ def test_the_objective_compares_within_a_region_only() -> None:
         return (images - anchor).square().mean(dim=(1, 2, 3))
 
     networks = Networks(decode=lambda z: z, encode=lambda z: z, kind="sample")
-    config = SyncConfig(weight=1.0, gradient="x0", predict="once")
+    config = SyncConfig(weight=1.0, gradient="x0", predict="once").complete()
     sync = Sync(config, objectives.load(objective), 3, networks, Batches(8, print), anchors)
     sync.nudge(torch.zeros_like(x0).contiguous(), LEVEL, lambda some, indices: x0[list(indices)])
     assert sorted(compared) == [(0.0, 1.0), (2.0, 1.0), (3.0, 5.0), (4.0, 5.0), (6.0, 5.0)]

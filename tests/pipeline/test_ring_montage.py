@@ -21,9 +21,9 @@ from synccontrol.io import images
 from synccontrol.io.metadata import read_settings
 from tests.conftest import CELL, WINDOW
 
-OFF = SyncConfig(weight=0.0)
-STEP = SamplingConfig(steps=1)
-RING = WindowConfig(stride=WINDOW // 2, loop=True)
+OFF = SyncConfig(weight=0.0).complete()
+STEP = SamplingConfig(steps=1).complete()
+RING = WindowConfig(stride=WINDOW // 2, loop=True).complete()
 
 
 def blocks(width: int, height: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def make(montage: Montage, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np
     worker = Worker(request, montage=montage)
 
     def draw(guide: np.ndarray, loop: bool = False, **changes: Any) -> tuple[np.ndarray, np.ndarray]:
-        recipe = Recipe(request=request, sampling=STEP, windows=replace(RING, loop=loop), sync=OFF)
+        recipe = Recipe(request=request, sampling=STEP, windows=RING.replace(loop=loop), sync=OFF)
         path = tmp_path / "guide.png"
         Image.fromarray(guide).save(path)
         size = {name: changes.pop(name) for name in ("width", "height") if name in changes}
@@ -100,7 +100,7 @@ def test_a_decoder_that_works_in_tiles_closes_the_ring(make_pipe: Callable[..., 
 
 
 SHAPES = {
-    "tall": (64, 256, False),
+    "tall_canvas": (64, 256, False),
     "tall, no whole windows": (64, 200, False),
     "several rows": (160, 136, False),
     "a ring of several rows": (128, 192, True),
@@ -113,7 +113,7 @@ def test_canvases_of_every_shape_follow_their_guide(make: Callable[..., Any], sh
     width, height, loop = SHAPES[shape]
     size = {"width": width, "height": height, "loop": loop}
     guide = blocks(width, height)
-    free, _ = make(guide, sampling=replace(STEP, control_scale=0.0), **size)
+    free, _ = make(guide, sampling=STEP.replace(control_scale=0.0), **size)
     led, edges = make(guide, **size)
     assert free.shape == led.shape == edges.shape == (height, width, 3)
     changed = (free != led).any(axis=2)

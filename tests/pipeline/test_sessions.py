@@ -21,8 +21,8 @@ from synccontrol.sampling.batching import Batches
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
-SAMPLING = SamplingConfig(steps=3)
-WINDOWS = WindowConfig(stride=WINDOW // 2, batch=2)
+SAMPLING = SamplingConfig(steps=3).complete()
+WINDOWS = WindowConfig(stride=WINDOW // 2, batch=2).complete()
 PICTURES = 20  # a thread
 MapMaker = Callable[..., Image.Image]
 
@@ -33,7 +33,7 @@ def distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 def synced(gradient: str = "x0", **options: Any) -> SyncConfig:
-    return SyncConfig(objective=distance, weight=500.0, steps=2, gradient=gradient, **options)
+    return SyncConfig(objective=distance, weight=500.0, steps=2, gradient=gradient, **options).complete()
 
 
 def draw(montage: Montage, control_map: Image.Image | None, seed: int, **options: Any) -> Any:
@@ -106,7 +106,9 @@ def test_a_picture_inside_a_picture(montage: Montage, control_map: Image.Image) 
 
     outer = [draw(montage, control_map, 0, on_step=nested).latents]
     found.clear()
-    outer.append(draw(montage, control_map, 0, sync=SyncConfig(**{**vars(synced()), "objective": curious})).latents)
+    outer.append(
+        draw(montage, control_map, 0, sync=SyncConfig(**{**vars(synced()), "objective": curious}).complete()).latents
+    )
     again = Montage.from_pipe(montage.denoiser.pipe)  # another montage around the same pipeline
     for step in montage.steps("a red hill", control_map, seed=0, sampling=SAMPLING, windows=WINDOWS, sync=synced()):
         found.append(draw(again, control_map, 1).latents)
@@ -138,7 +140,7 @@ def test_an_error_on_the_way_leaves_the_model_usable(montage: Montage, control_m
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        draw(montage, control_map, 3, sync=SyncConfig(objective=broken))
+        draw(montage, control_map, 3, sync=SyncConfig(objective=broken).complete())
     assert state(montage.denoiser.pipe) == before
     assert torch.equal(draw(montage, control_map, 3).latents, expected)
 
@@ -276,7 +278,12 @@ def _scarce(montage: Montage, cells: int) -> list[tuple[int, ...]]:
 
 def test_out_of_memory_while_decoding_tries_smaller_tiles() -> None:
     montage = Montage.from_pretrained("tiny")
-    settings = {"height": 256, "width": 1024, "sampling": SamplingConfig(steps=1), "sync": SyncConfig(weight=0.0)}
+    settings = {
+        "height": 256,
+        "width": 1024,
+        "sampling": SamplingConfig(steps=1).complete(),
+        "sync": SyncConfig(weight=0.0).complete(),
+    }
     expected = montage("the sea", **settings)
     asked = _scarce(montage, cells=30)
     found = montage("the sea", **settings)
@@ -288,7 +295,12 @@ def test_out_of_memory_while_decoding_tries_smaller_tiles() -> None:
 
 def test_what_was_denoised_outlives_a_decoder_that_never_fits() -> None:
     montage = Montage.from_pretrained("tiny")
-    settings = {"height": 256, "width": 512, "sampling": SamplingConfig(steps=1), "sync": SyncConfig(weight=0.0)}
+    settings = {
+        "height": 256,
+        "width": 512,
+        "sampling": SamplingConfig(steps=1).complete(),
+        "sync": SyncConfig(weight=0.0).complete(),
+    }
     expected = montage("the sea", **settings)
     _scarce(montage, cells=0)
     with pytest.raises(MemoryLimitError, match="latents") as caught:

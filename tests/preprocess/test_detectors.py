@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 import preprocess
-from preprocess.estimators.bundled import CELL, MODELS, VOTE_UNIT, MapNet, MapNetConfig
-from preprocess.estimators.grouping import people_from_maps
+from preprocess.estimators.bundled import CELL, MODELS, VOTE_UNIT, MapNet, MapNetConfig, people_from_maps
 from preprocess.people.skeleton import JOINTS, NECK, draw
 from training.detector_data import MIRRORED, Cut, Sample, cut_out, distort, samples, scenes
 from training.detector_losses import depth_loss, pose_loss, pose_targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from preprocess.estimators.grouping import find_peaks, people_from_maps
+from preprocess.estimators.bundled import find_peaks, people_from_maps
 from preprocess.people.skeleton import JOINTS, NECK
 
 SPREAD = 1.5  # cells

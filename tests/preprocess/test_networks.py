@@ -19,7 +19,7 @@ from preprocess.errors import DetectorError
 from preprocess.estimators.annotators import controlnet_aux
 from preprocess.estimators.checkpoints import CHECKPOINTS, Source
 from preprocess.estimators.line_networks import decoded, edges, straight_lines
-from preprocess.silence import muted
+from preprocess.hub import muted
 
 with controlnet_aux():
     from controlnet_aux import (

@@ -13,7 +13,7 @@ from PIL import Image
 import preprocess
 from preprocess.controls.pose import poses_of
 from preprocess.estimators.bundled import BundledPose
-from preprocess.people import boxes
+from preprocess.people import detection
 from preprocess.people.detection import in_views, merge, on_ring, similarity
 from preprocess.people.skeleton import NECK, draw
 from preprocess.wide.views import Sight, views
@@ -165,12 +165,12 @@ def test_boxes_of_whole_people_replace_those_of_parts() -> None:
     parent, child = [100, 20, 160, 200], [120, 110, 150, 200]
     found = np.float32([[100, 20, 130, 200], parent, [101, 22, 159, 199], child, [119, 111, 150, 180]])
     cut = np.array([True, False, False, False, True])
-    assert boxes.merge(found, cut).tolist() == [parent, child]
-    assert boxes.merge(found[:0], cut[:0]).shape == (0, 4)
-    lone = boxes.merge(found[[0]], cut[[0]])  # of whom no view shows more
+    assert detection.merge_boxes(found, cut).tolist() == [parent, child]
+    assert detection.merge_boxes(found[:0], cut[:0]).shape == (0, 4)
+    lone = detection.merge_boxes(found[[0]], cut[[0]])  # of whom no view shows more
     assert lone.tolist() == found[[0]].tolist()
     sliver = np.float32([parent, [160, 20, 160, 200]])  # of the parent, in a view that begins at the last joint
-    assert boxes.merge(sliver, np.array([False, True])).tolist() == [parent]
+    assert detection.merge_boxes(sliver, np.array([False, True])).tolist() == [parent]
 
 
 @settings(deadline=None, derandomize=True, max_examples=20)
@@ -185,7 +185,7 @@ def test_everybody_gets_one_box(truth: np.ndarray) -> None:
         corners = np.stack([places.min(axis=1), places.max(axis=1)], axis=1)
         return np.clip(corners, 0, picture.shape[1::-1]).reshape(-1, 4).astype(np.float32)
 
-    found = boxes.in_views(find, sight)(coded(HEIGHT, WIDTH))
+    found = detection.boxes_in_views(find, sight)(coded(HEIGHT, WIDTH))
     expected = np.concatenate([truth[..., :2].min(axis=1), truth[..., :2].max(axis=1)], axis=1)
     assert found.shape == expected.shape
     order = [np.argsort(these[:, 0]) for these in (found, expected)]

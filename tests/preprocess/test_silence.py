@@ -16,7 +16,7 @@ import pytest
 import transformers
 
 from preprocess import hub
-from preprocess.silence import muted, silent
+from preprocess.hub import muted, silent
 
 
 def state() -> dict[str, Any]:

@@ -40,7 +40,7 @@ def nudged(
         return torch.stack([prediction_for(z[j], x0[j], LEVEL, kind) for j in indices])
 
     networks = Networks(decode=lambda latents: latents, encode=lambda picture: 2 * picture, kind=kind)
-    config = SyncConfig(predict=ONCE, gradient="x0", **{"weight": 0.0, "adain": 1.0, **options})
+    config = SyncConfig(predict=ONCE, gradient="x0", **{"weight": 0.0, "adain": 1.0, **options}).complete()
     objective = objectives.load(lambda images, wanted: (images - wanted).square().mean((1, 2, 3)))
     moved, known = Sync(config, objective, anchor, networks, Batches(2, print)).nudge(z, LEVEL, predict)
     return z, moved, x0, known
@@ -93,7 +93,7 @@ def test_it_adds_to_what_the_objective_does() -> None:
 
 def test_windows_without_any_contrast_stay_finite() -> None:
     networks = Networks(decode=lambda x: x, encode=lambda x: x, kind="sample")
-    sync = Sync(SyncConfig(weight=0.0, adain=1.0), None, 0, networks, Batches(1, print))
+    sync = Sync(SyncConfig(weight=0.0, adain=1.0).complete(), None, 0, networks, Batches(1, print))
     moved, _ = sync.nudge(windows(0), LEVEL, lambda some, indices: torch.full_like(some, 0.5))
     assert moved.isfinite().all()
 
@@ -108,9 +108,9 @@ def draw(make_pipe: PipeFactory) -> Iterator[Callable[..., Tensor]]:
             "a red hill",
             height=WINDOW * CELL,
             width=2 * WINDOW * CELL,
-            sampling=SamplingConfig(steps=3, scheduler="ddim"),
-            windows=WindowConfig(stride=WINDOW // 2),
-            sync=SyncConfig(**sync),
+            sampling=SamplingConfig(steps=3, scheduler="ddim").complete(),
+            windows=WindowConfig(stride=WINDOW // 2).complete(),
+            sync=SyncConfig(**sync).complete(),
         ).latents
 
     yield run
@@ -131,7 +131,7 @@ def test_it_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Te
 @pytest.mark.parametrize("wrong", [{"adain": 1.5}, {"adain": -0.1}, {"adain_steps": -1}])
 def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="sync adain"):
-        SyncConfig(**wrong)
+        SyncConfig(**wrong).complete()
 
 
 def test_a_window_that_keeps_going_away_from_the_anchor_is_left_alone_from_then_on() -> None:
@@ -139,7 +139,7 @@ def test_a_window_that_keeps_going_away_from_the_anchor_is_left_alone_from_then_
     z, near = windows(0), windows(1)
     kind = "v_prediction"
     networks = Networks(decode=lambda x: x, encode=lambda x: x, kind=kind)
-    config = SyncConfig(weight=0.0, adain=1.0, predict=ONCE)
+    config = SyncConfig(weight=0.0, adain=1.0, predict=ONCE).complete()
     sync = Sync(config, None, ANCHOR, networks, Batches(WINDOWS, print))
 
     def moved(x0: Tensor) -> list[bool]:
@@ -167,7 +167,7 @@ def test_a_flat_channel_stays_finite_beside_a_lively_anchor_and_a_picture_is_enc
 
     flat = torch.full((WINDOWS, CHANNELS, 6, 6), 0.5)
     networks = Networks(decode=lambda x: x, encode=encode, kind="sample")
-    sync = Sync(SyncConfig(weight=0.0, adain=1.0), None, windows(2)[:1], networks, Batches(1, print))
+    sync = Sync(SyncConfig(weight=0.0, adain=1.0).complete(), None, windows(2)[:1], networks, Batches(1, print))
     for _ in range(2):
         moved, _ = sync.nudge(flat, LEVEL, lambda some, indices: flat[list(indices)])
         assert moved.isfinite().all()

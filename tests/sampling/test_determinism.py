@@ -28,11 +28,11 @@ def draw(make_pipe: PipeFactory, make_map: MapMaker, *, batch: int = 4, schedule
         make_map(WIDTH, HEIGHT),
         height=HEIGHT,
         width=WIDTH,
-        sampling=SamplingConfig(steps=4, scheduler=scheduler),
-        windows=WindowConfig(stride=STRIDE, batch=batch),
+        sampling=SamplingConfig(steps=4, scheduler=scheduler).complete(),
+        windows=WindowConfig(stride=STRIDE, batch=batch).complete(),
         sync=SyncConfig(
             weight=200.0, steps=2, objective=lambda images, anchor: (images - anchor).square().mean((1, 2, 3))
-        ),
+        ).complete(),
         **options,
     )
 
@@ -87,9 +87,9 @@ def test_one_montage_object_draws_the_same_picture_again(make_pipe: PipeFactory,
     wide, narrow = make_map(WIDTH, HEIGHT), make_map(HEIGHT, HEIGHT, 1)
     options: dict[str, Any] = {
         "height": HEIGHT,
-        "sampling": SamplingConfig(steps=3),
-        "windows": WindowConfig(stride=STRIDE),
-        "sync": SyncConfig(weight=0.0),
+        "sampling": SamplingConfig(steps=3).complete(),
+        "windows": WindowConfig(stride=STRIDE).complete(),
+        "sync": SyncConfig(weight=0.0).complete(),
     }
     first = montage("a red hill", wide, width=WIDTH, **options)
     montage("a blue sea", narrow, width=HEIGHT, **options)

@@ -110,8 +110,8 @@ class Bench:
                 control_end=s.control_end,
                 guess_mode=s.guess_mode,
                 scheduler="ddim",
-            ),
-            windows=WindowConfig(stride=s.stride, loop=s.loop, batch=BATCH),
+            ).complete(),
+            windows=WindowConfig(stride=s.stride, loop=s.loop, batch=BATCH).complete(),
             sync=SyncConfig(
                 weight=s.sync_weight,
                 steps=s.sync_steps,
@@ -120,7 +120,7 @@ class Bench:
                 gradient="full",
                 anchor=len(views(case.h, case.w, WINDOW, s)) // 2,  # "middle" where there is one row
                 objective=objective,
-            ),
+            ).complete(),
         )
         return result.latents
 

@@ -74,9 +74,9 @@ def test_overlapping_windows_leave_the_solver_alone(gaussian_pipe: Any, schedule
         height=WINDOW * CELL,
         width=WIDTH * CELL,
         seed=SEED,
-        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler),
-        windows=WindowConfig(stride=STRIDE),
-        sync=SyncConfig(weight=0.0),
+        sampling=SamplingConfig(steps=STEPS, scheduler=scheduler).complete(),
+        windows=WindowConfig(stride=STRIDE).complete(),
+        sync=SyncConfig(weight=0.0).complete(),
     )
     assert (result.latents - expected).abs().max() < TOLERANCE * expected.std()
 
@@ -90,9 +90,9 @@ def test_ancestral_noise_is_not_averaged_away(gaussian_pipe: Any) -> None:
             height=WINDOW * CELL,
             width=6 * WINDOW * CELL,
             seed=seed,
-            sampling=SamplingConfig(steps=STEPS, scheduler="euler_a"),
-            windows=WindowConfig(stride=STRIDE),
-            sync=SyncConfig(weight=0.0),
+            sampling=SamplingConfig(steps=STEPS, scheduler="euler_a").complete(),
+            windows=WindowConfig(stride=STRIDE).complete(),
+            sync=SyncConfig(weight=0.0).complete(),
         ).latents
         for seed in range(4)
     ]
@@ -112,11 +112,11 @@ def synced(pipe: Any, scheduler: str, noise: Tensor, spacing: str, steps: int, w
         height=WINDOW * CELL,
         width=WIDTH * CELL,
         latents=noise,
-        sampling=SamplingConfig(steps=steps, scheduler=scheduler),
-        windows=WindowConfig(stride=STRIDE),
+        sampling=SamplingConfig(steps=steps, scheduler=scheduler).complete(),
+        windows=WindowConfig(stride=STRIDE).complete(),
         sync=SyncConfig(
             weight=weight, steps=2, objective=lambda images, anchor: (images - anchor).square().mean((1, 2, 3))
-        ),
+        ).complete(),
     ).latents
 
 
@@ -153,13 +153,13 @@ def darkened() -> Callable[[str], float]:
         for weight in (0.0, 4.0):
             sync = SyncConfig(
                 objective=brightness, anchor=anchor, weight=weight, steps=8, decay=1.0, gradient="x0", step_size="rms"
-            )
+            ).complete()
             result = montage(
                 "the sea by day",
                 height=256,
                 width=320,
-                sampling=SamplingConfig(steps=8, guidance_scale=1.0, scheduler=scheduler),
-                windows=WindowConfig(stride=8, weights="ramp"),
+                sampling=SamplingConfig(steps=8, guidance_scale=1.0, scheduler=scheduler).complete(),
+                windows=WindowConfig(stride=8, weights="ramp").complete(),
                 sync=sync,
             )
             means.append(np.asarray(result.image).mean())

@@ -55,7 +55,7 @@ class Scene:
         """Returns the windows moved by sync, with the smooth objective, and the predictions that stay valid."""
         parts = {key: options.pop(key) for key in ("offloaded", "half") if key in options}
         batches = Batches(options.pop("batch", 1), print)
-        config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options})
+        config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options}).complete()
         objective = objectives.load(config.objective)
         networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="epsilon", **parts)
         sync = Sync(config, objective, anchor, networks, batches)
@@ -83,7 +83,7 @@ def scene(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) ->
     crops = torch.cat([images.to_tensor(make_map(side, side, seed)) for seed in range(WINDOWS)])
     views = [View(window=window, prompt="a red hill", negative_prompt="fog") for window in range(WINDOWS)]
     with family.session():
-        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig(), STEPS, print)
+        predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
         yield Scene(
             z=torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in range(WINDOWS)]),
             level=solver.levels[INDEX],
@@ -196,7 +196,11 @@ def draw(make_pipe: PipeFactory, make_map: MapMaker) -> Callable[[SyncConfig], T
 
     def run(sync: SyncConfig) -> Tensor:
         return montage(
-            "a red hill", control_map, sampling=SamplingConfig(steps=5), windows=WindowConfig(stride=4), sync=sync
+            "a red hill",
+            control_map,
+            sampling=SamplingConfig(steps=5).complete(),
+            windows=WindowConfig(stride=4).complete(),
+            sync=sync,
         ).latents
 
     return run
@@ -204,14 +208,14 @@ def draw(make_pipe: PipeFactory, make_map: MapMaker) -> Callable[[SyncConfig], T
 
 @pytest.mark.parametrize("off", [{"weight": 0.0, "steps": 5}, {"weight": 2000.0, "steps": 0}])
 def test_sync_off_is_off_bit_for_bit(draw: Callable[[SyncConfig], Tensor], off: dict[str, Any]) -> None:
-    plain = draw(SyncConfig(weight=0.0))
-    assert torch.equal(draw(SyncConfig(objective=smooth, **off)), plain)
-    assert not torch.equal(draw(SyncConfig(objective=smooth, weight=2000.0)), plain)
+    plain = draw(SyncConfig(weight=0.0).complete())
+    assert torch.equal(draw(SyncConfig(objective=smooth, **off).complete()), plain)
+    assert not torch.equal(draw(SyncConfig(objective=smooth, weight=2000.0).complete()), plain)
 
 
 def test_every_and_steps_choose_the_steps(draw: Callable[[SyncConfig], Tensor]) -> None:
     def synced(**options: Any) -> Tensor:
-        return draw(SyncConfig(weight=2000.0, objective=smooth, **options))
+        return draw(SyncConfig(weight=2000.0, objective=smooth, **options).complete())
 
     assert torch.equal(synced(steps=1), synced(steps=2, every=2))
     assert torch.equal(synced(steps=3, every=2), synced(steps=4, every=2))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from synccontrol.errors import ConfigError
 from synccontrol.spec import settings as config
-from synccontrol.spec.image_spec import ANCHOR, CONTROL_MAP, GUIDE, KINDS, ImageSpec, Source, check
+from synccontrol.spec.image_spec import ANCHOR, CONTROL_MAP, GUIDE, ImageSpec, Source, check, recorded_keys
 from synccontrol.spec.region import Region
 from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig, flags
 
@@ -105,9 +105,9 @@ def test_a_picture_comes_back_from_json_and_pickle(picture: ImageSpec) -> None:
 
 
 def test_the_allow_list_is_what_settings_hold() -> None:
-    assert set(VALLEY.settings()) == set(KINDS)
+    assert set(VALLEY.settings()) == recorded_keys()
     names = {flag.replace("-", "_") for kind in (SamplingConfig, WindowConfig, SyncConfig) for flag in flags(kind)}
-    assert names < set(KINDS)
+    assert names < recorded_keys()
 
 
 def test_what_is_no_pictures_own_is_left_out() -> None:
@@ -120,11 +120,13 @@ def test_what_json_cannot_carry_is_named_and_refused() -> None:
     def taste(images: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
         return images.mean(dim=(1, 2, 3))
 
-    own = ImageSpec(prompt="x", height=64, width=64, sync=SyncConfig(objective=taste)).settings()
+    own = ImageSpec(prompt="x", height=64, width=64, sync=SyncConfig(objective=taste).complete()).settings()
     assert own["objective"] == "taste"
     with pytest.raises(ConfigError, match="'taste' is unknown, or a function of the program"):
         ImageSpec.from_settings(json.loads(json.dumps(own)))
-    seen = ImageSpec(prompt="x", height=64, width=64, sync=SyncConfig(anchor=Image.new("RGB", (8, 8)))).settings()
+    seen = ImageSpec(
+        prompt="x", height=64, width=64, sync=SyncConfig(anchor=Image.new("RGB", (8, 8))).complete()
+    ).settings()
     with pytest.raises(ConfigError, match="the anchor was a picture in another program's memory"):
         ImageSpec.from_settings(json.loads(json.dumps(seen)))
 
@@ -179,4 +181,4 @@ def test_what_a_picture_cannot_be() -> None:
 )
 def test_a_control_that_would_end_before_it_starts(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="the start must come before the end"):
-        SamplingConfig(**change)
+        SamplingConfig(**change).complete()

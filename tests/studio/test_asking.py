@@ -117,8 +117,8 @@ def test_a_start_takes_its_settings_along(values: Values, guided: Visitor) -> No
     found = asked(begun, guided, (values()["model"],), offline=True).given
     assert (found["init_image"], found["strength"]) == (guided.guide, 0.5)
     guided.mask = guided.folder / "mask.png"
-    found = asked(values(strength=0, extend="right 64"), guided, (values()["model"],), offline=True).given
-    assert (found["mask"], found["extend"]) == (guided.mask, "right 64") and "strength" not in found
+    found = asked(values(strength=0, outpaint="right 64"), guided, (values()["model"],), offline=True).given
+    assert (found["mask"], found["outpaint"]) == (guided.mask, "right 64") and "strength" not in found
 
 
 def test_a_part_is_repainted_with_the_controlnet_for_it(values: Values, guided: Visitor, checkpoint: Path) -> None:

@@ -311,8 +311,8 @@ def test_a_picture_starts_from_another(small: Seen) -> None:
     page.get_by_role("button", name="Brush nothing").click()
     small.enter("Width", "0")
     small.choose("Control", "none")
-    page.get_by_label("extend").fill("right 128")
-    page.get_by_label("extend").blur()
+    page.get_by_label("outpaint").fill("right 128")
+    page.get_by_label("outpaint").blur()
     small.draw()
     wide = pixels(small, small.entries()[0])
     assert wide.shape[1] == 512 and (wide[:, :300] == old[:, :300]).all()
@@ -331,7 +331,7 @@ def test_a_picture_is_enlarged(small: Seen) -> None:
     small.draw()
     (entry,) = small.entries()
     assert entry["settings"]["upscale"] == 2 and pixels(small, entry).shape == (512, 768, 3)
-    assert "--upscale 2" in entry["command"] and "--tall" not in entry["command"]
+    assert "--upscale 2" in entry["command"] and "--tall-canvas" not in entry["command"]
 
 
 def test_a_picture_is_looked_at_closer(visit: Seen) -> None:

@@ -23,5 +23,5 @@ def test_the_most_is_allowed_and_no_more() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_a_limit_is_a_whole_number_above_zero(value: float) -> None:
-    with pytest.raises(ConfigError, match="max-queue"):
+    with pytest.raises(ConfigError, match="max queue"):
         Limits(queue=value)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def test_others_come_in_with_a_password_only(flags: list[str], monkeypatch: pyte
     [
         (["--port", "0"], "--port is 0"),
         (["--root-path", "x"], "--root-path is 'x'"),
-        (["--max-queue", "0"], "max-queue is 0"),
+        (["--max-queue", "0"], "max queue is 0"),
         (["--max-queue", "some"], "invalid int"),
         (["--device", "abacus"], "abacus"),
     ],

@@ -42,7 +42,7 @@ def test_a_picture_of_ours_gives_its_settings(tmp_path: Path) -> None:
         seed=5,
         model="tiny",
         controls=("depth",),
-        sampling=SamplingConfig(steps=7),
+        sampling=SamplingConfig(steps=7).complete(),
     )
     metadata.save_png(Image.new("RGB", (320, 64)), tmp_path / "a.png", picture.settings())
     values, notes = restored(tmp_path / "a.png", MODELS, DETECTORS)
@@ -54,9 +54,9 @@ def test_a_picture_of_ours_gives_its_settings(tmp_path: Path) -> None:
 def test_a_picture_from_before_there_was_a_scaffold_is_restored_without(tmp_path: Path) -> None:
     stored = {"prompt": "a hill", "sync_adain": 1.0}
     values, _ = restored(write(tmp_path, stored), MODELS, DETECTORS)
-    assert (values["sync_scaffold"], values["sync_scaffold_noise"]) == (0.0, 1.0)
-    values, _ = restored(write(tmp_path, stored | {"sync_scaffold": 0.8}), MODELS, DETECTORS)
-    assert (values["sync_scaffold"], values["sync_scaffold_noise"]) == (0.8, 1.0)
+    assert (values["draft_strength"], values["draft_noise"]) == (0.0, 1.0)
+    values, _ = restored(write(tmp_path, stored | {"draft_strength": 0.8}), MODELS, DETECTORS)
+    assert (values["draft_strength"], values["draft_noise"]) == (0.8, 1.0)
 
 
 @pytest.mark.parametrize("name", NAMING_FILES)

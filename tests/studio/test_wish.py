@@ -55,7 +55,7 @@ def test_what_cannot_be_a_value_gives_its_line(name: str, value: object, said: s
         {"prompt": "a 'wide' \"hill\"\n--seed 3 $(rm)", "negative_prompt": "--steps"},
         {"prompt": "-x", "seed": 7, "steps": 20, "loop": True, "guess_mode": False},
         {"control": ["depth", "canny"], "control_scale": [1.0, 0.5], "detector": ["tiny", "opencv"]},
-        {"extend": "right 256", "strength": 0.5},
+        {"outpaint": "right 256", "strength": 0.5},
         {"anchor": -1, "sync_weight": 0.5, "objective": "stlpips"},
     ],
 )
