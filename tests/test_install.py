@@ -64,8 +64,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     run([*PIP, "wheel", *OFFLINE, "--wheel-dir", folder, source], folder)
     (built,) = folder.glob("synccontrol-*.whl")
@@ -91,8 +91,12 @@ def test_a_wheel_holds_everything(wheel: Path) -> None:
         assert "synccontrol = synccontrol.cli.main:main" in archive.read(entries).decode()
         (metadata,) = (name for name in names if name.endswith("METADATA"))
         assert "Requires-Dist: diffusers" in archive.read(metadata).decode()
-    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.is_file()]
-    wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    link = ROOT / "synccontrol" / "preprocess"
+    own = [path for path in (ROOT / "synccontrol").rglob("*") if link not in path.parents]
+    files = [path for path in (*own, *link.resolve().rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    places = (path.relative_to(ROOT).as_posix() for path in files)
+    wanted = {f"synccontrol/{place}" if place.startswith("preprocess/") else place for place in places}
+    assert not [name for name in names if name.startswith("preprocess/")]  # which may be some program's own
     assert "synccontrol/models/tiny/unet/diffusion_pytorch_model.safetensors" in wanted
     assert wanted <= names
 
