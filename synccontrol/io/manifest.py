@@ -11,7 +11,7 @@ from typing import Any
 from synccontrol.errors import ConfigError, InputError
 from synccontrol.spec.image_settings import ALL_CLASSES, column_flags, renamed_flags
 from synccontrol.spec.image_spec import GUIDE, SINGLE
-from synccontrol.spec.schema import key_of, nearest, today
+from synccontrol.spec.schema import nearest, today
 from synccontrol.spec.settings import MIDDLE, check_seed
 
 JSONL, CSV = SUFFIXES = (".jsonl", ".csv")
@@ -92,7 +92,7 @@ def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
     csv.field_size_limit(LONGEST_CELL)
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        renamed = {key_of(old): key_of(new) for old, new in renamed_flags().items()}
+        renamed = {old.replace("-", "_"): new.replace("-", "_") for old, new in renamed_flags().items()}
         header = [renamed.get(name.strip(), name.strip()) for name in next(lines, [])]
         if len(set(header)) < len(header):
             raise InputError(f"{manifest} names a column twice; name each once")

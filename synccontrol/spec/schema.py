@@ -5,6 +5,7 @@ import difflib
 import functools
 import math
 import numbers
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin
@@ -32,6 +33,8 @@ class Setting:
     minimum: float | None  # of a number, or of each number of a tuple
     maximum: float
     above: bool  # the minimum itself is excluded
+    least: float  # the smallest number that is allowed
+    most: float  # the largest, which is finite
     choices: tuple[str, ...]
     old_flags: tuple[str, ...]  # earlier names, still understood
     old_values: Mapping[str, str]  # earlier values -> today's
@@ -53,48 +56,14 @@ class Flag:
     default: Any
     setting: Setting
     annotation: Any
-
-    @functools.cached_property
-    def key(self) -> str:
-        """Return its name in JSON, manifests, metadata and forms."""
-        return key_of(self.name)
-
-    @functools.cached_property
-    def old_keys(self) -> tuple[str, ...]:
-        """Return its earlier names in JSON, manifests and metadata."""
-        return tuple(key_of(flag) for flag in self.setting.old_flags)
-
-    @functools.cached_property
-    def is_anchor(self) -> bool:
-        """Return whether it is a window's index, a name or a file."""
-        return self.field == "anchor"
-
-    @functools.cached_property
-    def is_path(self) -> bool:
-        """Return whether its value, or each of its values, is a path."""
-        return Path in _types(self.annotation)
-
-    @functools.cached_property
-    def is_list(self) -> bool:
-        """Return whether it is a list of texts or paths, one for each time that the flag is given."""
-        return get_origin(self.annotation) is tuple
-
-    @functools.cached_property
-    def scalar(self) -> type:
-        """Return the type of one value of it: bool, int, float or str."""
-        types = _types(self.annotation)
-        return next((kind for kind in (bool, float, int) if kind in types), str)
-
-    @functools.cached_property
-    def json_words(self) -> str:
-        """Return what its JSON value must be, in words."""
-        if self.is_anchor:
-            return "'middle', a whole number or a file"
-        if self.is_list:
-            return "a list of texts"
-        if self.setting.per_control:
-            return "a number or a list of numbers"
-        return {bool: "true or false", int: "a whole number", float: "a number"}.get(self.scalar, "text")
+    key: str  # its name in JSON, manifests, metadata and forms
+    old_keys: tuple[str, ...]  # its earlier names there
+    words: str  # its name in a sentence
+    scalar: type  # of one value of it: bool, int, float or str
+    is_list: bool  # a list of texts or paths, one for each time that the flag is given
+    is_path: bool  # its value, or each of its values, is a path
+    is_anchor: bool  # a window's index, a name or a file
+    json_words: str  # what its JSON value must be, in words
 
     def fits_json(self, value: Any) -> bool:
         """Return whether a JSON value is of its type."""
@@ -113,19 +82,8 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def _types(annotation: Any) -> set[Any]:
-    """Return the types that an annotation is made of: those of a union and of a tuple's items."""
-    parts = get_args(annotation)
-    return set().union(*map(_types, parts)) if parts else {annotation}
-
-
-def key_of(flag: str) -> str:
-    """Return the key of a flag in JSON, manifests, metadata and forms: sync-weight is sync_weight."""
-    return flag.replace("-", "_")
-
-
 def flag_of(key: str) -> str:
-    """Return the flag of a key: the inverse of `key_of`."""
+    """Return the flag of a key: sync_weight is sync-weight."""
     return key.replace("_", "-")
 
 
@@ -160,6 +118,8 @@ def setting(
         minimum=minimum,
         maximum=maximum,
         above=above,
+        least=-math.inf if minimum is None else math.nextafter(minimum, math.inf) if above else minimum,
+        most=min(maximum, sys.float_info.max),
         choices=tuple(choices),
         old_flags=tuple(old_flags),
         old_values=old_values or {},
@@ -193,8 +153,13 @@ class Settings(BaseModel):
             raise UnknownArgumentError(type(self).__name__, unknown, type(self).model_fields, self.renamed)
         try:
             super().__init__(**values)
-        except ValidationError as error:
-            raise self._plain(error) from None
+        except ValidationError:
+            declared = flags(type(self), by_field=True)
+            standard = {name: _standard(value, declared.get(name)) for name, value in values.items()}
+            try:
+                super().__init__(**standard)
+            except ValidationError as error:
+                raise self._plain(error) from None
 
     @classmethod
     def _plain(cls, error: ValidationError) -> ConfigError:
@@ -204,7 +169,7 @@ class Settings(BaseModel):
         if isinstance(cause, ConfigError):
             return cause
         field = str(first["loc"][0])
-        kinds = {TYPE_TEXTS.get(one["type"], "") for one in error.errors() if str(one["loc"][0]) == field} - {""}
+        kinds = {TYPE_TEXTS.get(item["type"], "") for item in error.errors() if str(item["loc"][0]) == field} - {""}
         if kinds == {"a number", "a list"}:
             kinds = {"a number or a list of numbers"}
         hint = " or ".join(sorted(kinds)) or first["msg"]
@@ -214,20 +179,18 @@ class Settings(BaseModel):
     @classmethod
     def _words(cls, field: str) -> str:
         """Return what a field is called in an error: its flag's words."""
-        return words_of(flags(cls, by_field=True)[field].name)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _standard_types(cls, values: Any) -> Any:
-        """Accept NumPy's numbers, lists for tuples, and earlier values."""
-        if not isinstance(values, dict):
-            return values
-        return {name: _standard(value, _declared(cls, name)) for name, value in values.items()}
+        return flags(cls, by_field=True)[field].words
 
     @model_validator(mode="after")
     def _in_range(self) -> Self:
-        for flag in flags(type(self)).values():
-            check_value(words_of(flag.name), getattr(self, flag.field), flag.setting, flag.field)
+        for flag in _limited(type(self)):
+            value, declared = getattr(self, flag.field), flag.setting
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, str):
+                    if declared.choices and item not in declared.choices:
+                        require_choice(flag.words, item, declared.choices, flag.field)
+                elif isinstance(item, int | float) and not declared.least <= item <= declared.most:
+                    raise _out_of_range(flag, item)
         self.check()
         return self
 
@@ -236,64 +199,46 @@ class Settings(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """Return the same settings with some changed. Raises as the class."""
-        own = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        own = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**{**own, **changes})
 
     def complete(self) -> Self:
         """Return the same settings, every one of them counted as given: nothing is left to a preset."""
-        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields})
+        fields = set(type(self).model_fields)
+        return self.model_construct(fields, **{name: getattr(self, name) for name in fields})
 
     def overridden_by(self, partial: Self) -> Self:
-        """Return these settings with those of `partial` that were given."""
-        return self.replace(**{name: getattr(partial, name) for name in sorted(partial.model_fields_set)})
+        """Return these settings with those of `partial` that were given. Raises as `check`."""
+        if not partial.model_fields_set:
+            return self
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        changes = {name: getattr(partial, name) for name in partial.model_fields_set}
+        both = self.model_construct(self.model_fields_set | partial.model_fields_set, **{**own, **changes})
+        both.check()
+        return both
 
 
-def _declared(cls: type[BaseModel], name: str) -> Setting | None:
-    field = cls.model_fields.get(name)
-    extra = field.json_schema_extra if field is not None else None
-    declared = extra.get("setting") if isinstance(extra, dict) else None
-    return declared if isinstance(declared, Setting) else None
-
-
-def _standard(value: Any, declared: Setting | None) -> Any:
-    """Return a value in Python's own types."""
-    if isinstance(value, bool | int | float | str):
-        old = declared.old_values if declared is not None else {}
-        return old.get(value, value) if isinstance(value, str) else value
+def _standard(value: Any, flag: Flag | None) -> Any:
+    """Return a value in Python's own types, for NumPy's numbers and lists, and today's value for an earlier one."""
+    if isinstance(value, str):
+        return flag.setting.old_values.get(value, value) if flag is not None else value
     if isinstance(value, list | tuple):
-        return tuple(_standard(item, declared) for item in value)
+        return tuple(_standard(item, flag) for item in value)
+    if isinstance(value, bool | int | float):
+        return value
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
 
 
-def check_value(name: str, value: Any, setting: Setting, field: str = "") -> None:
-    """Raise `ConfigError` unless a value lies in the range, or among the choices, of its setting.
-
-    Args:
-        name: what the error calls it.
-        value: of the right type.
-        setting: what is declared of it.
-        field: the argument that has it.
-    """
-    if setting.choices and isinstance(value, str):
-        require_choice(name, value, setting.choices, field)
-    if setting.minimum is not None:
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float):
-                _check_number(name, number, setting, field)
-
-
-def _check_number(name: str, number: float, setting: Setting, field: str) -> None:
-    low, high = setting.minimum, setting.maximum
-    assert low is not None
-    if math.isfinite(number) and (low < number if setting.above else low <= number) and number <= high:
-        return
-    if setting.above:
+def _out_of_range(flag: Flag, number: float) -> ConfigError:
+    low, high = flag.setting.minimum, flag.setting.maximum
+    if flag.setting.above:
         hint = f"above {low:g}" + ("" if high == math.inf else f", up to {high:g}")
     else:
         hint = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-    raise ConfigError(f"{name} is {number}; it must be {hint}", field=field, value=number, hint=hint)
+    text = f"{flag.words} is {number}; it must be {hint}"
+    return ConfigError(text, field=flag.field, value=number, hint=hint)
 
 
 BEGINNING = 4  # letters that a mistyped name and a longer one share at least
@@ -312,12 +257,48 @@ def flags(config: "Settings | type[Settings]", by_field: bool = False) -> Mappin
 @functools.cache
 def _flags(cls: type[Settings], by_field: bool) -> Mapping[str, Flag]:
     declared = {}
-    for name, field in cls.model_fields.items():
-        own = _declared(cls, name)
-        if own is not None:
-            flag = Flag(own.flag or flag_of(cls.prefix + name), name, field.default, own, field.annotation)
-            declared[name if by_field else flag.name] = flag
+    for field, info in cls.model_fields.items():
+        own = info.json_schema_extra["setting"] if isinstance(info.json_schema_extra, dict) else None
+        if not isinstance(own, Setting):
+            continue
+        name = own.flag or (cls.prefix + field).replace("_", "-")
+        types, parts = set(), [info.annotation]  # those of a union and of a tuple's items
+        while parts:
+            part = parts.pop()
+            parts += get_args(part)
+            types.add(part)
+        scalar = next((kind for kind in (bool, float, int) if kind in types), str)
+        is_list, is_anchor = get_origin(info.annotation) is tuple, field == "anchor"
+        words = {bool: "true or false", int: "a whole number", float: "a number"}.get(scalar, "text")
+        if is_anchor:
+            words = "'middle', a whole number or a file"
+        elif is_list:
+            words = "a list of texts"
+        elif own.per_control:
+            words = "a number or a list of numbers"
+        flag = Flag(
+            name,
+            field,
+            info.default,
+            own,
+            info.annotation,
+            key=name.replace("-", "_"),
+            old_keys=tuple(old.replace("-", "_") for old in own.old_flags),
+            words=name.replace("-", " "),
+            scalar=scalar,
+            is_list=is_list,
+            is_path=Path in types,
+            is_anchor=is_anchor,
+            json_words=words,
+        )
+        declared[field if by_field else name] = flag
     return declared
+
+
+@functools.cache
+def _limited(cls: type[Settings]) -> tuple[Flag, ...]:
+    """Return the settings of a class that have a range or choices."""
+    return tuple(flag for flag in flags(cls).values() if flag.setting.choices or flag.setting.minimum is not None)
 
 
 def record(*configs: Any) -> dict[str, Any]:

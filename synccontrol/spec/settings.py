@@ -266,7 +266,7 @@ class SyncConfig(Settings):
 
     def later(self, skipped: int) -> "SyncConfig":
         """Returns what is left of it when so many denoising steps, from the first, are left out."""
-        left = self.replace()
+        left = self.model_copy()
         left._skipped = skipped
         return left
 

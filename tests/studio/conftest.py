@@ -98,6 +98,6 @@ def serving(*flags: str, ending: signal.Signals = signal.SIGINT, **environment: 
 @pytest.fixture(scope="session")
 def page(checkpoint: Path) -> Iterator[str]:
     """Returns the address of a page with the tiny checkpoint."""
-    limits = [word for flag, field in flags(LIMITS).items() for word in (f"--{flag}", str(getattr(LIMITS, field.name)))]
+    limits = [word for flag in flags(LIMITS).values() for word in (f"--{flag.name}", str(getattr(LIMITS, flag.field)))]
     with serving("--model", str(checkpoint), "--device", "cpu", *limits) as address:
         yield address
