@@ -20,7 +20,7 @@ from PIL import Image
 
 from synccontrol.preprocess import controls
 from synccontrol.preprocess.control import Colour, ControlType, Detector, Option, Runtime
-from synccontrol.preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError
+from synccontrol.preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError, did_you_mean
 from synccontrol.preprocess.picture import ImageLike, to_rgb
 from synccontrol.preprocess.wide.views import closed
 
@@ -117,6 +117,12 @@ def load(
     return control_map
 
 
+def check_detector(name: str, model: str | None) -> None:
+    """Raise `OptionError` unless control type `name` has a detector `model`, as `load` takes it; loads nothing."""
+    control = _control(name)
+    control.check(name, model or control.default)
+
+
 def outside(name: str) -> Colour | None:
     """Returns what the control maps of a type show where there is no guide: a colour, or None: their border goes on.
 
@@ -143,7 +149,8 @@ def remarks(name: str, control_map: ImageLike) -> list[str]:
 def _control(name: str) -> ControlType[Any]:
     registry = _registry()
     if name not in registry:
-        raise OptionError(f"no control type '{name}'; use {', '.join(sorted(registry))}")
+        known = sorted(registry)
+        raise OptionError(f"no control type '{name}'; {did_you_mean(name, known)}use {', '.join(known)}")
     return registry[name]
 
 

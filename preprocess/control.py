@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image
 
-from synccontrol.preprocess.errors import OptionError
+from synccontrol.preprocess.errors import OptionError, did_you_mean
 
 FAINT = 16  # of 255: colours that differ by less are one colour
 DARK = 32  # of 255: a map with nearly nothing lighter is almost black; so is one of 16 bits that hold metres or mm
@@ -100,12 +100,19 @@ class ControlType(Generic[Options]):
         """
         chosen = self._options(control, options)
         model = model or self.default
+        self.check(control, model)
         if model in self.detectors:
             return self.detectors[model](chosen, runtime)
-        if self.from_id is not None and ("/" in model or Path(model).is_dir()):
-            return self.from_id(model, chosen, runtime)
+        assert self.from_id is not None
+        return self.from_id(model, chosen, runtime)
+
+    def check(self, control: str, model: str) -> None:
+        """Raise `OptionError` for a `model` that is no detector of this control type, which is named `control`."""
+        if model in self.detectors or (self.from_id is not None and ("/" in model or Path(model).is_dir())):
+            return
         also = "" if self.from_id is None else f", {self.id_kinds}"
-        raise OptionError(f"{control} has no detector '{model}'; use {', '.join(self.detectors)}{also}")
+        hint = f"{did_you_mean(model, self.detectors)}use {', '.join(self.detectors)}{also}"
+        raise OptionError(f"{control} has no detector '{model}'; {hint}")
 
     def _options(self, control: str, options: Mapping[str, Option]) -> Options:
         known = [option.name for option in fields(self.options)]  # type: ignore[arg-type]

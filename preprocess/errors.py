@@ -1,5 +1,8 @@
 """What can go wrong between a guide and its control map."""
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST_REASON = 200  # characters of another package's message
 
 
@@ -31,3 +34,9 @@ def reason(error: Exception) -> str:
     """Returns the first line of what another package's error says, or its kind if it says nothing."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:LONGEST_REASON].rstrip(". ")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the beginning of a hint that names what is most like a mistyped name; an empty text if nothing is."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"did you mean {near[0]}? " if near else ""

@@ -1,6 +1,11 @@
-"""The exception tree. Every message is one line: what is wrong, why, and what would work."""
+"""The exception tree. Every message is one line: what is wrong, why, and what would work.
+
+Messages name settings by their flags, `--sync-shrink`. `str` of an error has the library's names for them,
+`describe` those of the command line, and `for_page` those of the page.
+"""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,11 +14,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+ARGUMENTS: dict[str, str] = {}  # flags without dashes -> what the library calls them; `spec` and `evaluate` fill it
+
+
+def for_library(message: str) -> str:
+    """Return a message with the library's arguments in place of flags."""
+    return FLAG.sub(lambda match: ARGUMENTS.get(match[1], match[0]), message)
+
+
+def for_page(message: str) -> str:
+    """Return a message with the page's field names in place of flags."""
+    return FLAG.sub(lambda match: match[1].replace("-", " ") if match[1] in ARGUMENTS else match[0], message)
+
+
 class SyncControlError(Exception):
     """Base of every error that SyncControl raises on purpose.
 
     Args:
-        message: one line: what is wrong, which value, what would work.
+        message: one line: what is wrong, which value, what would work. It names settings by their flags.
         field: the argument or setting that is at fault; empty: none alone is.
         value: what it was.
         hint: what would work.
@@ -24,6 +43,14 @@ class SyncControlError(Exception):
         self.field = field
         self.value = value
         self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """Return the message, with settings named by their flags."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return for_library(self.message)
 
 
 class ConfigError(SyncControlError, ValueError):
@@ -101,8 +128,8 @@ def printable(text: str) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Returns an error as one line: our own as they are, others with their type."""
+    """Return an error as one line in the words of the command line: our own as they are, others with their type."""
     if isinstance(error, SyncControlError):
-        return printable(str(error))
+        return printable(error.message)
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (python -X dev shows where)"

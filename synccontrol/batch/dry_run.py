@@ -79,7 +79,7 @@ def _time(jobs: Sequence[Job], folder: Path) -> str:
             seconds.setdefault(key, []).append(sum(map(float, record["seconds"].values())))
     times = []
     for job in jobs:
-        like = _alike(job.picture(1, 1).settings(), ",".join(devices_of(job.recipe.request)))
+        like = _alike(job.picture(1, 1, hashes=False).settings(), ",".join(devices_of(job.recipe.request)))
         if like not in seconds:
             return "time     unknown: no image of these settings and this device is in the output's results.jsonl yet"
         times.append(statistics.median(seconds[like]))

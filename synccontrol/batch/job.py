@@ -119,15 +119,30 @@ class Job:
         maps = self.control_maps or (None,) * count
         return tuple(index for index, path in zip(range(count), maps, strict=False) if path is None)
 
-    def picture(self, height: int, width: int) -> ImageSpec:
-        """Returns what decides its picture of height x width px. Raises `InputError` if a file cannot be read."""
+    def picture(self, height: int, width: int, hashes: bool = True) -> ImageSpec:
+        """Return the spec of its image.
+
+        Args:
+            height: px.
+            width: px.
+            hashes: whether to read the files and record their hashes.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
         recipe, request = self.recipe, self.recipe.request
-        sources = [] if self.guide is None else [provenance.source(GUIDE, self.guide)]
+        files = [] if self.guide is None else [(GUIDE, self.guide)]
+        files += [(CONTROL_MAP, path) for path in self.control_maps if path is not None]
+        files += list(recipe.shown.items())
+        known = {
+            file: provenance.source(*file) if hashes else Source(role=file[0], path=str(file[1])) for file in files
+        }
+        sources = [] if self.guide is None else [known[GUIDE, self.guide]]
         sources += [
-            Source(role=CONTROL_MAP, path="") if path is None else provenance.source(CONTROL_MAP, path)
+            Source(role=CONTROL_MAP, path="") if path is None else known[CONTROL_MAP, path]
             for path in self.control_maps
         ]
-        sources += [provenance.source(role, path) for role, path in recipe.shown.items()]
+        sources += [known[file] for file in recipe.shown.items()]
         names = detector_names(request, self.detected)
         return ImageSpec(
             prompt=self.prompt,

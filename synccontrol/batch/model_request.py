@@ -1,6 +1,7 @@
 """Which model, detectors and machine a job needs, and the detectors that a process has loaded."""
 
 import dataclasses
+import functools
 import json
 import threading
 from collections import OrderedDict
@@ -42,7 +43,7 @@ class ModelRequest:
     offload: str = devices.NONE
     offline: bool = False
 
-    @property
+    @functools.cached_property
     def followed(self) -> tuple[str, ...]:
         """Returns the controls that follow a map, detected or ready-made; places of maps and detectors count these."""
         return followed(self.controls)
@@ -167,10 +168,18 @@ def detector_names(request: ModelRequest, detected: Sequence[int]) -> list[str |
 
 
 def check_control(control: str) -> None:
-    """Raises `ConfigError` for a control type that no guide can be turned into."""
-    known = preprocess.names()
-    if control not in known:
-        raise ConfigError(f"unknown control {control!r}; known: {', '.join(known)}")
+    """Raise `ConfigError` for a control type that no guide can be turned into."""
+    require_choice("control", control, preprocess.names(), "controls")
+
+
+def check_detectors(request: ModelRequest, detected: Sequence[int]) -> None:
+    """Raise `ConfigError` for a control type without detectors, of those that are detected, or an unknown detector."""
+    names = detector_names(request, detected)
+    for place, name in zip(detected, names, strict=True):
+        control = request.followed[place]
+        check_control(control)
+        with translated():
+            preprocess.check_detector(control, name)
 
 
 def outside(request: ModelRequest) -> list[Colour | None]:

@@ -191,7 +191,7 @@ def _of_folders(wanted: Job) -> list[_Found]:
             raise ConfigError(f"{place} holds the guides, so pictures cannot go there; choose another --output")
     first, *others = places
     assert first is not None
-    found = discovery.pictures(first, wanted.output)
+    found = discovery.find_images(first, wanted.output)
     index = {place: _by_stem(place, wanted.output) for place in others if place is not None}
     outputs = targets([path for path, _ in found], [own for _, own in found], wanted.output, Names())
     return [
@@ -201,7 +201,7 @@ def _of_folders(wanted: Job) -> list[_Found]:
 
 
 def _by_stem(place: Path, own: Path) -> dict[Path, Path]:
-    return {below.with_suffix(""): path for path, below in discovery.pictures(place, own)}
+    return {below.with_suffix(""): path for path, below in discovery.find_images(place, own)}
 
 
 def _of_one(wanted: Job, first: Path, path: Path, own: Path, index: Mapping[Path, Mapping[Path, Path]]) -> Job:
@@ -245,7 +245,7 @@ def _of_manifest(wanted: Job, path: Path, change: Change) -> list[_Found]:
         try:
             found.append(_Found(job=change(job, row.values), seeded="seed" in row.values))
         except SyncControlError as error:
-            raise InputError(f"{row.where}: {error}") from error
+            raise InputError(f"{row.where}: {error.message}") from error
     return found
 
 

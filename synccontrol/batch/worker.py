@@ -1,5 +1,6 @@
 """`Worker`: makes pictures with one loaded model; pure data in and out, so that any process can be one."""
 
+import dataclasses
 import os
 import platform
 import resource
@@ -19,10 +20,11 @@ from synccontrol.errors import ConfigError, MemoryLimitError
 from synccontrol.io import atomic_write, images, metadata, poses, provenance
 from synccontrol.models.adapters import set_adapter_weights
 from synccontrol.models.loader import revision
+from synccontrol.pipeline.inputs import InputImages
 from synccontrol.pipeline.montage import Montage
-from synccontrol.pipeline.output import Result, Step
+from synccontrol.pipeline.output import Step
 from synccontrol.sampling.batching import is_out_of_memory
-from synccontrol.spec.image_spec import INIT_IMAGE, MASK
+from synccontrol.spec.image_spec import IP_IMAGE, REGION_MAP, ImageSpec
 
 OnStep = Callable[[Job, Step], object]
 RECIPES = 8  # whose anchors are kept read
@@ -41,9 +43,8 @@ class Task(Work):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
-        self.maps: list[Image.Image] = []
-        self.started: dict[str, Image.Image] = {}  # what is started from, and its mask, fitted to what is kept
-        self.size = (0, 0)  # height, width, px
+        self.spec: ImageSpec | None = None
+        self.images = InputImages(maps=(), others={})
         self.settings: dict[str, Any] = {}
         self.image: Image.Image | None = None
 
@@ -107,13 +108,17 @@ class Worker:
             if not job.overwrite:
                 atomic_write.check_free([job.output])
             geometry = self._montage.denoiser.geometry
-            laid = prepare.lay(job, geometry, task.notes.append)
-            task.size = laid.height, laid.width
-            task.settings = {**job.picture(*task.size).settings(), **self._machine}
-            task.started = dict(laid.started)
-            detected = partial(prepare.control_maps, job, laid, geometry, self._detectors.load)
-            task.maps = self._detectors.make_room(detected)
-            task.notes += prepare.remarks(task.maps, job.recipe)
+            canvas = prepare.prepare_canvas(job, geometry, task.notes.append)
+            task.spec = job.picture(canvas.height, canvas.width)
+            task.settings = {**task.spec.settings(), **self._machine}
+            detect = partial(prepare.control_maps, job, canvas, geometry, self._detectors.load)
+            maps = self._detectors.make_room(detect)
+            task.notes += prepare.remarks(maps, job.recipe)
+            files = {role: path for role, path in job.recipe.shown.items() if role in (IP_IMAGE, REGION_MAP)}
+            others = {role: self._open(path) for role, path in files.items()}
+            task.images = InputImages(maps=maps, others={**others, **canvas.start})
+            if job.recipe.anchor is not None:
+                task.spec = dataclasses.replace(task.spec, sync=self._sync(job.recipe))
             self._save_maps(task)
         return task
 
@@ -122,32 +127,12 @@ class Worker:
         if task.error is not None:
             return task
         with task.stage("drawing"), _memory(ADVICE):
-            result = self._detectors.make_room(lambda: self._drawn(task, on_step))
+            spec, report = task.spec, partial(on_step, task.job)
+            assert spec is not None
+            result = self._detectors.make_room(lambda: self._montage.generate(spec, task.images, report))
             task.image = result.image
             task.notes += result.notes
         return task
-
-    def _drawn(self, task: Task, on_step: OnStep) -> Result:
-        job, recipe = task.job, task.job.recipe
-        return self._montage(
-            job.prompt,
-            task.maps or None,
-            height=task.size[0],
-            width=task.size[1],
-            negative_prompt=job.negative_prompt,
-            seed=job.seed,
-            sampling=recipe.sampling,
-            windows=recipe.windows,
-            sync=self._sync(recipe) if recipe.anchor else recipe.sync,
-            ip_image=self._open(recipe.ip_image) if recipe.ip_image else None,
-            regions=recipe.regions,
-            region_map=self._open(recipe.region_map) if recipe.region_map else None,
-            img2img=recipe.img2img,
-            upscale=recipe.upscale,
-            init_image=task.started.get(INIT_IMAGE),
-            mask=task.started.get(MASK),
-            on_step=partial(on_step, job),
-        )
 
     def save(self, task: Task) -> Outcome:
         """Returns what became of a drawn job, its picture written."""
@@ -170,7 +155,7 @@ class Worker:
     def _save_maps(self, task: Task) -> None:
         """Writes control maps before the picture is drawn, which so is the last of a job's files to be there."""
         job = task.job
-        for path, control_map in zip(job.map_outputs, task.maps if job.map_outputs else (), strict=True):
+        for path, control_map in zip(job.map_outputs, task.images.maps if job.map_outputs else (), strict=True):
             metadata.save_png(control_map, path, task.settings, job.overwrite, same=True)
             poses.save(control_map, path.with_suffix(poses.SUFFIX), job.overwrite)
 

@@ -104,7 +104,7 @@ class Layout(AbstractLayout):
             if self.loop:
                 rest = picture[..., top * cell : top * cell + h, : w - crop.shape[-1]]
                 crop = torch.cat([crop, rest], dim=-1)
-            crops.append(images.pad_to(images.in_floats(crop), h, w))
+            crops.append(images.pad_to(images.to_float(crop), h, w))
         return torch.cat(crops)
 
     def decode(

@@ -49,7 +49,7 @@ def look_around(picture: Num[Tensor, "c H W"], directions: Float[Tensor, "h w 3"
     def row(number: Tensor) -> Tensor:
         beyond = (number < 0) | (number >= height)  # a pole: the picture goes on at the opposite longitude
         column, inside = left + beyond * (width // 2), number.clamp(0, height - 1)
-        first, second = (images.in_floats(picture[:, inside, (column + offset) % width]) for offset in (0, 1))
+        first, second = (images.to_float(picture[:, inside, (column + offset) % width]) for offset in (0, 1))
         return torch.lerp(first, second, (x - left).to(first))
 
     upper, lower = row(top), row(top + 1)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +31,32 @@ if TYPE_CHECKING:
 IDLE = "--tiny-vae does nothing here: no objective is at work (sync-weight 0), and the command line shows no previews"
 
 
-def run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str]) -> int:
+def run(
+    args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str], given: Collection[str] = ()
+) -> int:
     """Returns the exit status of one run.
 
     Args:
         args: all flags; those of the configs where they were given or stored.
         stored: what `--settings` holds.
         again: returns the command that goes on with the run, by its first seed.
+        given: the flags that the command itself has, by key.
     """
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.cli.remote import mirrored
 
     with mirrored(args) as (here, remote):
-        return _run(here, stored, again, remote)
+        return _run(here, stored, again, given, remote)
 
 
-def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str], remote: "Outputs | None") -> int:
+def _run(
+    args: argparse.Namespace,
+    stored: Stored | None,
+    again: Callable[[int], str],
+    given: Collection[str],
+    remote: "Outputs | None",
+) -> int:
     """Returns the exit status of one run among files of this machine, finished ones of which go on elsewhere."""
     from synccontrol.batch import dry_run, existing, planner, prepare, runner
     from synccontrol.batch import existing as there
@@ -78,7 +87,7 @@ def _run(args: argparse.Namespace, stored: Stored | None, again: Callable[[int],
             print(object_store.told(str(kept[0].output)))
         _report(planned, args, note)
         return DONE
-    remarks = _check_requests(jobs)
+    remarks = [*_check_requests(jobs), *jobs[0].picture(1, 1, hashes=False).idle(given)]
     remarks += stored.notes(*machine_of(template.recipe.request)) if stored else []
     if args.dry_run:
         print("\n".join([*remarks, *_described(template.recipe), *dry_run.forecast(jobs, args.output)]))
@@ -131,8 +140,7 @@ def _check_requests(jobs: Sequence["Job"]) -> list[str]:
     for request, detected in dict.fromkeys((job.recipe.request, job.detected) for job in jobs):
         model_request.machine_of(request)
         model_request.detector_names(request, detected)
-        for place in detected:
-            model_request.check_control(request.followed[place])
+        model_request.check_detectors(request, detected)
         found |= dict.fromkeys(model_request.remarks(request, detected))
     if all(job.recipe.request.adapters.tiny_vae and not job.recipe.sync.perceptual for job in jobs):
         found[IDLE] = None

@@ -55,7 +55,7 @@ def _command(argv: Sequence[str], prog: str) -> int:
     from synccontrol.cli import generate, settings_file
 
     values, stored = settings_file.merged(given)
-    return generate.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed))
+    return generate.run(argparse.Namespace(**values), stored, lambda seed: _again(argv, prog, seed), list(given))
 
 
 def _again(argv: Sequence[str], prog: str, seed: int) -> str:

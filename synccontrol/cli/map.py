@@ -119,7 +119,7 @@ def _run(args: Mapping[str, Any]) -> int:
     model_request.machine_of(wanted.recipe.request)
     if "," in args["device"]:
         raise ConfigError(f"a detector runs on one device, and --device names {args['device']}; name one")
-    model_request.detector_names(wanted.recipe.request, wanted.detected)
+    model_request.check_detectors(wanted.recipe.request, wanted.detected)
     jobs = planner.plan(wanted, _no_rows, save_maps=True)
     atomic_write.check_apart(
         (path for job in jobs for path in job.map_outputs), (path for job in jobs for path in job.inputs)
@@ -190,8 +190,8 @@ class _Maker:
         from synccontrol.models import loader
 
         geometry = loader.geometry(job.recipe.request.model, job.recipe.request.offline)
-        laid = prepare.lay(job, geometry, self._note)
-        found = prepare.control_maps(job, laid, geometry, self._detector)
+        canvas = prepare.prepare_canvas(job, geometry, self._note)
+        found = prepare.control_maps(job, canvas, geometry, self._detector)
         for text in prepare.remarks(found, job.recipe):
             self._note(text)
         for path, control_map in zip(job.map_outputs, found, strict=True):

@@ -1,7 +1,7 @@
 """The flags of the command line, made from the schema of settings."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,16 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
     )
     parser.renamed = renamed_flags()
     parser.add_argument("--version", action="version", version=f"synccontrol {synccontrol.__version__}")
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for cls in (ImageSettings, Img2ImgConfig, UpscaleConfig, Adapters, RunSettings):
-        for flag in flags(cls).values():
-            title = flag.setting.group or GROUPS[cls]
-            if title not in groups:
-                groups[title] = parser.add_argument_group(title)
-            add_flag(groups[title], flag, flag.default)
-    for title, config in CONFIGS.items():
-        group = parser.add_argument_group(title)
-        for flag in flags(config).values():
-            add_flag(group, flag, defaults[flag.key])
+    plain = [
+        (flag, flag.setting.group or GROUPS[cls], flag.default)
+        for cls in (ImageSettings, Img2ImgConfig, UpscaleConfig, Adapters, RunSettings)
+        for flag in flags(cls).values()
+    ]
+    configs = [(flag, title, defaults[flag.key]) for title, cls in CONFIGS.items() for flag in flags(cls).values()]
+    groups = {
+        title: parser.add_argument_group(title) for title in dict.fromkeys(title for _, title, _ in plain + configs)
+    }
+    add_flags([(flag, groups[title], default) for flag, title, default in plain + configs])
     groups[MODEL_GROUP].add_argument(
         "--list-models", action="store_true", help="list the named models: what they are, what they need, what is here"
     )
@@ -70,45 +69,39 @@ def control_types() -> list[str]:
     return sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
 
 
-def add_flag(
-    group: argparse._ArgumentGroup | argparse.ArgumentParser, flag: Flag, default: Any, **changes: Any
-) -> None:
-    """Add a setting to a parser.
+def add_flags(settings: Iterable[tuple[Flag, argparse._ArgumentGroup, Any]]) -> None:
+    """Add settings to a parser.
 
     Args:
-        group: of the parser.
-        flag: the setting.
-        default: what help shows.
-        changes: options of `add_argument` in place of those that follow from the setting.
+        settings: each with its group of the parser, and the default that help shows.
     """
-    setting = flag.setting
-    text = flag.setting.help + (f": {', '.join(setting.choices)}" if setting.choices else "")
-    shown = setting.shown_default or default
-    if shown is not None and shown != () and shown is not False and shown != "" and "(default" not in text:
-        text += f" (default: {shown})"
-    options: dict[str, Any] = {"help": text.replace("%", "%%")}
-    if flag.scalar is bool:
-        negative = argparse.BooleanOptionalAction if not setting.group else "store_true"
-        group.add_argument(f"--{flag.name}", action=negative, **{**options, **changes})
-        return
-    options["type"] = _parsed_by(flag)
-    metavar: Any = setting.words or flag.name.split("-")[-1].upper()
-    options["metavar"] = metavar[0] if isinstance(metavar, tuple) and len(metavar) == 1 else metavar
-    if setting.per_control:
-        options |= {"nargs": "+", "action": "extend"}  # one for all; or one per control, at once or repeated
-    elif len(setting.words) > 1:
-        options |= {"nargs": len(setting.words), "action": _Words}
-    elif flag.is_list:
-        options["action"] = "append"
-    group.add_argument(f"--{flag.name}", **{**options, **changes})
-
-
-def _parsed_by(flag: Flag) -> Any:
-    if flag.is_anchor:
-        return _anchor
-    if flag.setting.random:
-        return _seed
-    return path if flag.is_path else flag.scalar
+    for flag, group, default in settings:
+        setting = flag.setting
+        text = setting.help + (f": {', '.join(setting.choices)}" if setting.choices else "")
+        shown = setting.shown_default or default
+        if shown is not None and shown != () and shown is not False and shown != "" and "(default" not in text:
+            text += f" (default: {shown})"
+        options: dict[str, Any] = {"help": text.replace("%", "%%")}
+        if flag.scalar is bool:
+            options["action"] = argparse.BooleanOptionalAction if not setting.group else "store_true"
+            group.add_argument(f"--{flag.name}", **options)
+            continue
+        options["type"] = flag.scalar
+        if flag.is_anchor:
+            options["type"] = _anchor
+        elif setting.random:
+            options["type"] = _seed
+        elif flag.is_path:
+            options["type"] = path
+        metavar: Any = setting.words or flag.name.split("-")[-1].upper()
+        options["metavar"] = metavar[0] if isinstance(metavar, tuple) and len(metavar) == 1 else metavar
+        if setting.per_control:
+            options |= {"nargs": "+", "action": "extend"}  # one for all; or one per control, at once or repeated
+        elif len(setting.words) > 1:
+            options |= {"nargs": len(setting.words), "action": _Words}
+        elif flag.is_list:
+            options["action"] = "append"
+        group.add_argument(f"--{flag.name}", **options)
 
 
 class _Words(argparse.Action):

@@ -59,7 +59,7 @@ def read(path: Path, given: Container[str]) -> Stored:
     try:
         values = image_spec.of_picture(everything)
     except ConfigError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error.message}") from error
     for name in _replaced(values, given):
         values.pop(name, None)
     for name in SINGLE:

@@ -30,10 +30,10 @@ def publish(path: Path, write: Write, overwrite: bool = False, same: bool = Fals
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(claims.hidden(PART))
+        part = path.with_name(claims.hidden_name(PART))
         try:
             with part.open("xb") as file:
-                claims.hold(file)  # which says that its writer lives
+                claims.lock_file(file)  # which says that its writer lives
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,7 +100,7 @@ def _settle(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Removes what killed runs of this machine have left unfinished in a folder; what is being written stays."""
-    for part in claims.left_behind(folder, PART):
+    for part in claims.abandoned_files(folder, PART):
         with suppress(OSError):  # what cannot be removed is no hindrance
             part.unlink()
 

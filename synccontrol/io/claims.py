@@ -15,12 +15,12 @@ from typing import IO, Any
 
 from synccontrol.errors import OutputError
 
-QUIET_SECONDS = 120.0  # after which a file of another machine that nobody touches counts as left behind
+STALE_SECONDS = 120.0  # after which a file of another machine that nobody touches counts as left behind
 YOUNG_SECONDS = 1.0  # a file that is younger may be just about to be locked
 
 
 @cache
-def machine() -> str:
+def machine_id() -> str:
     """Returns what tells this machine, as long as it runs, from others: locks hold among its processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
@@ -29,12 +29,12 @@ def machine() -> str:
     return sha256(f"{platform.node()} {boot}".encode()).hexdigest()[:8]
 
 
-def hidden(suffix: str) -> str:
+def hidden_name(suffix: str) -> str:
     """Returns a name for a hidden file of this machine that nothing else has."""
-    return f".{machine()}-{secrets.token_hex(8)}{suffix}"
+    return f".{machine_id()}-{secrets.token_hex(8)}{suffix}"
 
 
-def hold(file: IO[Any]) -> None:
+def lock_file(file: IO[Any]) -> None:
     """Locks a file that this process has made, until it is closed or the process dies."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,7 +42,7 @@ def hold(file: IO[Any]) -> None:
         return
 
 
-def abandoned(file: IO[Any], owner: str) -> bool:
+def lock_if_abandoned(file: IO[Any], owner: str) -> bool:
     """Returns whether a file's owner is gone, and if so locks it.
 
     The owner is gone if it does not hold the lock, and has been on this machine or has not touched the file for long.
@@ -56,15 +56,15 @@ def abandoned(file: IO[Any], owner: str) -> bool:
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        known = owner == machine()
+        known = owner == machine_id()
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
         known = False
-    return known or time.time() - os.fstat(file.fileno()).st_mtime > QUIET_SECONDS
+    return known or time.time() - os.fstat(file.fileno()).st_mtime > STALE_SECONDS
 
 
-def left_behind(folder: Path, suffix: str) -> Iterator[Path]:
+def abandoned_files(folder: Path, suffix: str) -> Iterator[Path]:
     """Yields the files that `hidden` has named and whose owners are gone."""
     try:
         paths = [path for path in folder.iterdir() if path.name.startswith(".") and path.suffix == suffix]
@@ -75,17 +75,17 @@ def left_behind(folder: Path, suffix: str) -> Iterator[Path]:
         try:
             with path.open("rb") as file:
                 young = time.time() - os.fstat(file.fileno()).st_mtime < YOUNG_SECONDS
-                if not young and abandoned(file, owner):
+                if not young and lock_if_abandoned(file, owner):
                     yield path
         except OSError:
             continue
 
 
 CLAIM, FRESH = ".claim", ".fresh"  # suffixes of a claim, and of one that has not its name yet
-BEAT_SECONDS = 20.0  # between signs of life; well below `locks.QUIET_SECONDS`
+HEARTBEAT_SECONDS = 20.0  # between signs of life; well below `locks.QUIET_SECONDS`
 
 
-def place(output: Path) -> Path:
+def claim_path(output: Path) -> Path:
     """Returns where the claim on an output lies: hidden, beside it."""
     return output.with_name(f".{sha256(os.fsencode(output.name)).hexdigest()[:16]}{CLAIM}")
 
@@ -119,7 +119,7 @@ class Claims:
         Raises:
             OutputError: nothing can be written there.
         """
-        path = place(output)
+        path = claim_path(output)
         was_there = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,15 +137,15 @@ class Claims:
 
     def release(self, output: Path) -> None:
         """Gives an output up, made or not."""
-        self._drop(place(output))
+        self._drop(claim_path(output))
 
     def _fresh(self, path: Path) -> IO[Any] | None:
         """Returns a new claim, its owner in it before it has its name; None: somebody was faster."""
-        fresh = path.with_name(hidden(FRESH))
+        fresh = path.with_name(hidden_name(FRESH))
         file = fresh.open("x+b", buffering=0)
         try:
-            hold(file)
-            file.write(machine().encode())
+            lock_file(file)
+            file.write(machine_id().encode())
             try:
                 path.hardlink_to(fresh)
             except FileExistsError:
@@ -170,7 +170,7 @@ class Claims:
             file.close()
             return None
         file.seek(0)
-        file.write(machine().encode())
+        file.write(machine_id().encode())
         return file
 
     def _drop(self, path: Path) -> None:
@@ -181,7 +181,7 @@ class Claims:
             file.close()
 
     def _beat(self) -> None:
-        while not self._over.wait(BEAT_SECONDS):
+        while not self._over.wait(HEARTBEAT_SECONDS):
             with self._lock:
                 for file in self._held.values():
                     os.utime(file.fileno())
@@ -191,7 +191,7 @@ def _take_over(file: IO[Any], path: Path) -> bool:
     """Returns whether the owner of an open claim is gone; the claim is locked then, and still the one at its path."""
     try:
         owner = file.read().decode("ascii", "replace")
-        return abandoned(file, owner) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return lock_if_abandoned(file, owner) and os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:  # it was released this instant
         return False
 
@@ -199,10 +199,10 @@ def _take_over(file: IO[Any], path: Path) -> bool:
 def sweep(folder: Path, outputs: Iterable[Path]) -> None:
     """Removes the claims on outputs of a folder whose runs have died, and those that never got their name."""
     with suppress(OSError):  # what cannot be looked at or removed is no hindrance
-        for path in left_behind(folder, FRESH):
+        for path in abandoned_files(folder, FRESH):
             path.unlink(missing_ok=True)
         there = {path.name for path in folder.iterdir()}
-        for path in map(place, outputs):
+        for path in map(claim_path, outputs):
             if path.name in there:
                 with suppress(FileNotFoundError), path.open("rb") as file:
                     if _take_over(file, path):

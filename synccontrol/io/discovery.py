@@ -15,7 +15,7 @@ def is_glob(path: Path) -> bool:
     return any(letter in str(path) for letter in WILD) and not os.path.lexists(path)
 
 
-def pictures(place: Path, own: Path | None = None) -> list[tuple[Path, Path]]:
+def find_images(place: Path, own: Path | None = None) -> list[tuple[Path, Path]]:
     """Returns the pictures of a folder, searched through, or of a glob: each path, and its path below the folder.
 
     Hidden files are left out, and so are those in a hidden folder. Links are followed, each folder once on a way down.

@@ -17,7 +17,7 @@ from synccontrol.preprocess import ImageLike
 _opening = Lock()  # around changes of `Image.MAX_IMAGE_PIXELS`
 
 
-def opened(path: Path) -> Image.Image:
+def open_lazily(path: Path) -> Image.Image:
     """Returns a picture file opened, not decoded, whatever its size: Pillow's own limit is the whole process's.
 
     Raises:
@@ -32,11 +32,11 @@ def opened(path: Path) -> Image.Image:
 
 
 LARGEST = 300_000_000  # px; a file of more is not decoded
-KEPT = 2**25  # px; what is larger is scaled down while it is read
+MAX_PIXELS_IN_MEMORY = 2**25  # px; what is larger is scaled down while it is read
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 
 
-def open_image(path: Path, kept: int = KEPT) -> Image.Image:
+def open_image(path: Path, kept: int = MAX_PIXELS_IN_MEMORY) -> Image.Image:
     """Returns the picture of a file as RGB, as `preprocess.to_rgb`: upright, 16 bit scaled to 8, nothing transparent.
 
     Args:
@@ -50,7 +50,7 @@ def open_image(path: Path, kept: int = KEPT) -> Image.Image:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; give a picture ({', '.join(SUFFIXES)})")
     try:
-        with opened(path) as image:
+        with open_lazily(path) as image:
             if image.width * image.height > LARGEST:
                 raise Image.DecompressionBombError
             factor = _factor(image, kept)
@@ -79,15 +79,15 @@ def to_rgb(picture: ImageLike) -> Image.Image:
 
 def to_tensor(image: Image.Image) -> Tensor:
     """Returns a picture as float32 (1, 3, H, W) in 0..1."""
-    return in_floats(to_bytes(image))
+    return to_float(to_uint8(image))
 
 
-def to_bytes(image: Image.Image) -> Tensor:
+def to_uint8(image: Image.Image) -> Tensor:
     """Returns a picture as uint8 (1, 3, H, W): a quarter of the memory."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None].contiguous()
 
 
-def in_floats(pixels: Tensor) -> Tensor:
+def to_float(pixels: Tensor) -> Tensor:
     """Returns pixels of 8 bit as float32 in 0..1, and others as they are."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
 

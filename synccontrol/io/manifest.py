@@ -140,7 +140,7 @@ def _row(values: object, folder: Path, where: str) -> Row:
     try:
         check_seed(values.get("seed", 0))
     except ConfigError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error.message}") from error
     for name in SINGLE:
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = str(folder / values[name])

@@ -10,13 +10,13 @@ from PIL import Image, ImageFilter
 from synccontrol.errors import InputError
 from synccontrol.spec.settings import Img2ImgConfig, Margins
 
-SOFT = 2  # places; deviation of the Gaussian that parts large from small
-STRIP = 256  # rows that are tinted at once
+BLUR_SIGMA = 2  # places; deviation of the Gaussian that parts large from small
+ROWS_PER_STEP = 256  # rows that are tinted at once
 
 Alpha = npt.NDArray[np.float32]  # (H, W), 0..1: how much of a pixel is new
 
 
-def grown(picture: Image.Image, margins: Margins, closed: bool) -> Image.Image:
+def pad_margins(picture: Image.Image, margins: Margins, closed: bool) -> Image.Image:
     """Returns a picture with so many px more at its left and right, whose columns go on there.
 
     Of a ring the new part passes from one end into the other.
@@ -31,7 +31,7 @@ def grown(picture: Image.Image, margins: Margins, closed: bool) -> Image.Image:
     return Image.fromarray(np.concatenate([left, pixels, right], axis=1))
 
 
-def grown_mask(size: tuple[int, int], margins: Margins, overlap: int, closed: bool) -> Image.Image:
+def outpaint_mask(size: tuple[int, int], margins: Margins, overlap: int, closed: bool) -> Image.Image:
     """Returns the mask (white: drawn anew) of a grown picture: what is new, and so many px of the old beside it.
 
     Args:
@@ -47,7 +47,7 @@ def grown_mask(size: tuple[int, int], margins: Margins, overlap: int, closed: bo
     return Image.fromarray(np.repeat(255 * new[None].astype(np.uint8), height, axis=0))
 
 
-def alpha(mask: Image.Image, soft: int, closed: bool) -> Alpha:
+def feather_mask(mask: Image.Image, soft: int, closed: bool) -> Alpha:
     """Returns how much of each pixel is new: 0 where the mask is black, and soft along its edges, inside of it.
 
     Args:
@@ -71,14 +71,14 @@ def alpha(mask: Image.Image, soft: int, closed: bool) -> Alpha:
     return alpha
 
 
-def pasted(new: Image.Image, old: Image.Image, share: Alpha) -> Image.Image:
+def composite(new: Image.Image, old: Image.Image, share: Alpha) -> Image.Image:
     """Returns the old picture with the new one over it; where the share is 0 not one pixel changes."""
     weights = share[..., None]
     mixed = np.asarray(old) * (1 - weights) + np.asarray(new) * weights
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def tinted(new: Image.Image, old: Image.Image, side: int, closed: bool) -> Image.Image:
+def match_colors(new: Image.Image, old: Image.Image, side: int, closed: bool) -> Image.Image:
     """Returns a picture with the colours that another one of its size has in the large, and detail of its own.
 
     Low frequencies, below a Gaussian of a 32nd of a window, are the old picture's, as StableSR (arXiv 2305.07015)
@@ -90,24 +90,24 @@ def tinted(new: Image.Image, old: Image.Image, side: int, closed: bool) -> Image
         side: of a window, px.
         closed: the right edge goes on at the left.
     """
-    pitch = max(1, side // (32 * SOFT))  # px; the difference is smooth, so that few places hold it
+    pitch = max(1, side // (32 * BLUR_SIGMA))  # px; the difference is smooth, so that few places hold it
     width, height = new.size
     places = (-(-width // pitch), -(-height // pitch))
     lack = np.subtract(*(np.asarray(one.resize(places, Image.Resampling.BOX), np.float32) for one in (old, new)))
-    around = 4 * SOFT
+    around = 4 * BLUR_SIGMA
     padded = np.pad(lack, ((around, around), (0, 0), (0, 0)), mode="edge")
     padded = np.pad(padded, ((0, 0), (around, around), (0, 0)), mode="wrap" if closed else "edge")
-    bands = [Image.fromarray(band) for band in cv2.split(cv2.GaussianBlur(padded, (0, 0), SOFT))]
+    bands = [Image.fromarray(band) for band in cv2.split(cv2.GaussianBlur(padded, (0, 0), BLUR_SIGMA))]
     found, step = np.array(new), height / places[1]
-    for top in range(0, height, STRIP):
-        rows = found[top : top + STRIP]
+    for top in range(0, height, ROWS_PER_STEP):
+        rows = found[top : top + ROWS_PER_STEP]
         box = (around, around + top / step, around + places[0], around + (top + len(rows)) / step)
         added = [np.asarray(band.resize((width, len(rows)), Image.Resampling.BILINEAR, box)) for band in bands]
         rows[:] = (rows + np.stack(added, axis=-1)).round().clip(0, 255)
     return Image.fromarray(found)
 
 
-def cells(share: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+def latent_mask(share: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float32]:
     """Returns which cells (h, w) of a canvas are drawn anew: 1 where any pixel of it is new."""
     height, width = (side * cell for side in shape)
     padded = np.pad(share, ((0, height - share.shape[0]), (0, width - share.shape[1])), mode="edge")
@@ -116,7 +116,7 @@ def cells(share: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float
     return found
 
 
-def placed(
+def prepare_init_image(
     start: Image.Image, mask: Image.Image | None, img2img: Img2ImgConfig, side: int, closed: bool
 ) -> tuple[Image.Image, Alpha | None]:
     """Returns a picture on its canvas, and how much of each of its pixels is drawn anew; None: all, by its strength.
@@ -133,11 +133,11 @@ def placed(
     """
     soft = round(img2img.mask_feather * side)
     if img2img.outpaint:
-        start = grown(start, img2img.margins, closed)
-        mask = grown_mask(start.size, img2img.margins, soft, closed)
+        start = pad_margins(start, img2img.margins, closed)
+        mask = outpaint_mask(start.size, img2img.margins, soft, closed)
     if mask is None:
         return start, None
-    found = alpha(mask, soft, closed)
+    found = feather_mask(mask, soft, closed)
     if not found.any():
         raise InputError(
             "the mask is all black, or too thin for its soft edges: nothing would be drawn anew; what is white is "

@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from synccontrol.errors import InputError
 from synccontrol.io import atomic_write
-from synccontrol.io.images import opened
+from synccontrol.io.images import open_lazily
 from synccontrol.spec.image_settings import IMAGE_CLASSES
 from synccontrol.spec.schema import today
 from synccontrol.spec.settings import EQUIRECTANGULAR, SCHEDULERS
@@ -94,7 +94,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         if path.suffix.lower() == ".json":
             text = path.read_text(encoding="utf-8-sig")
         else:
-            with opened(path) as image:
+            with open_lazily(path) as image:
                 text = image.info[SETTINGS]
         settings = json.loads(text)
     except (OSError, KeyError, ValueError, SyntaxError) as error:

@@ -20,6 +20,7 @@ from synccontrol.models.devices import DTYPES, NONE, check_device, check_offload
 from synccontrol.models.presets import Defaults, chosen, of_family, variants
 from synccontrol.sampling.batching import Note
 from synccontrol.spec.image_settings import DEFAULT
+from synccontrol.spec.schema import nearest
 from synccontrol.spec.settings import Adapters, Geometry
 
 CONTROLNET_FOLDER = "controlnet-{control}"  # a ControlNet inside a model's own folder
@@ -110,8 +111,10 @@ def base_of(model: str) -> str:
             raise ModelError(f"{model} has no model_index.json, so it is no diffusers folder; choose one that has")
         return model
     if model.count("/") != 1 or model.startswith((".", "/")):
+        near = nearest(model, registry.PRESETS)
         raise ModelError(
             f"unknown model {model!r}: no preset ({', '.join(registry.PRESETS)}), no folder, and no hub id (owner/name)"
+            + (f"; did you mean {near}?" if near else "")
         )
     return model
 
@@ -155,8 +158,13 @@ def _controlnet_source(model: str, control: str) -> Source:
     if (base / folder).is_dir():
         return str(base), folder
     found = sorted([*known, *(path.name.removeprefix("controlnet-") for path in base.glob("controlnet-*"))])
+    near = nearest(control, found)
     has = f"it has {', '.join(found)}" if found else "it has none of its own"
-    raise ModelError(f"model {model!r} has no ControlNet for {control!r}: {has}; name one with --controlnet")
+    raise ModelError(
+        f"model {model!r} has no ControlNet for {control!r}: "
+        + (f"did you mean {near}? " if near else "")
+        + f"{has}; name one with --controlnet"
+    )
 
 
 def load(

@@ -5,6 +5,7 @@ carried over, by what a window costs there, with the guidance and steps that the
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -106,6 +107,7 @@ def of_family(family: str, geometry: Geometry, scheduler: str = "") -> Defaults:
     return made_for(own, geometry, batch=1 if family in LARGE else 4)
 
 
+@functools.cache
 def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
     """Returns the four presets of a model, by name, given its `default`.
 

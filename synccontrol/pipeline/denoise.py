@@ -17,7 +17,7 @@ from synccontrol.io import images, masks, resize
 from synccontrol.io.provenance import made_with
 from synccontrol.pipeline.inpaint import Kept
 from synccontrol.pipeline.output import Result, Step
-from synccontrol.sampling.anchors import anchor_index, of_regions
+from synccontrol.sampling.anchors import of_canvas
 from synccontrol.sampling.batching import Batches, free, is_out_of_memory
 from synccontrol.sampling.loop import Denoised, Predict, montage_steps
 from synccontrol.sampling.objectives import AbstractObjective
@@ -108,7 +108,7 @@ class Drawing:
         self._picture = picture
         self._layout = layout
         self._given = given
-        self._maps = [images.to_bytes(map_) for map_ in given.maps]
+        self._maps = [images.to_uint8(map_) for map_ in given.maps]
         self._generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._noise = self._unit_noise(given.latents)
         self._shares = window_shares(picture, given.region_map, layout, family.geometry.cell)
@@ -181,8 +181,8 @@ class Drawing:
     def _sync(self, config: SyncConfig, solver: Solver, batches: Batches) -> Sync | None:
         """Returns what keeps the windows together; None when there is nothing to do."""
         family = self._family
-        anchors = of_regions(config.anchor, self._layout, self._shares) if self._shares is not None else None
-        anchor: int | Tensor | None = anchors.leading if anchors else anchor_index(config.anchor, self._layout)
+        anchors = of_canvas(config.anchor, self._layout, self._shares)
+        anchor: int | Tensor | None = anchors.leading
         if not config.active or (isinstance(anchor, int) and len(self._layout) == 1):
             return None
         solver.require_moves()

@@ -80,7 +80,7 @@ class Kept:
         self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
         self._canvas: Tensor | None = None
         if new is not None:
-            cells = torch.from_numpy(masks.cells(new, family.geometry.cell, (layout.height, layout.width)))
+            cells = torch.from_numpy(masks.latent_mask(new, family.geometry.cell, (layout.height, layout.width)))
             windows = layout.look(cells[None, None], 1, range(len(layout)))
             self._free = (Merger(layout, "uniform", windows)(windows) > 0).to(family.canvas_dtype)
 
@@ -92,7 +92,7 @@ class Kept:
         """
         if self._canvas is None:
             family, layout = self._family, self._layout
-            pixels, where = images.to_bytes(self._start), (family.device, family.canvas_dtype)
+            pixels, where = images.to_uint8(self._start), (family.device, family.canvas_dtype)
             seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
             windows = torch.cat([family.encode(window.to(*where) * 2 - 1) for window in seen])
             self._canvas = Merger(layout, "ramp", windows)(windows)
@@ -160,5 +160,5 @@ class Kept:
     def picture(self, drawn: Image.Image) -> Image.Image:
         """Returns what was drawn in its place in the picture; of what is kept not one pixel changes."""
         if self._colours:
-            drawn = masks.tinted(drawn, self._start, min(self._family.geometry.window_px), self._closed)
-        return drawn if self._new is None else masks.pasted(drawn, self._start, self._new)
+            drawn = masks.match_colors(drawn, self._start, min(self._family.geometry.window_px), self._closed)
+        return drawn if self._new is None else masks.composite(drawn, self._start, self._new)

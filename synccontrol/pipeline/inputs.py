@@ -5,11 +5,14 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 
 from PIL import Image
 from torch import Tensor
 
+from synccontrol.canvas import sphere
+from synccontrol.canvas.base import AbstractLayout
+from synccontrol.canvas.flat import lay_out
 from synccontrol.errors import ConfigError, InputError, UnknownArgumentError
 from synccontrol.families.base import AbstractFamily, Encoded, View
 from synccontrol.io import images, masks, resize
@@ -28,8 +31,16 @@ from synccontrol.spec.image_spec import (
     Source,
 )
 from synccontrol.spec.region import Region
-from synccontrol.spec.schema import flags
-from synccontrol.spec.settings import Img2ImgConfig, SamplingConfig, SyncConfig, UpscaleConfig, WindowConfig
+from synccontrol.spec.schema import Settings, flags
+from synccontrol.spec.settings import (
+    EQUIRECTANGULAR,
+    Geometry,
+    Img2ImgConfig,
+    SamplingConfig,
+    SyncConfig,
+    UpscaleConfig,
+    WindowConfig,
+)
 
 ControlMaps: TypeAlias = "ImageLike | Sequence[ImageLike] | None"
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Img2ImgConfig, UpscaleConfig)
@@ -101,16 +112,157 @@ def config(given: Config | None, default: Config, name: str) -> Config:
     return default.overridden_by(given)
 
 
+def partial_keys(*configs: Settings | None) -> list[str]:
+    """Return the keys of the settings that partial configs change; complete ones change nothing in particular."""
+    return [
+        flag.key
+        for given in configs
+        if isinstance(given, Settings) and len(given.model_fields_set) < len(type(given).model_fields)
+        for flag in flags(given).values()
+        if flag.field in given.model_fields_set
+    ]
+
+
+LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
+
+
+def canvas_size(
+    guide: Image.Image | None, height: int | None, width: int | None, windows: WindowConfig, geometry: Geometry
+) -> tuple[int, int]:
+    """Return height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
+
+    Raises:
+        ConfigError: there is neither guide nor size.
+        InputError: the guide is so small that nothing is left to follow once it is enlarged.
+    """
+    native_h, native_w = geometry.window_px
+    if guide is None and width is None and height is None:
+        raise ConfigError("without a guide the image needs --width in pixels, and --height if not the native one")
+    if windows.projection == EQUIRECTANGULAR:
+        height, width = sphere.size(height, width, geometry)
+    if guide is None:
+        return native_h if height is None else height, native_w if width is None else width
+    aspect = guide.width / guide.height
+    if height is None and width is None:
+        height = native_h if aspect >= native_w / native_h else round(native_w / aspect)
+    if width is None:
+        assert height is not None
+        width = round(height * aspect)
+        if windows.loop:  # whole cells, or the ring would not close
+            width = max(round(width / geometry.cell) * geometry.cell, native_w)
+    height = round(width / aspect) if height is None else height
+    if min(height, width) > LARGEST_ENLARGEMENT * min(guide.size):
+        needed = -(-min(height, width) // LARGEST_ENLARGEMENT)
+        raise InputError(
+            f"the guide is only {guide.width}x{guide.height}: to fill {width}x{height} it would be enlarged more than "
+            f"{LARGEST_ENLARGEMENT} times; its shorter side needs at least {needed} pixels"
+        )
+    return height, width
+
+
+def outpainted_size(
+    init_image: Image.Image, height: int | None, width: int | None, img2img: Img2ImgConfig
+) -> tuple[int, int]:
+    """Return height and width, px, of an image that starts from another: as asked, else the other's, outpainted.
+
+    Raises:
+        ConfigError: outpainting adds more than the width that is asked for.
+    """
+    added = sum(img2img.margins)
+    if width is not None and width <= added:
+        raise ConfigError(f"width {width} leaves nothing of the image that grows by {added} px; use more")
+    old_width = None if width is None else width - added
+    if height is None:
+        scaled = init_image.height if old_width is None else old_width * init_image.height / init_image.width
+        height = round(scaled)
+    if old_width is None:
+        old_width = round(height * init_image.width / init_image.height)
+    return height, old_width + added
+
+
+class CanvasSettings(Protocol):
+    """The settings that a canvas depends on; `ImageSpec` and the recipe of a batch have them."""
+
+    @property
+    def sampling(self) -> SamplingConfig: ...
+    @property
+    def windows(self) -> WindowConfig: ...
+    @property
+    def img2img(self) -> Img2ImgConfig: ...
+    @property
+    def fit(self) -> str: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """The pictures that a montage is called with, RGB."""
+class Canvas:
+    """The canvas of an image: its size, its windows, and how files come onto it."""
+
+    height: int  # px
+    width: int  # px
+    layout: AbstractLayout
+    sources: Mapping[int | None, Image.Image]  # ready-made control maps by their control's place; None: the guide
+    fittings: Mapping[int | None, resize.Fitting]  # of each source
+    start: Mapping[str, Image.Image]  # init image and mask by their role, at the size of the part that they fill
+    notes: tuple[str, ...]  # a line for every image whose aspect changes
+
+
+def prepare_canvas(
+    settings: CanvasSettings,
+    size: tuple[int, int],
+    geometry: Geometry,
+    *,
+    sources: Mapping[int | None, Image.Image],
+    names: Mapping[int | None, str],
+    start: Mapping[str, Image.Image],
+) -> Canvas:
+    """Return the canvas of an image.
+
+    Args:
+        settings: of the image.
+        size: height and width, px.
+        geometry: the model's native sizes.
+        sources: guide and control maps, as in `Canvas`.
+        names: what errors call each of them.
+        start: init image and mask by their role.
+
+    Raises:
+        SyncControlError: an image of that size or stride cannot be generated, or an aspect does not fit.
+    """
+    height, width = size
+    closed = settings.windows.closed
+    layout = lay_out(height, width, geometry, settings.windows)
+    fittings = {
+        place: resize.plan(image, height, width, names[place], settings.fit, closed) for place, image in sources.items()
+    }
+    notes, fitted = [fitting.note for fitting in fittings.values()], {}
+    if start:
+        settings.img2img.skipped(settings.sampling.steps)  # raises if no step is left
+    for role, image in start.items():
+        old_width = width - sum(settings.img2img.margins)
+        fitting = resize.plan(image, height, old_width, role.replace("_", " "), settings.fit, closed)
+        notes.append(fitting.note)
+        fitted[role] = fitting.pad(fitting.show(image), None)
+    return Canvas(
+        height=height,
+        width=width,
+        layout=layout,
+        sources=sources,
+        fittings=fittings,
+        start=fitted,
+        notes=tuple(note for note in notes if note),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputImages:
+    """The images that a montage is called with, RGB."""
 
     maps: Sequence[Image.Image]
     others: Mapping[str, Image.Image]  # by their role in `ImageSpec`: one of `IP_IMAGE`, `REGION_MAP`, `INIT_IMAGE`
 
     @classmethod
-    def given(cls, control_map: ControlMaps, **others: "ImageLike | None") -> "Pictures":
-        """Returns what a user holds, as RGB. Raises `InputError` for what is no picture."""
+    def from_arguments(cls, control_map: ControlMaps, **others: "ImageLike | None") -> "InputImages":
+        """Return a caller's images as RGB. Raises `InputError` for an argument that is no image."""
         maps = [] if control_map is None else control_map
         return cls(
             maps=[images.to_rgb(map_) for map_ in (maps if isinstance(maps, Sequence) else [maps])],
@@ -162,7 +314,7 @@ class Pictures:
                 for shown, what in ((start, "init image"), (self.others.get(MASK), "mask"))
             )
             assert start is not None
-            start, new = masks.placed(start, mask, picture.img2img, side, picture.windows.closed)
+            start, new = masks.prepare_init_image(start, mask, picture.img2img, side, picture.windows.closed)
         return Given(
             view=view,
             maps=[fit(map_, "control map") for map_ in self.maps],
@@ -174,7 +326,7 @@ class Pictures:
 
 
 def check_controls(
-    family: AbstractFamily, shown: Pictures, sampling: SamplingConfig, controls: Sequence[str] = ()
+    family: AbstractFamily, shown: InputImages, sampling: SamplingConfig, controls: Sequence[str] = ()
 ) -> None:
     """Raises `SyncControlError` unless there are maps for all ControlNets or none, and strengths for all.
 

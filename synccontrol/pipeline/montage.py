@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from synccontrol import families
+from synccontrol.errors import for_library
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.models import devices, loader, registry
 from synccontrol.models.adapters import add_tiny_vae
 from synccontrol.models.presets import Defaults, chosen, of_family, variants
 from synccontrol.pipeline import inputs
-from synccontrol.pipeline.inputs import MOVED_ARGUMENTS, ControlMaps, Pictures, checked_arguments
+from synccontrol.pipeline.inputs import MOVED_ARGUMENTS, ControlMaps, InputImages, checked_arguments
 from synccontrol.pipeline.output import Result, Step
 from synccontrol.pipeline.stages import Passes
 from synccontrol.preprocess import ImageLike
@@ -157,8 +158,7 @@ class Montage:
         Args:
             on_step: called after every denoising step, in this thread; an exception that it raises ends the image.
         """
-        result = None
-        for step in self.steps(
+        steps = self.steps(
             prompt,
             control_map,
             height=height,
@@ -181,12 +181,24 @@ class Montage:
             windows=windows,
             sync=sync,
             preset=preset,
-        ):
-            result = step.result
-            if on_step is not None:
-                on_step(step)
-        assert result is not None
-        return result
+        )
+        return _last(steps, on_step)
+
+    def generate(self, spec: ImageSpec, images: InputImages, on_step: Callable[[Step], object] | None = None) -> Result:
+        """Generate the image of a spec, all of whose configs are complete. Errors are those of `steps`.
+
+        Args:
+            spec: what decides the image; where its sources lie plays no part.
+            images: what it is generated from, in place of the files of `spec`.
+            on_step: as of a call.
+        """
+        condition = View(
+            window=0,
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            reference=images.others.get(IP_IMAGE),
+        )
+        return _last(self._stages(spec, images, condition, None).steps(), on_step)
 
     @checked_arguments(MOVED_ARGUMENTS)
     def steps(
@@ -255,12 +267,13 @@ class Montage:
             MemoryLimitError: the device cannot hold one window.
             NonFiniteError: NaN or infinity in latents or image.
         """
+        given = inputs.partial_keys(sampling, windows, sync, img2img, upscale)
         settings = self.settings(preset)
         sampling = inputs.config(sampling, settings.sampling, "sampling")
         windows = inputs.config(windows, settings.windows, "windows")
         sync = inputs.config(sync, settings.sync, "sync")
         pictures: dict[str, ImageLike | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
-        shown = Pictures.given(control_map, ip_image=ip_image, **pictures)
+        shown = InputImages.from_arguments(control_map, ip_image=ip_image, **pictures)
         img2img = inputs.config(img2img, Img2ImgConfig().complete(), "img2img")
         height, width = shown.size(height, width, img2img)
         view = View(
@@ -272,8 +285,7 @@ class Montage:
             reference=shown.others.get(IP_IMAGE),
         )
         inputs.check_regions(regions, view.prompt, view.negative_prompt)
-        inputs.check_controls(self.denoiser, shown, sampling, self._origin.get("controls", ()))
-        picture = ImageSpec(
+        spec = ImageSpec(
             prompt=inputs.recorded(view.prompt),
             negative_prompt=inputs.recorded(view.negative_prompt),
             height=height,
@@ -288,7 +300,21 @@ class Montage:
             sources=shown.sources(),
             **self._origin,
         )
-        return Passes(self.denoiser, picture, shown, view, latents, self._objective, self._notes).steps()
+        if not spec.controls and self.denoiser.controls:  # their types are unknown, of a caller's pipeline
+            given = [key for key in given if not key.startswith(("control_", "guess_"))]
+        return self._stages(spec, shown, view, latents, [for_library(note) for note in spec.idle(given)]).steps()
+
+    def _stages(
+        self,
+        spec: ImageSpec,
+        images: InputImages,
+        condition: View,
+        latents: Tensor | None,
+        notes: Sequence[str] = (),
+    ) -> Passes:
+        inputs.check_controls(self.denoiser, images, spec.sampling, spec.controls)
+        notes = [*self._notes, *notes]
+        return Passes(self.denoiser, spec, images, condition, latents, self._objective, notes)
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:
         key = config.objective
@@ -297,3 +323,14 @@ class Montage:
         if key not in self._objectives:
             self._objectives[key] = objectives.load(key, offline=self._offline)
         return self._objectives[key]
+
+
+def _last(steps: Iterator[Step], on_step: Callable[[Step], object] | None) -> Result:
+    """Return the result of the last step; `on_step` is called with each."""
+    result = None
+    for step in steps:
+        result = step.result
+        if on_step is not None:
+            on_step(step)
+    assert result is not None
+    return result

@@ -13,7 +13,7 @@ from synccontrol.canvas.flat import lay_out
 from synccontrol.families.base import AbstractFamily, View
 from synccontrol.io import resize
 from synccontrol.pipeline.denoise import Drawing, Objectives, check_latents, solver_of
-from synccontrol.pipeline.inputs import Pictures
+from synccontrol.pipeline.inputs import InputImages
 from synccontrol.pipeline.output import Result, Step
 from synccontrol.spec.image_spec import INIT_IMAGE, MASK, ImageSpec
 from synccontrol.spec.region import Region
@@ -129,7 +129,7 @@ class Passes:
         self,
         family: AbstractFamily,
         picture: ImageSpec,
-        shown: Pictures,
+        shown: InputImages,
         view: View,
         latents: Tensor | None,
         objective: Objectives,
@@ -153,13 +153,13 @@ class Passes:
             check_latents(latents, family, self._layouts[self._own])
         fitted = shown.maps if self._own else ()  # to be squeezed; they must have the aspect of the canvas
         self._fitted = [resize.fit(map_, *own.size, "control map", windows.closed) for map_ in fitted]
-        if self._own:
-            solver_of(family, picture.sampling, torch.Generator())  # raises, or a rough picture were drawn in vain
+        counts = [self._count(one) for one in reversed(self._passes)]  # raises before anything is denoised in vain
+        self._counts = counts[::-1]
         self._first = self._drawing(0, self._sized(self._passes[0]), shown)
 
     def steps(self) -> Iterator[Step]:
         """Yields the denoising steps of all passes; the last one holds the result."""
-        drawing, done, counts = self._first, 0, [self._count(one) for one in self._passes]
+        drawing, done, counts = self._first, 0, self._counts
         work = [count * len(layout) for count, layout in zip(counts, self._layouts, strict=True)]
         for number, count in enumerate(counts):
             result = None
@@ -199,7 +199,7 @@ class Passes:
         picture = dataclasses.replace(self._sized(one), img2img=one.over)
         others = {role: shown for role, shown in self._shown.others.items() if role != MASK}
         others[INIT_IMAGE] = self._stretched(drawn, picture)
-        return self._drawing(number, picture, Pictures(maps=self._shown.maps, others=others))
+        return self._drawing(number, picture, InputImages(maps=self._shown.maps, others=others))
 
     def _stretched(self, shown: Image.Image, picture: ImageSpec) -> Image.Image:
         """Returns what is shown as large as a picture."""
@@ -217,7 +217,7 @@ class Passes:
             picture, height=height, width=width, regions=tuple(regions), sources=sources, img2img=Img2ImgConfig()
         )
 
-    def _drawing(self, number: int, picture: ImageSpec, shown: Pictures) -> Drawing:
+    def _drawing(self, number: int, picture: ImageSpec, shown: InputImages) -> Drawing:
         """Returns a pass. The windows of another canvas than the one that is asked for are others."""
         own, sync = number == self._own, picture.sync
         if not own and isinstance(sync.anchor, int):

@@ -51,6 +51,24 @@ class Anchors:
         return int(self.shares[window].mean(dim=(1, 2)).argmax()) if self.shares.shape[1] > 1 else 0
 
 
+def of_canvas(
+    chosen: "int | str | Image.Image", layout: AbstractLayout, shares: Float[Tensor, "n r h w"] | None
+) -> Anchors:
+    """Return the anchors of a canvas.
+
+    Args:
+        chosen: the anchor of the settings.
+        layout: the windows.
+        shares: how much of each cell of each window belongs to each region; None: there are no regions.
+
+    Raises:
+        ConfigError: there is no window of that index.
+    """
+    if shares is not None:
+        return of_regions(chosen, layout, shares)
+    return plain(anchor_index(chosen, layout), len(layout), layout.window)
+
+
 def plain(anchor: int | None, n: int, window: tuple[int, int]) -> Anchors:
     """Returns whom n windows, of a height and width in cells, follow where there are no regions; None: a picture."""
     shares = torch.ones(n, 1, *window, dtype=torch.float64)

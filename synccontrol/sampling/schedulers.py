@@ -118,11 +118,12 @@ class Solver:
         self._scheduler, self.note = _fresh(scheduler, name)
         self._facts = FACTS[type(self._scheduler).__name__]
         self._generator = generator
-        self.kind: str = "flow_prediction" if _is_flow(self._scheduler) else self._scheduler.config.prediction_type
+        flow = _is_flow(self._scheduler)
+        self.kind: str = "flow_prediction" if flow else self._scheduler.config.prediction_type
         if self.kind not in KINDS:
             raise ConfigError(f"the model predicts {self.kind!r}; known: {', '.join(KINDS)}")
         most = _training_steps(self._scheduler)
-        if not _is_flow(self._scheduler) and steps > most:  # levels would repeat, and not every solver says so
+        if not flow and steps > most:  # levels would repeat, and not every solver says so
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps; use {most} at most")
         try:
             _set_timesteps(self._scheduler, steps, device, mu)
@@ -131,7 +132,7 @@ class Solver:
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps: {error}") from error
         if not noises.isfinite().all():
             raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps for this model; use more")
-        t = self._scheduler.timesteps if not _is_flow(self._scheduler) else noises * _training_steps(self._scheduler)
+        t = self._scheduler.timesteps if not flow else noises * most
         rows = list(zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True))
         self._first = skipped * self._scheduler.order
         if self._first and hasattr(self._scheduler, "set_begin_index"):  # others know where they are by the timestep

@@ -1,9 +1,12 @@
 """What decides one image beside its configs, and how a run goes: the declarations of all other settings."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from synccontrol.errors import ARGUMENTS
 from synccontrol.spec.schema import Flag, Settings, flags, setting
 from synccontrol.spec.settings import (
     FITS,
@@ -168,15 +171,26 @@ IMAGE_CLASSES: tuple[type[Settings], ...] = (ImageSettings, Adapters, Img2ImgCon
 ALL_CLASSES: tuple[type[Settings], ...] = (*IMAGE_CLASSES, RunSettings)
 
 
-def image_flags() -> Iterator[Flag]:
-    """Yield the settings that decide the pixels of an image."""
-    for cls in IMAGE_CLASSES:
-        yield from flags(cls).values()
+@functools.cache
+def image_flags() -> tuple[Flag, ...]:
+    """Return the settings that decide the pixels of an image."""
+    return tuple(flag for cls in IMAGE_CLASSES for flag in flags(cls).values())
 
 
-def all_flags() -> dict[str, Flag]:
+@functools.cache
+def all_flags() -> Mapping[str, Flag]:
     """Return every setting by its key."""
-    return {flag.key: flag for cls in ALL_CLASSES for flag in flags(cls).values()}
+    return MappingProxyType({flag.key: flag for cls in ALL_CLASSES for flag in flags(cls).values()})
+
+
+ARGUMENTS.update(
+    {
+        flag.name: flag.field if cls in (ImageSettings, RunSettings) else f"{cls.__name__}.{flag.field}"
+        for cls in ALL_CLASSES
+        for flag in flags(cls).values()
+    }
+)
+ARGUMENTS["control"] = "controls"
 
 
 def column_flags() -> Iterator[Flag]:

@@ -1,17 +1,19 @@
 """`ImageSpec`: everything that decides one image, as plain data, and its form as JSON values."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from synccontrol.errors import ConfigError
 from synccontrol.spec.image_settings import IMAGE_CLASSES, image_flags
 from synccontrol.spec.region import Region
-from synccontrol.spec.schema import read_config, record, today, words_of
+from synccontrol.spec.schema import flag_of, read_config, record, today, words_of
 from synccontrol.spec.settings import (
+    EQUIRECTANGULAR,
     FITS,
     MIDDLE,
     OBJECTIVES,
+    ROWS,
     Adapters,
     Img2ImgConfig,
     SamplingConfig,
@@ -150,10 +152,11 @@ class ImageSpec:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for name in ("prompt", "negative_prompt"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"the {words_of(name)} is {getattr(self, name)!r}; it must be text")
-            if not _is_text(getattr(self, name)):
-                raise ConfigError(f"the {words_of(name)} is not UTF-8 text; write it anew")
+            text = getattr(self, name)
+            if not isinstance(text, str):
+                raise ConfigError(f"the {words_of(name)} is {text!r}; it must be text", field=name, value=text)
+            if not text.isascii() and not _is_text(text):
+                raise ConfigError(f"the {words_of(name)} is not UTF-8 text; write it anew", field=name, value=text)
         if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
             raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
         object.__setattr__(self, "img2img", self.img2img.chosen(bool(self.of(MASK))))
@@ -173,11 +176,49 @@ class ImageSpec:
         """Returns the sources of a role."""
         return tuple(source for source in self.sources if source.role == role)
 
+    def idle(self, given: Collection[str]) -> list[str]:
+        """Return a line for each setting, of those `given` by key, that does nothing in this image."""
+        sync, starts = self.sync, bool(self.of(INIT_IMAGE))
+        flat = self.windows.projection != EQUIRECTANGULAR
+        reasons: dict[str, tuple[str, ...]] = {}
+        if not sync.perceptual:
+            why = "--sync-weight is 0" if not sync.weight else "--sync-steps is 0"
+            names = ("objective", *(f"sync_{name}" for name in ("every", "decay", "gradient", "step_size", "predict")))
+            reasons[why] = (*names, "sync_shrink", *(() if sync.weight else ("sync_steps",)))
+        if not sync.adain:
+            reasons["--sync-adain is 0"] = ("sync_adain_steps",)
+        if not sync.draft_strength:
+            reasons["--draft-strength is 0"] = ("draft_noise",)
+        elif self.regions or starts or not flat:
+            reasons["images with regions, an --init-image or a sphere have no draft"] = (
+                "draft_strength",
+                "draft_noise",
+            )
+        if not self.regions:
+            reasons["there is no --region"] = ("sync_shared_style",)
+        if self.sampling.guidance_scale == 1:
+            reasons["--guidance-scale is 1"] = ("guidance_start", "guidance_end", "guidance_rescale")
+        if not self.controls:
+            reasons["there is no --control"] = ("control_scale", "control_start", "control_end", "guess_mode")
+        if not self.of(MASK) and not self.img2img.outpaint:
+            reasons["nothing is inpainted or outpainted"] = ("mask_feather",)
+        if self.upscale.upscale == 1 and self.upscale.tall_canvas == ROWS:
+            reasons["--upscale is 1"] = ("upscale_strength", "upscale_color_match")
+        if not self.adapters.ip_adapter:
+            reasons["there is no --ip-adapter"] = ("ip_scale",)
+        return [
+            f"--{flag_of(name)} does nothing here: {why}"
+            for why, names in reasons.items()
+            for name in names
+            if name in given
+        ]
+
     def settings(self) -> dict[str, Any]:
         """Returns the picture as JSON values by the names of the command line's flags.
 
         An objective that is a function is named, and an anchor without a file is `NO_FILE`: neither can be read back.
         """
+        maps = self.of(CONTROL_MAP)
         settings = {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,
@@ -191,8 +232,8 @@ class ImageSpec:
             "detector": list(self.detectors),
             "fit": self.fit,
             "region": [str(region) for region in self.regions],
-            "control_map": [source.path for source in self.of(CONTROL_MAP)],
-            "control_map_sha256": [source.sha256 for source in self.of(CONTROL_MAP)],
+            "control_map": [source.path for source in maps],
+            "control_map_sha256": [source.sha256 for source in maps],
         }
         settings |= record(self.img2img) if self.of(INIT_IMAGE) else dict.fromkeys(record(self.img2img))
         if not isinstance(self.sync.anchor, int | str):
@@ -200,8 +241,9 @@ class ImageSpec:
         for role in SINGLE:
             settings.setdefault(role, None)
             settings[f"{role}_sha256"] = None
-            for source in self.of(role):
-                settings[role], settings[f"{role}_sha256"] = source.path, source.sha256
+        for source in self.sources:
+            if source.role in SINGLE:
+                settings[source.role], settings[f"{source.role}_sha256"] = source.path, source.sha256
         return settings
 
     @classmethod

@@ -256,7 +256,7 @@ def flags(config: "Settings | type[Settings]", by_field: bool = False) -> Mappin
 
 @functools.cache
 def _flags(cls: type[Settings], by_field: bool) -> Mapping[str, Flag]:
-    declared = {}
+    declared: dict[str, Flag] = {}
     for field, info in cls.model_fields.items():
         own = info.json_schema_extra["setting"] if isinstance(info.json_schema_extra, dict) else None
         if not isinstance(own, Setting):
@@ -303,7 +303,8 @@ def _limited(cls: type[Settings]) -> tuple[Flag, ...]:
 
 def record(*configs: Any) -> dict[str, Any]:
     """Return configs as JSON values by key; what has no JSON value is named by its own name or its class."""
-    return {flag.key: json_value(getattr(config, flag.field)) for config in configs for flag in flags(config).values()}
+    values = {flag.key: getattr(config, flag.field) for config in configs for flag in flags(config).values()}
+    return {key: value if isinstance(value, int | float | str) else json_value(value) for key, value in values.items()}
 
 
 def json_value(value: Any) -> Any:
@@ -377,10 +378,6 @@ def require_choice(name: str, value: object, choices: Collection[str], field: st
         raise ConfigError(text, field=field, value=value, hint=hint)
 
 
-def require_before(name: str, starts: float | tuple[float, ...], ends: float | tuple[float, ...]) -> None:
-    """Raise `ConfigError` unless every start comes before its end; a single one stands for all."""
-    first, last = (value if isinstance(value, tuple) else (value,) for value in (starts, ends))
-    count = max(len(first), len(last))
-    pairs = zip(*(values * count if len(values) == 1 else values for values in (first, last)), strict=False)
-    for start, end in pairs:
-        require(start < end, f"{name} start is {start:g} and {name} end {end:g}; the start must come before the end")
+def out_of_order(name: str, start: float, end: float) -> ConfigError:
+    """Return the error for an interval whose start does not come before its end."""
+    return ConfigError(f"{name} start is {start:g} and {name} end {end:g}; the start must come before the end")

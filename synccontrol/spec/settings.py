@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 from pydantic import PrivateAttr
 
 from synccontrol.errors import ConfigError
-from synccontrol.spec.schema import Settings, require, require_before, require_choice, setting
+from synccontrol.spec.schema import Settings, out_of_order, require, require_choice, setting
 from synccontrol.spec.schema import flags as flags
 from synccontrol.spec.schema import record as record
 
@@ -112,8 +112,16 @@ class SamplingConfig(Settings):
     scheduler: str = setting(MODEL, "diffusers scheduler; 'model' is the model's own", choices=SCHEDULERS)
 
     def check(self) -> None:
-        require_before("guidance", self.guidance_start, self.guidance_end)
-        require_before("control", self.control_start, self.control_end)
+        if not self.guidance_start < self.guidance_end:
+            raise out_of_order("guidance", self.guidance_start, self.guidance_end)
+        starts, ends = (
+            value if isinstance(value, tuple) else (value,) for value in (self.control_start, self.control_end)
+        )
+        count = max(len(starts), len(ends))  # a single value stands for all controls
+        starts, ends = (values * count if len(values) == 1 else values for values in (starts, ends))
+        for start, end in zip(starts, ends, strict=False):
+            if not start < end:
+                raise out_of_order("control", start, end)
 
     def guided(self, index: int, steps: int) -> bool:
         """Returns whether step `index` (from 0) of `steps` is guided: it lies wholly between start and end.
@@ -128,13 +136,13 @@ class SamplingConfig(Settings):
 
     def check_controls(self, controls: int) -> None:
         """Raises `ConfigError` unless every strength is one for all of so many controls, or one for each."""
-        for flag in (flag for flag in flags(self).values() if flag.setting.per_control):
-            name, value = flag.field, getattr(self, flag.field)
-            require(
-                not isinstance(value, tuple) or len(value) == controls,
-                f"{name.replace('_', ' ')} has {len(value) if isinstance(value, tuple) else 1} values for {controls} "
-                "controls; give one for all, or one for each",
-            )
+        for flag in flags(self).values():
+            value = getattr(self, flag.field)
+            if flag.setting.per_control and isinstance(value, tuple) and len(value) != controls:
+                raise ConfigError(
+                    f"{flag.words} has {len(value)} values for {controls} controls; give one for all, or one for each",
+                    field=flag.field,
+                )
 
 
 class WindowConfig(Settings):
@@ -161,10 +169,11 @@ class WindowConfig(Settings):
         return self.loop or self.projection == EQUIRECTANGULAR
 
     def check(self) -> None:
-        require(
-            not (self.loop and self.projection == EQUIRECTANGULAR),
-            "loop and projection equirectangular exclude each other: a sphere closes by itself; leave out the loop",
-        )
+        if self.loop and self.projection == EQUIRECTANGULAR:
+            raise ConfigError(
+                "loop and projection equirectangular exclude each other: a sphere closes by itself; leave out the loop",
+                field="loop",
+            )
 
 
 class SyncConfig(Settings):
@@ -239,12 +248,10 @@ class SyncConfig(Settings):
 
     def check(self) -> None:
         if isinstance(self.objective, str):
-            require_choice("objective", self.objective, OBJECTIVES, "objective")
-        require(
-            isinstance(self.objective, str) or callable(self.objective),
-            f"objective is {self.objective!r}; it must be a name or a function",
-            "objective",
-        )
+            if self.objective not in OBJECTIVES:
+                require_choice("objective", self.objective, OBJECTIVES, "objective")
+        elif not callable(self.objective):
+            raise ConfigError(f"objective is {self.objective!r}; it must be a name or a function", field="objective")
         if self.anchor != MIDDLE and (isinstance(self.anchor, bool) or not isinstance(self.anchor, int)):
             from PIL import Image
 
@@ -416,7 +423,8 @@ class UpscaleConfig(Settings):
     )
 
     def check(self) -> None:
-        require(self.upscale in TIMES, f"upscale is {self.upscale!r}; it must be 1, 2 or 4", "upscale")
+        if self.upscale not in TIMES:
+            raise ConfigError(f"upscale is {self.upscale!r}; it must be 1, 2 or 4", field="upscale")
 
     def over(self, steps: int) -> Img2ImgConfig:
         """Returns how a pass starts from the enlarged picture: of so many steps one is drawn at least."""

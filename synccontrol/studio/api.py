@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from synccontrol.errors import ConfigError, describe
+from synccontrol.errors import ConfigError, describe, for_page
 from synccontrol.spec import image_spec as kinds
 from synccontrol.studio import form_values
 from synccontrol.studio import session as uploads
@@ -57,7 +57,7 @@ def picture_of(looking: Looking) -> Picture:
             values = _values(settings, prompt=prompt, control=control, preset=preset, models=looking.models)
             return await _drawn(looking, visitor, owner, guide, values)
         except Exception as error:
-            raise gr.Error(describe(error), print_exception=False) from error
+            raise gr.Error(for_page(describe(error)), print_exception=False) from error
         finally:
             looking.visitors.leave(session)
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from synccontrol import preprocess
 from synccontrol.batch.job import Job, Outcome
-from synccontrol.errors import InputError, SyncControlError, describe
+from synccontrol.errors import InputError, SyncControlError, describe, for_page
 from synccontrol.io import poses
 from synccontrol.spec.image_spec import followed
 from synccontrol.spec.settings import Adapters
@@ -85,7 +85,7 @@ class Looking:
 
     def said(self, error: Exception, visitor: Visitor) -> str:
         """Returns an error in one line."""
-        return nameless(describe(error), visitor.folder)
+        return nameless(for_page(describe(error)), visitor.folder)
 
 
 FIRST_GUIDE = Path(__file__).parent / "assets" / "valley.webp"

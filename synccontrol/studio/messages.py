@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from synccontrol.errors import describe
+from synccontrol.errors import describe, for_page
 from synccontrol.io.images import open_image
 from synccontrol.spec.settings import EQUIRECTANGULAR
 from synccontrol.studio.backends import jpeg
@@ -25,7 +25,7 @@ def status(text: str, done: float | None = None, error: bool = False, busy: bool
 
 def failure(error: Exception) -> dict[str, Any]:
     """Returns an error as the line of news says it."""
-    return status(describe(error), error=True)
+    return status(for_page(describe(error)), error=True)
 
 
 def maps(look: Look, controls: Sequence[str]) -> dict[str, Any]:

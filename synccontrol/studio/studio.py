@@ -21,8 +21,9 @@ from synccontrol.canvas.flat import Layout
 from synccontrol.errors import SyncControlError
 from synccontrol.models import loader
 from synccontrol.pipeline.denoise import window_shares
+from synccontrol.pipeline.inputs import Canvas
 from synccontrol.preprocess.control import Option
-from synccontrol.sampling.anchors import anchor_index, of_regions
+from synccontrol.sampling.anchors import of_canvas
 from synccontrol.studio.backends import AbstractHand, Hand
 from synccontrol.studio.queue import Limits, Line, Ticket
 
@@ -75,22 +76,22 @@ class Studio:
         """
         geometry = loader.geometry(job.recipe.request.model, job.recipe.request.offline)
         notes: list[str] = []
-        laid = prepare.lay(job, geometry, notes.append)
+        canvas = prepare.prepare_canvas(job, geometry, notes.append)
         times = job.recipe.upscale.upscale
-        self.limits.check_drawn(times * laid.width, times * laid.height, job.recipe.sampling.steps)
+        self.limits.check_drawn(times * canvas.width, times * canvas.height, job.recipe.sampling.steps)
         with self._detecting:
-            detected = partial(prepare.control_maps, job, laid, geometry, partial(self._detect, options))
+            detected = partial(prepare.control_maps, job, canvas, geometry, partial(self._detect, options))
             found = self._detectors.make_room(detected)
         notes += [*model_request.remarks(job.recipe.request, job.detected), *prepare.remarks(found, job.recipe)]
         return Look(
-            height=laid.height,
-            width=laid.width,
+            height=canvas.height,
+            width=canvas.width,
             maps=found,
             notes=notes,
-            boxes=_boxes(laid.layout, geometry.cell),
-            anchors=_anchors(job, laid, geometry.cell),
-            kind=laid.layout.kind,
-            windows=len(laid.layout),
+            boxes=_boxes(canvas.layout, geometry.cell),
+            anchors=_anchors(job, canvas, geometry.cell),
+            kind=canvas.layout.kind,
+            windows=len(canvas.layout),
         )
 
     def enlist(self, job: Job, owner: str, done: Callable[[Job, Outcome], Any]) -> Ticket:
@@ -134,14 +135,10 @@ class Studio:
         return self._detectors.load(recipe, control, name, **options.get(control, {}))
 
 
-def _anchors(job: Job, laid: prepare.Laid, cell: int) -> list[int]:
-    """Returns the windows that others follow: one, or one for each region. Raises `ConfigError` for wrong regions."""
-    anchor = anchored(job.recipe).anchor
-    shares = window_shares(job.picture(laid.height, laid.width), None, laid.layout, cell)
-    if shares is None:
-        index = anchor_index(anchor, laid.layout)
-        return [] if index is None else [index]
-    return list(of_regions(anchor, laid.layout, shares).windows)
+def _anchors(job: Job, canvas: Canvas, cell: int) -> list[int]:
+    """Return the anchor windows: one, or one for each region. Raises `ConfigError` for wrong regions."""
+    shares = window_shares(job.picture(canvas.height, canvas.width), None, canvas.layout, cell)
+    return list(of_canvas(anchored(job.recipe).anchor, canvas.layout, shares).windows)
 
 
 def _boxes(layout: AbstractLayout, cell: int) -> list[Box]:

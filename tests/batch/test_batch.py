@@ -1,5 +1,6 @@
 """A run among others: what somebody else has made in the meantime is theirs, and no failure."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from synccontrol.batch import runner
 from synccontrol.batch.executor import AbstractEngine
 from synccontrol.batch.job import Job, Outcome
 from synccontrol.batch.model_request import ModelRequest
+from synccontrol.errors import ModelError
+from synccontrol.io import atomic_write, claims
 from tests.batch.wanted import JOB
 
 
@@ -44,3 +47,33 @@ def test_what_was_made_between_planning_and_running_is_kept_unless_it_may_be_rep
     assert (seen["a.png"] is None) == (not overwrite)
     assert seen["b.png"] == Outcome(output=str(jobs[1].output)) and jobs[1].output.read_text() == "ours"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+class Failing(Writing):
+    """Writes half of a picture, and fails as a whole."""
+
+    def work(self, jobs: Iterator[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            yield Outcome(output=str(job.output), error="no model", fatal=True)
+
+
+def test_a_run_that_makes_nothing_leaves_only_what_was_there_before(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    mine = there / "mine.txt"
+    mine.write_text("mine")
+    new = there / "new" / "deeper"
+    job = replace(JOB, output=new / "a.png")
+    with pytest.raises(ModelError, match="no model"):
+        runner.run([job], Failing(), lambda job, outcome: None, lambda: None)
+    assert list(there.iterdir()) == [mine]
+
+
+def test_a_run_removes_what_a_killed_one_has_left_unfinished_and_nothing_else(tmp_path: Path) -> None:
+    job = replace(JOB, output=tmp_path / "a.png")
+    left, other = tmp_path / claims.hidden_name(atomic_write.PART), tmp_path / ".other.part.txt"
+    for path in (left, other):
+        path.write_text("half")
+        os.utime(path, (0, 0))  # long ago
+    runner.run([job], Writing(), lambda job, outcome: None, lambda: None)
+    assert sorted(tmp_path.iterdir()) == sorted([job.output, other])

@@ -106,14 +106,14 @@ def test_where_memory_is_short_detectors_go_and_it_is_tried_again(
     if stage == "maps":
         counted.failures = [torch.OutOfMemoryError("no memory")]
     else:
-        real, failures = Montage.steps, [MemoryLimitError("no memory")]
+        real, failures = Montage.generate, [MemoryLimitError("no memory")]
 
-        def steps(self: Montage, *arguments: Any, **options: Any) -> Any:
+        def generate(self: Montage, *arguments: Any, **options: Any) -> Any:
             if failures:
                 raise failures.pop()
             return real(self, *arguments, **options)
 
-        monkeypatch.setattr(Montage, "steps", steps)
+        monkeypatch.setattr(Montage, "generate", generate)
     assert drawing.make(jobs[0]).error == ""
     assert len(counted.made) == (2 if stage == "maps" else 1)
     gc.collect()

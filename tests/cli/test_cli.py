@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from synccontrol.cli import main
@@ -123,6 +125,41 @@ def test_a_dry_run_refuses_what_the_solver_cannot_do(run: Run, checkpoint: Path)
         assert (status, err) == (0, "")
     status, out, err = run(*given, *own)
     assert (status, out) == (2, "") and "sync would be lost" in err
+
+
+@pytest.mark.parametrize("scheduler", ["HeunDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_a_dry_run_counts_what_the_run_does_with_schedulers_that_look_twice(
+    scheduler: str, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(checkpoint, "own")
+    index = json.loads(Path("own/model_index.json").read_text())
+    Path("own/model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", scheduler]}))
+    given = [
+        "--prompt",
+        "x",
+        "--width",
+        "160",
+        "--height",
+        "64",
+        "--model",
+        "own",
+        "--scheduler",
+        "model",
+        "--stride",
+        "4",
+    ]
+    given += ["--steps", "4", "--preset", "paper", "--sync-weight", "0", "--guidance-scale", "3"]
+    out = run(*given, "--dry-run", model=[])[1]
+    seen, forward = [], UNet2DConditionModel.forward
+
+    def counted(self: Any, sample: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(len(sample))
+        return forward(self, sample, *arguments, **options)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", counted)
+    assert run(*given, model=[])[0] == 0
+    assert sum(seen) == 4 * 2 * 7  # 4 windows, guided, 4 steps of which the last looks once
+    assert f"  {sum(seen)} window evaluations" in out
 
 
 def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str]) -> None:

@@ -72,7 +72,7 @@ def test_pictures_are_measured_in_all_their_pixels(tmp_path: Path, monkeypatch: 
     """Guides of so many pixels are scaled down as they are read."""
     monkeypatch.setattr(images, "KEPT", 1000)
     save(tmp_path / "a.png")
-    assert images.open_image(tmp_path / "a.png", kept=images.KEPT).size == (32, 16)
+    assert images.open_image(tmp_path / "a.png", kept=images.MAX_PIXELS_IN_MEMORY).size == (32, 16)
     gallery = open_gallery(tmp_path, Settings(window=32))
     assert (gallery.width, gallery.height) == (64, 32) == gallery.montages[0].read().size
 

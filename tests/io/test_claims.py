@@ -50,11 +50,11 @@ def test_the_claim_of_a_living_process_holds_and_that_of_a_dead_one_is_taken_ove
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         assert not own.take(output)
         claims.sweep(tmp_path, [output])
-        assert names(tmp_path) == [claims.place(output).name]
+        assert names(tmp_path) == [claims.claim_path(output).name]
         other.send_signal(signal.SIGKILL)
         other.wait()
         assert own.take(output)
-        assert names(tmp_path) == [claims.place(output).name]
+        assert names(tmp_path) == [claims.claim_path(output).name]
         own.release(output)
         assert names(tmp_path) == []
         assert own.take(tmp_path / "deep" / "b.png")
@@ -63,16 +63,16 @@ def test_the_claim_of_a_living_process_holds_and_that_of_a_dead_one_is_taken_ove
 
 def test_another_machine_s_claim_holds_while_it_shows_signs_of_life(tmp_path: Path) -> None:
     output = tmp_path / "a.png"
-    path = claims.place(output)
+    path = claims.claim_path(output)
     path.write_text("0123abcd")
     with Claims() as own:
         assert not own.take(output)
-        age(path, locks.QUIET_SECONDS / 2)
+        age(path, locks.STALE_SECONDS / 2)
         claims.sweep(tmp_path, [output])
         assert not own.take(output)
-        age(path, locks.QUIET_SECONDS + 1)
+        age(path, locks.STALE_SECONDS + 1)
         assert own.take(output)
-        assert path.read_text() == locks.machine()
+        assert path.read_text() == locks.machine_id()
         assert not Claims().take(output)  # nobody takes it from here
 
 
@@ -80,7 +80,7 @@ def test_claims_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
     with Claims() as own:
         own.take(tmp_path / "a.png")
-        path = claims.place(tmp_path / "a.png")
+        path = claims.claim_path(tmp_path / "a.png")
         age(path)
         for _ in range(500):
             if time.time() - path.stat().st_mtime < 5:
@@ -97,7 +97,7 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with Claims() as own:
         assert own.take(tmp_path / "a.png")
         assert not Claims().take(tmp_path / "a.png")
-        assert names(tmp_path) == [claims.place(tmp_path / "a.png").name]
+        assert names(tmp_path) == [claims.claim_path(tmp_path / "a.png").name]
 
 
 def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def picture(levels: np.ndarray) -> Image.Image:
 @pytest.mark.parametrize("size", [(64, 200), (601, 333)])
 def test_low_frequencies_are_the_old_pictures_and_high_ones_the_new(size: tuple[int, int], side: int) -> None:
     old, new = picture(noise(*size, 0, side / 8)), picture(noise(*size, 1, side / 8) + noise(*size, 2, 0.0) / 4 - 32)
-    found = np.asarray(masks.tinted(new, old, side, False), np.float64)
+    found = np.asarray(masks.match_colors(new, old, side, False), np.float64)
     lack = np.asarray(old, np.float64) - np.asarray(new)
     literal = np.asarray(new) + cv2.GaussianBlur(lack, (0, 0), side / 32, borderType=cv2.BORDER_REPLICATE)
     assert np.abs(found - literal.clip(0, 255)).mean() < 1
@@ -35,7 +35,7 @@ def test_low_frequencies_are_the_old_pictures_and_high_ones_the_new(size: tuple[
 def test_a_haze_goes_and_detail_stays() -> None:
     old = noise(96, 160, 3, SIDE / 8)
     detail = 20 * (np.indices((96, 160)).sum(axis=0)[..., None] % 2) - 10
-    found = np.asarray(masks.tinted(picture(old + detail - 25), picture(old), SIDE, False), np.float64)
+    found = np.asarray(masks.match_colors(picture(old + detail - 25), picture(old), SIDE, False), np.float64)
     inside = np.s_[8:-8, 8:-8]  # at the edges a checkerboard goes on as stripes
     assert np.abs(found - (old + detail))[inside].max() <= 2
 
@@ -45,7 +45,7 @@ def test_a_ring_has_no_join() -> None:
 
     def tinted(shift: int, closed: bool) -> np.ndarray:
         rolled = (Image.fromarray(np.roll(one, shift, axis=1)) for one in (new, old))
-        return np.roll(np.asarray(masks.tinted(*rolled, SIDE, closed)), -shift, axis=1)
+        return np.roll(np.asarray(masks.match_colors(*rolled, SIDE, closed)), -shift, axis=1)
 
     assert np.array_equal(tinted(0, True), tinted(80, True))
     assert not np.array_equal(tinted(0, False), tinted(80, False))
@@ -65,7 +65,7 @@ def test_soft_masks_equal_a_literal_minimum_filter(soft: int, closed: bool) -> N
             eroded[y, x] = padded[y - reach : y + reach + 1, x - reach : x + reach + 1].min()
     blurred = np.asarray(Image.fromarray(eroded).filter(ImageFilter.BoxBlur(reach))) if reach else eroded
     expected = np.minimum(blurred[around:-around, around:-around], mask).astype(np.float32) / 255
-    assert np.array_equal(masks.alpha(Image.fromarray(mask), soft, closed), expected)
+    assert np.array_equal(masks.feather_mask(Image.fromarray(mask), soft, closed), expected)
 
 
 def test_soft_masks_are_eroded_without_a_filter_that_grows_with_the_square_of_its_size(
@@ -74,4 +74,4 @@ def test_soft_masks_are_eroded_without_a_filter_that_grows_with_the_square_of_it
     monkeypatch.setattr(ImageFilter, "MinFilter", None)  # Pillow's takes minutes for 128 px
     mask = Image.new("L", (512, 256))
     mask.paste(255, (100, 50, 400, 200))
-    assert masks.alpha(mask, 64, False).max() == 1
+    assert masks.feather_mask(mask, 64, False).max() == 1

@@ -127,13 +127,13 @@ def test_outside_of_a_mask_not_one_pixel_changes_and_kept_windows_cost_nothing(m
 
 
 def test_grey_and_soft_masks_pass_over(montage: Montage) -> None:
-    hard, soft = (masks.alpha(masked(64, 64, 16, 48), width, False) for width in (0, 8))
+    hard, soft = (masks.feather_mask(masked(64, 64, 16, 48), width, False) for width in (0, 8))
     assert set(np.unique(hard)) == {0.0, 1.0} and hard[0, 16:48].all()
     assert soft[32, 15] == 0 and 0 < soft[32, 17] < soft[32, 20] < 1 == soft[32, 30]
-    half = masks.alpha(masked(64, 64, 16, 48).point(lambda value: value // 2), 0, False)
+    half = masks.feather_mask(masked(64, 64, 16, 48).point(lambda value: value // 2), 0, False)
     assert half.max() == pytest.approx(127 / 255)
-    ring = masks.alpha(masked(64, 64, 0, 16), 8, True)
-    assert ring[32, 0] < 0.5 and masks.alpha(masked(64, 64, 0, 16), 8, False)[32, 0] == 1
+    ring = masks.feather_mask(masked(64, 64, 0, 16), 8, True)
+    assert ring[32, 0] < 0.5 and masks.feather_mask(masked(64, 64, 0, 16), 8, False)[32, 0] == 1
 
 
 @pytest.mark.parametrize(("extend", "left"), [("right 64", 0), ("left 64", 64), ("both 64", 32)])

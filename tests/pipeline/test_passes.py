@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import HeunDiscreteScheduler, KDPM2DiscreteScheduler
 from PIL import Image
 
 from synccontrol import (
@@ -241,3 +242,30 @@ def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
 def test_one_step_at_least_is_drawn_over(steps: int) -> None:
     assert steps - UpscaleConfig(upscale_strength=0.01).over(steps).skipped(steps) == 1
     assert 10 - UpscaleConfig().over(10).skipped(10) == 3
+
+
+@pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler, KDPM2DiscreteScheduler])
+def test_steps_of_schedulers_that_look_twice_are_counted_as_they_come(
+    scheduler: Any, make_pipe: Callable[..., Any]
+) -> None:
+    pipe = make_pipe(controls=0)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+    seen = []
+    pipe.unet.register_forward_hook(lambda module, arguments, output: seen.append(len(output[0])))
+    steps = list(
+        Montage.from_pipe(pipe).steps(
+            "x",
+            height=64,
+            width=64,
+            sampling=SamplingConfig(steps=4, guidance_scale=1.0).complete(),
+            windows=FLAT,
+            sync=OFF,
+            upscale=UpscaleConfig(upscale=2, upscale_strength=0.5),
+        )
+    )
+    first = 2 * 4 - 1  # the last step looks once
+    over = 2 * 2 - 1  # half of the four steps
+    assert [step.index for step in steps] == list(range(first + over))
+    assert {step.steps for step in steps} == {first + over}
+    assert len(seen) == first + over * 3  # 128 px in windows of 64, stride 32, four windows a call: 9 windows
+    assert [step.result is not None for step in steps] == [False] * (first + over - 1) + [True]

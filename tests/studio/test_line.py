@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from synccontrol.studio.queue import OVER, WAITING, BusyError, Limits, Line, Stopped, Ticket
+from synccontrol.studio import messages
+from synccontrol.studio.queue import DRAWING, OVER, WAITING, BusyError, Limits, Line, Stopped, Ticket
 
 LIMITS = Limits(queue=5, each=3)
 
@@ -110,3 +111,23 @@ def test_closing_stops_all_and_waits_for_the_step(work: Held) -> None:
     until(lambda: tickets[0].step > 0)
     line.close()
     assert all(ticket.state == OVER and isinstance(ticket.error, Stopped) for ticket in tickets)
+
+
+def test_the_time_left_follows_from_the_share_that_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticket = Ticket("a", lambda _: None)
+    assert ticket.seconds_left is None
+    clock = iter((100.0, 110.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    ticket.begin(8)
+    ticket.state = DRAWING
+    assert ticket.seconds_left is None  # before the first step
+    ticket.see(2, 8, 0.25)
+    assert ticket.seconds_left == 30.0  # a quarter took 10 s
+
+
+def test_progress_between_two_looks_says_that_it_ends() -> None:
+    ended = Ticket("a", lambda _: None)
+    ended.run()
+    assert messages.progress([ended], [0]) == {"text": "finishing", "done": 1.0, "error": False, "busy": True}
+    waiting = [ended, Ticket("a", lambda _: None)]
+    assert messages.progress(waiting, [0, 3])["text"] == "Picture 2 of 2: waiting, 3 pictures come before yours"

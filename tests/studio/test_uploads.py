@@ -59,6 +59,16 @@ def test_too_many_bytes_are_refused_before_they_are_decoded() -> None:
         session.content("data:image/png;base64,!!!!", LIMITS)
 
 
+def test_the_largest_file_is_taken_and_one_byte_more_is_not() -> None:
+    def encoded(count: int) -> str:
+        return "data:image/png;base64," + base64.b64encode(bytes(count)).decode()
+
+    assert LIMITS.upload == 1
+    assert len(session.content(encoded(1_000_000), LIMITS)) == 1_000_000
+    with pytest.raises(InputError, match="1 MB are the most"):
+        session.content(encoded(1_000_001), LIMITS)
+
+
 @pytest.mark.parametrize("side", [30_000, 2_000_000_000])
 def test_a_bomb_is_refused_by_its_header(side: int, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="megapixels"):
