@@ -1,11 +1,14 @@
-# Two commands do all the set-up:
-#   make demo    installs, draws a wide picture with the bundled model, says where it is
-#   make test    installs, runs the tests
-# make app installs what the page needs, serves it and opens a browser.
-# make test-slow runs those that take minutes: the examples as documented, with all their steps.
-# make fuzz runs the command line on 10,000 command lines, manifests and files, right and wrong (CASES=... on more).
-# make site builds the site of the documents into site/; make pictures draws their pictures again.
-# make test-browser tests the page in Chromium, if it is there.
+# Two commands do the whole set-up:
+#   make demo          installs, generates a wide image with the bundled model and prints its path
+#   make test          installs and runs the tests
+# Others:
+#   make app           installs the page, serves it and opens a browser
+#   make test-slow     runs the tests that take minutes: the documented examples, with all their steps
+#   make test-browser  tests the page in Chromium, if it is installed
+#   make fuzz          tries 10,000 command lines, manifests and files, right and wrong (CASES=... for more)
+#   make site          builds the site of the documentation into site/
+#   make pictures      generates the images of the documentation again
+#   make check         checks format, lint and types; make format fixes format and lint
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,7 +16,7 @@ BIN := $(VENV)/bin
 
 define NEXT
 
-The picture is out/demo.png; the guide it follows is examples/guides/valley.png. Try next:
+The image is out/demo.png. It follows the guide examples/guides/valley.png. Try next:
 
   . $(VENV)/bin/activate
   synccontrol --control depth --guide examples/guides/valley.png --prompt "snowy mountains at dawn"
@@ -21,9 +24,9 @@ The picture is out/demo.png; the guide it follows is examples/guides/valley.png.
   synccontrol --control depth --loop --guide examples/guides/ring.png --prompt "a snowy mountain range"
   synccontrol doctor
 
-This model is small and knows one illustrated world: mountains, snow, desert, forest, meadow, lake, sea, city,
-people; dawn, noon, sunset, night, overcast. Other words mean nothing to it, and photographs
-it cannot draw: synccontrol --list-models names models that do.
+The bundled model is small and knows one illustrated world: mountains, snow, desert, forest, meadow, lake, sea, city,
+people; dawn, noon, sunset, night, overcast. It ignores other words and cannot generate photographs.
+synccontrol --list-models names models that can.
 endef
 export NEXT
 
@@ -60,6 +63,7 @@ pictures: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python -m docs.words
 	$(BIN)/mypy
 
 format: $(VENV)/.dev

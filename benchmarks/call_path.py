@@ -51,7 +51,10 @@ import numpy as np
 from PIL import Image
 
 # Classes that carry a job, as all trees that are compared name them. Others that hold the prompt are followed too.
-JOB_CLASSES = {"Namespace", "Job", "Task", "Laid", "Picture", "ImageSpec", "Drawing", "Pass", "Passes"}
+JOB_CLASSES = {
+    *("Namespace", "Job", "Task", "TimedTask", "ImageSpec", "Stage", "Stages", "StageRun"),
+    *("Laid", "Picture", "Drawing", "Pass", "Passes"),  # names of earlier versions
+}
 LOOP = ("sampling/loop.py", "montage_steps")
 PACKAGES = ("synccontrol", "preprocess")
 HEIGHT, WIDTH = 256, 512  # px

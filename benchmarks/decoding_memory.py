@@ -39,10 +39,10 @@ def computed() -> list[dict[str, float]]:
     for width in WIDTHS:
         layout = Layout(height=HEIGHT // CELL, width=width // CELL, window=(64, 64), stride=STRIDE)
         row: dict[str, float] = {"width": width, "picture": HEIGHT * width * 3 / 1e6}
-        with memory_estimate.fake(), torch.no_grad():
+        with memory_estimate.fake_mode(), torch.no_grad():
             torch.set_default_dtype(torch.float16)
             vae = autoencoder(1, 4, 64)
-            for name, (h, w) in {"whole": layout.shape, "tile": layout.decoded}.items():
+            for name, (h, w) in {"whole": layout.shape, "tile": layout.decode_shape}.items():
                 with memory_estimate.Live() as live:
                     vae.decode(torch.zeros(1, 4, h, w), return_dict=False)
                 row[name] = live.peak / 1e6

@@ -26,7 +26,7 @@ from synccontrol import Montage, SyncConfig, families
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.flat import lay_out
 from synccontrol.models import loader
-from synccontrol.models.presets import Defaults
+from synccontrol.models.presets import PresetSettings
 from synccontrol.sampling.objectives import FeatureDistance
 from synccontrol.spec.image_settings import DEFAULT, PAPER, PRESETS
 from synccontrol.spec.settings import Geometry
@@ -58,17 +58,17 @@ def pipeline(folder: Path) -> Any:
     return pipe
 
 
-def forecast(folder: Path, settings: Defaults, width: int, height: int) -> int:
+def forecast(folder: Path, settings: PresetSettings, width: int, height: int) -> int:
     """Returns the bytes that a picture is said to take at its peak."""
     sync = settings.sync if settings.sync.perceptual else None
     objective = network() if sync is not None else None
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         family = families.wrap(loader.blank(str(folder), [CONTROL], [], torch.float16, offline=True))
         layout = lay_out(height, width, family.geometry, settings.windows)
-        return memory_estimate.rehearse(family, layout, settings.sampling, settings.windows, sync, objective).peak
+        return memory_estimate.estimate(family, layout, settings.sampling, settings.windows, sync, objective).peak
 
 
-def literal(pipe: Any, geometry: Geometry, settings: Defaults, guide: Image.Image) -> Callable[[], object]:
+def literal(pipe: Any, geometry: Geometry, settings: PresetSettings, guide: Image.Image) -> Callable[[], object]:
     """Returns the literal program on the GPU, ready to draw."""
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
@@ -89,12 +89,12 @@ def literal(pipe: Any, geometry: Geometry, settings: Defaults, guide: Image.Imag
     return lambda: program.run(noise.half().to(DEVICE), crop)
 
 
-def ours(montage: Montage, settings: Defaults, guide: Image.Image, steps: int) -> Callable[[], object]:
+def ours(montage: Montage, settings: PresetSettings, guide: Image.Image, steps: int) -> Callable[[], object]:
     """Returns a picture of ours, ready to draw in so many steps."""
     compare = network()
 
     def objective(images: Tensor, anchor: Tensor) -> Tensor:
-        return compare.against(anchor)(images)
+        return compare.for_anchor(anchor)(images)
 
     sync = settings.sync.replace(objective=objective)
     sampling = settings.sampling.replace(steps=steps)
@@ -143,7 +143,7 @@ def rows(name: str, width: int, methods: Sequence[str], times: int) -> Iterator[
             }
 
 
-def settings_of(model: str, method: str) -> Defaults:
+def settings_of(model: str, method: str) -> PresetSettings:
     """Returns a method's settings."""
     own = loader.defaults(model, {LITERAL: PAPER, UNSYNCED: DEFAULT}.get(method, method), offline=True)
     return dataclasses.replace(own, sync=SyncConfig(weight=0.0).complete()) if method == UNSYNCED else own

@@ -29,14 +29,14 @@ from synccontrol.evaluate import control, dataset
 from synccontrol.evaluate.measurement import Settings
 from synccontrol.io import images
 from synccontrol.models import registry
-from synccontrol.models.presets import Defaults
+from synccontrol.models.presets import PresetSettings
 from synccontrol.sampling import objectives
 from synccontrol.spec.settings import SyncConfig, WindowConfig
 
 HEIGHT, WIDTH = 256, 1024
 CONTROLS = (NONE, "depth")
 _OWN = registry.PRESETS["tiny"].defaults
-BASE = Defaults(
+BASE = PresetSettings(
     sampling=_OWN.sampling.replace(guidance_end=1.0),
     windows=WindowConfig(stride=16, weights="ramp").complete(),
     sync=_OWN.sync.replace(adain=0.0, draft_strength=0.0),
@@ -44,11 +44,11 @@ BASE = Defaults(
 _ADAIN = replace(BASE, sync=BASE.sync.replace(adain=1.0, adain_steps=6))
 
 
-def _synced(base: Defaults, **changes: object) -> Defaults:
+def _synced(base: PresetSettings, **changes: object) -> PresetSettings:
     return replace(base, sync=base.sync.replace(**changes))
 
 
-def _sampled(base: Defaults, **changes: object) -> Defaults:
+def _sampled(base: PresetSettings, **changes: object) -> PresetSettings:
     return replace(base, sampling=base.sampling.replace(**changes))
 
 
@@ -56,11 +56,11 @@ LEVERS = {
     "default": _OWN,
     "default, 18 steps": _sampled(_synced(_OWN, adain_steps=9), steps=18),
     "default, no sync": _synced(_OWN, adain=0.0, draft_strength=0.0),
-    "default, no scaffold": _synced(_OWN, draft_strength=0.0),
-    "default, scaffold alone": _synced(_OWN, adain=0.0),
-    "default, scaffold .65": _synced(_OWN, draft_strength=0.65),
+    "default, no draft": _synced(_OWN, draft_strength=0.0),
+    "default, draft alone": _synced(_OWN, adain=0.0),
+    "default, draft .65": _synced(_OWN, draft_strength=0.65),
     "default, 18 steps, no sync": _sampled(_synced(_OWN, adain=0.0, draft_strength=0.0), steps=18),
-    "default, 18 steps, no scaffold": _sampled(_synced(_OWN, adain_steps=9, draft_strength=0.0), steps=18),
+    "default, 18 steps, no draft": _sampled(_synced(_OWN, adain_steps=9, draft_strength=0.0), steps=18),
     "base": BASE,
     "statistics, 6 steps": _ADAIN,
     "statistics, half as far": _synced(_ADAIN, adain=0.5),
@@ -85,7 +85,7 @@ def coherence(picture: Image.Image, metric: objectives.AbstractObjective) -> flo
     tensor = images.to_tensor(picture) * 2 - 1
     windows = [tensor[..., left : left + HEIGHT] for left in range(0, WIDTH, HEIGHT)]
     with torch.no_grad():
-        return statistics.mean(float(metric.against(a)(b)) for a, b in itertools.combinations(windows, 2))
+        return statistics.mean(float(metric.for_anchor(a)(b)) for a, b in itertools.combinations(windows, 2))
 
 
 def figure(values: Sequence[float]) -> list[float]:
@@ -103,7 +103,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     montages = {of: Montage.from_pretrained("tiny", [] if of == NONE else [of], offline=True) for of in args.controls}
-    metric, read = objectives.load("stlpips-vgg"), dataset.reader("depth", None, Settings(offline=True))
+    metric, read = objectives.load("stlpips-vgg"), dataset.load_map_reader("depth", None, Settings(offline=True))
     found = {}
     for name in args.only:
         apart: dict[str, list[float]] = {"vague": [], "specific": []}

@@ -78,7 +78,7 @@ def remembered_embedding(pipe: Any) -> Iterator[None]:
 
 def forgetful(loaded: objectives.AbstractObjective) -> Objective:
     """Returns the objective as published: the anchor goes through the perceptual network with every window."""
-    return lambda images, anchor: loaded.against(anchor)(images)
+    return lambda images, anchor: loaded.for_anchor(anchor)(images)
 
 
 def remembering(loaded: objectives.AbstractObjective) -> Objective:
@@ -87,7 +87,7 @@ def remembering(loaded: objectives.AbstractObjective) -> Objective:
 
     def objective(images: Tensor, anchor: Tensor) -> Tensor:
         if not last or last[0][0] is not anchor:
-            last[:] = [(anchor, loaded.against(anchor))]
+            last[:] = [(anchor, loaded.for_anchor(anchor))]
         return last[0][1](images)
 
     return objective

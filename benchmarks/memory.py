@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks import sd_shapes
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
 from synccontrol.batch import memory_estimate
-from synccontrol.batch.memory_estimate import Footprint
+from synccontrol.batch.memory_estimate import MemoryEstimate
 from synccontrol.canvas.flat import lay_out
 from synccontrol.models import loader, registry
 from synccontrol.sampling import objectives
@@ -94,7 +94,7 @@ CASES = {
 }
 
 
-def forecast(folder: Path, gradient: str, width: int, objective: AbstractObjective, recomputed: bool) -> Footprint:
+def forecast(folder: Path, gradient: str, width: int, objective: AbstractObjective, recomputed: bool) -> MemoryEstimate:
     """Returns the forecast of one picture by a model in float16.
 
     Args:
@@ -104,14 +104,14 @@ def forecast(folder: Path, gradient: str, width: int, objective: AbstractObjecti
         objective: of sync.
         recomputed: what the autoencoder needs on the way back is computed again, not kept (gradient checkpointing).
     """
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         pipe = loader.blank(str(folder), [CONTROL], [], torch.float16, offline=True)
         if recomputed:
             pipe.vae.enable_gradient_checkpointing()
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, width, family.geometry, SD15.windows)
         sync = SD15.sync.replace(gradient=gradient)
-        return memory_estimate.rehearse(family, layout, SD15.sampling, SD15.windows, sync, objective)
+        return memory_estimate.estimate(family, layout, SD15.sampling, SD15.windows, sync, objective)
 
 
 def forecasts(before: Path | None) -> Iterator[dict[str, Any]]:
@@ -153,10 +153,10 @@ def draw(case: Case, folder: Path) -> dict[str, int]:
     model = str(folder) if case.write is not None else "tiny"
     sync = case.sync if case.sync.active else None
     objective = objectives.load(case.sync.objective, offline=True) if sync is not None else None
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         family = families.wrap(loader.blank(model, [CONTROL], [], torch.float32, offline=True))
         layout = lay_out(case.height, case.width, family.geometry, case.windows)
-        found = memory_estimate.rehearse(family, layout, case.sampling, case.windows, sync, objective)
+        found = memory_estimate.estimate(family, layout, case.sampling, case.windows, sync, objective)
     held = memory_estimate.resident()
     torch.manual_seed(0)  # of the random weights
     if case.write is None:

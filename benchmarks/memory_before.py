@@ -51,7 +51,7 @@ def counted(skeleton: Any, layout: Any, gradient: str, distance: Any) -> dict[st
         skeleton.predict(z, HALVES)
     with live() as syncing:
         with torch.no_grad():
-            losses = distance.against(skeleton.decode(z[:1]))
+            losses = distance.for_anchor(skeleton.decode(z[:1]))
         nudge(
             z,
             range(BATCH),
@@ -61,7 +61,7 @@ def counted(skeleton: Any, layout: Any, gradient: str, distance: Any) -> dict[st
             gradient == "full",
         )
     with torch.no_grad(), live() as decoding:
-        skeleton.decode(skeleton.latents(1, *layout.decoded))
+        skeleton.decode(skeleton.latents(1, *layout.decode_shape))
     (net,) = skeleton._nets
     h, w = skeleton._geometry.window_px
     crop = torch.zeros(1, 3, h, w)

@@ -23,7 +23,7 @@ from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import lay_out
 from synccontrol.families.base import AbstractFamily
 from synccontrol.models import devices, loader, registry
-from synccontrol.models.presets import Defaults
+from synccontrol.models.presets import PresetSettings
 from synccontrol.spec.settings import record
 
 HEIGHT, WIDTH = 1024, 4096  # px
@@ -55,12 +55,12 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
         folder: with its configuration.
     """
     own = registry.PRESETS[name].defaults
-    dtype = torch.float32 if name == "tiny" else loader.half(name)
-    with memory_estimate.fake():
+    dtype = torch.float32 if name == "tiny" else loader.half_dtype(name)
+    with memory_estimate.fake_mode():
         pipe = loader.blank(str(folder), [CONTROL], [], dtype, offline=True)
         family = families.wrap(pipe)
         layout = lay_out(HEIGHT, WIDTH, family.geometry, own.windows)
-        found = memory_estimate.rehearse(
+        found = memory_estimate.estimate(
             family, layout, own.sampling, own.windows, None, None
         )  # statistics take no network
         work = _flop(family, layout, own)
@@ -78,7 +78,7 @@ def forecast(name: str, folder: Path) -> dict[str, float]:
     }
 
 
-def _flop(family: AbstractFamily, layout: AbstractLayout, own: Defaults) -> float:
+def _flop(family: AbstractFamily, layout: AbstractLayout, own: PresetSettings) -> float:
     """Returns the floating-point operations of a picture in all its passes, those of the text encoders left out."""
     work = cost.count(family, layout, own)
     decoding = work.decode * HEIGHT * WIDTH / math.prod(family.geometry.window_px)

@@ -27,7 +27,7 @@ from synccontrol import Montage, Region, SyncConfig
 from synccontrol.evaluate import seams
 from synccontrol.evaluate.coherence import style_distance
 from synccontrol.evaluate.measurement import interval
-from synccontrol.evaluate.networks import PerceptualEye
+from synccontrol.evaluate.networks import PerceptualNetwork
 from synccontrol.io import images
 from synccontrol.sampling import objectives
 from training.cache import HELD_OUT
@@ -106,7 +106,12 @@ def figure(values: list[float]) -> dict[str, float]:
 
 
 def measure(
-    montage: Montage, sync: SyncConfig, times: int, seeds: range, soft: float, judge: tuple[Classifier, PerceptualEye]
+    montage: Montage,
+    sync: SyncConfig,
+    times: int,
+    seeds: range,
+    soft: float,
+    judge: tuple[Classifier, PerceptualNetwork],
 ) -> dict[str, dict[str, float]]:
     """Returns the figures of one kind of montage; pictures go to `out/regions`."""
     classifier, eye = judge
@@ -132,10 +137,10 @@ def measure(
 
 
 @torch.no_grad()
-def _apart(eye: PerceptualEye, places: list[tuple[int, int]], crops: list[Image.Image]) -> float:
+def _apart(eye: PerceptualNetwork, places: list[tuple[int, int]], crops: list[Image.Image]) -> float:
     """Returns the mean style distance of windows of different regions: one window of each."""
     chosen = [next(i for i, (region, _) in enumerate(places) if region == number) for number in range(len(AREAS))]
-    look = eye.look(torch.cat([images.to_tensor(crops[i]) for i in chosen]))
+    look = eye.extract(torch.cat([images.to_tensor(crops[i]) for i in chosen]))
     return float(np.mean([style_distance(look, i, look, j) for i, j in itertools.combinations(range(len(chosen)), 2)]))
 
 
@@ -151,7 +156,7 @@ def main() -> None:
     montage = Montage.from_pretrained("tiny")
     network = objectives.load("stlpips-vgg")
     assert isinstance(network, objectives.FeatureDistance)
-    judge = train_classifier(), PerceptualEye(network, "cpu")
+    judge = train_classifier(), PerceptualNetwork(network, "cpu")
     own = montage.defaults.sync
     syncs = {f"sync, across {across:g}": own.replace(shared_style=across) for across in arguments.shared_style}
     seeds = range(arguments.first, arguments.first + arguments.seeds)

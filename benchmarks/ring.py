@@ -17,7 +17,6 @@ import json
 import math
 import platform
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +104,15 @@ def measure_pictures(montage: Montage, guide: Floats, seed: int, steps: int, row
     noise = torch.randn(
         1, geometry.channels, HEIGHT // geometry.cell, cells, generator=torch.Generator().manual_seed(seed)
     )
-    sampling = replace(defaults.sampling, steps=steps)
+    sampling = defaults.sampling.replace(steps=steps)
     for loop in (True, False):
         detect = preprocess.load("depth", loop=loop)
-        windows = replace(defaults.windows, loop=loop)
+        windows = defaults.windows.replace(loop=loop)
         n = len(lay_out(HEIGHT, width, geometry, windows))
         results = []
         for turn in (0, 1) if loop else (0,):  # halves
             control_map = detect(picture_of(turned(guide, turn * width // 2)))
-            sync = replace(defaults.sync, anchor=(n // 2 + turn * n // 2) % n)
+            sync = defaults.sync.replace(anchor=(n // 2 + turn * n // 2) % n)
             z = noise.roll(turn * cells // 2, dims=-1)
             results.append(montage(PROMPT, control_map, latents=z, sampling=sampling, windows=windows, sync=sync))
         latents = [as_values(result.latents) for result in results]

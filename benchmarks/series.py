@@ -50,11 +50,11 @@ def main() -> None:
 
 
 def _figures(pictures: list[Image.Image], maps: list[dataset.Array]) -> dict[str, float]:
-    metric, read = objectives.load("stlpips-vgg"), dataset.reader("depth", None, Settings(offline=True))
+    metric, read = objectives.load("stlpips-vgg"), dataset.load_map_reader("depth", None, Settings(offline=True))
     left = (WIDTH - HEIGHT) // 2
     windows = [images.to_tensor(picture.crop((left, 0, left + HEIGHT, HEIGHT))) * 2 - 1 for picture in pictures]
     with torch.no_grad():
-        apart = [float(metric.against(a)(b)) for a, b in itertools.combinations(windows, 2)]
+        apart = [float(metric.for_anchor(a)(b)) for a, b in itertools.combinations(windows, 2)]
     errors = [control.depth_rmse(read(picture), map_) for picture, map_ in zip(pictures, maps, strict=True)]
     return {
         "ST-LPIPS(VGG)": statistics.mean(apart),

@@ -30,9 +30,9 @@ from PIL import Image
 
 from synccontrol import Montage, preprocess
 from synccontrol.canvas.flat import lay_out
-from synccontrol.evaluate.control import depth_rmse, fitted
+from synccontrol.evaluate.control import depth_rmse, fit_scale_and_shift
 from synccontrol.evaluate.fidelity import kernel_distance
-from synccontrol.evaluate.networks import PerceptualEye
+from synccontrol.evaluate.networks import PerceptualNetwork
 from synccontrol.evaluate.seams import discontinuity
 from synccontrol.io import images
 from synccontrol.sampling import objectives
@@ -63,7 +63,7 @@ def draw(montage: Montage, seed: int, folder: Path, colours: str) -> list[dict[s
         options = {"height": times * HEIGHT, "width": times * WIDTH, "seed": seed, **over}
         before = montage(asked.caption, depth, **options).image
         upscale = UpscaleConfig(upscale_color_match=colours)
-        over = {"init_image": before, "img2img": upscale.over(montage.defaults.sampling.steps)}
+        over = {"init_image": before, "img2img": upscale.stage_img2img(montage.defaults.sampling.steps)}
         before.save(folder / f"{seed}-{times}x.png")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
         spent.append({"seconds": time.perf_counter() - began, "memory": peak})
@@ -93,17 +93,17 @@ def seam(picture: Image.Image, montage: Montage, down: bool) -> float:
 
 
 @torch.no_grad()
-def features(eye: PerceptualEye, pictures: list[Image.Image]) -> torch.Tensor:
+def features(eye: PerceptualNetwork, pictures: list[Image.Image]) -> torch.Tensor:
     """Returns the features (n, d) of the windows of pictures, side by side."""
     side, found = HEIGHT, []
     for picture in pictures:
         corners = [(x, y) for y in range(0, picture.height, side) for x in range(0, picture.width, side)]
         crops = [images.to_tensor(picture.crop((x, y, x + side, y + side))) for x, y in corners]
-        found += [eye.look(crop).pooled for crop in crops]
+        found += [eye.extract(crop).pooled for crop in crops]
     return torch.cat(found)
 
 
-def measure(montage: Montage, seeds: range, times: int, folder: Path, eye: PerceptualEye) -> dict[str, Any]:
+def measure(montage: Montage, seeds: range, times: int, folder: Path, eye: PerceptualNetwork) -> dict[str, Any]:
     """Returns the figures of a size."""
     drawn, first, asked = (
         [images.open_image(folder / f"{seed}{end}.png") for seed in seeds] for end in (f"-{times}x", "-1x", ".depth")
@@ -126,7 +126,7 @@ def measure(montage: Montage, seeds: range, times: int, folder: Path, eye: Perce
         for picture, wanted in zip(kind, asked, strict=True):
             seen = np.asarray(read(picture).convert("L"), np.float32)
             wish = np.asarray(wanted.convert("L").resize(picture.size, Image.Resampling.LANCZOS), np.float32)
-            errors.append(depth_rmse(fitted(seen, wish), wish))
+            errors.append(depth_rmse(fit_scale_and_shift(seen, wish), wish))
         found[f"depth, {name}"] = errors
     return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
@@ -145,7 +145,7 @@ def main() -> None:
     spent = {colours: [draw(montage, seed, folder, colours) for seed in seeds] for colours, folder in folders.items()}
     network = objectives.load("stlpips-vgg")
     assert isinstance(network, objectives.FeatureDistance)
-    eye = PerceptualEye(network, "cpu")
+    eye = PerceptualNetwork(network, "cpu")
     report = {}
     for (colours, folder), (place, times) in itertools.product(folders.items(), enumerate(TIMES)):
         key = f"{times * WIDTH}x{times * HEIGHT}, colours {colours}"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from synccontrol.preprocess.estimators.bundled import BundledDepth
-from synccontrol.preprocess.wide.wide_depth import Columns, Estimator, feathered, long_depth, tile_columns
+from synccontrol.preprocess.wide.wide_depth import Columns, Estimator, blend_tiles, long_depth, tile_columns
 from training.render import BIOMES, Scene, render
 
 Bytes = npt.NDArray[np.uint8]
@@ -105,7 +105,7 @@ def maps(picture: Bytes, columns: list[Columns], estimate: Estimator) -> dict[st
     answers = iter([seen, *tiles])
     whole = cv2.resize(seen, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     stretched = [(tile - tile.min()) / np.ptp(tile) for tile in tiles]
-    unfitted = (feathered(some, columns, picture.shape[1]) for some in (stretched, tiles))
+    unfitted = (blend_tiles(some, columns, picture.shape[1]) for some in (stretched, tiles))
     return dict(zip(METHODS, (whole, *unfitted, long_depth(lambda _: next(answers), HEIGHT)(picture)), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Uses a diffusers pipeline that is loaded already, with a LoRA: python examples/own_pipeline.py [model [LoRA file]]
+"""Use a diffusers pipeline that is loaded already, with a LoRA: python examples/own_pipeline.py [model [LoRA file ...]]
 
 The model is a diffusers folder or hub id of Stable Diffusion; without one the bundled model is used, without a LoRA.
 """
@@ -13,9 +13,11 @@ from synccontrol.models import loader, registry
 model, *lora = sys.argv[1:] or ["tiny"]
 pipe = loader.load(model, []) if model in registry.PRESETS else StableDiffusionPipeline.from_pretrained(model)
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
-for number, file in enumerate(lora):
-    pipe.load_lora_weights(file, adapter_name=f"lora{number}")
-    pipe.set_adapters(f"lora{number}", 0.8)
+names = [f"lora{number}" for number in range(len(lora))]
+for name, file in zip(names, lora, strict=True):
+    pipe.load_lora_weights(file, adapter_name=name)
+if names:
+    pipe.set_adapters(names, [0.8] * len(names))  # at once: another call would turn the ones before off
 # ... and dtype, device, offloading, another autoencoder: it is used as it is
 
 montage = Montage.from_pipe(pipe)

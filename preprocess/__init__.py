@@ -1,6 +1,6 @@
-"""Guide in, control map out: `preprocess.load("depth")(guide)`.
+"""Detect control maps in guides: `preprocess.load("depth")(guide)`.
 
-`preprocess/controls/` is the registry: every module in it holds a `CONTROL`, the control type of the module's name.
+`preprocess/controls/` is the registry: each of its modules defines `CONTROL`, the control type of the same name.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from synccontrol.preprocess import controls
 from synccontrol.preprocess.control import Colour, ControlType, Detector, Option, Runtime
 from synccontrol.preprocess.errors import DetectorError, OptionError, PictureError, PreprocessError, did_you_mean
-from synccontrol.preprocess.picture import ImageLike, to_rgb
-from synccontrol.preprocess.wide.views import closed
+from synccontrol.preprocess.image_input import ImageLike, to_rgb
+from synccontrol.preprocess.wide.views import close_ring
 
 __all__ = [
     "Detector",
@@ -43,34 +43,34 @@ __all__ = [
 
 
 def names() -> list[str]:
-    """Returns the control types that can be loaded, sorted."""
+    """Return the sorted names of all control types."""
     return sorted(_registry())
 
 
 def detectors(name: str) -> list[str]:
-    """Returns the detectors of the control type `name` that have a name of their own, the default first.
+    """Return the names of the detectors of a control type, the default first.
 
     Raises:
-        OptionError: No such control type.
+        OptionError: the control type does not exist.
     """
     control = _control(name)
     return sorted(control.detectors, key=lambda detector: detector != control.default)
 
 
 def options(name: str) -> dict[str, Option]:
-    """Returns the options of the control type `name`, as `load` takes them, with their defaults.
+    """Return the options of a control type with their defaults, as `load` takes them.
 
     Raises:
-        OptionError: No such control type.
+        OptionError: the control type does not exist.
     """
     return {**vars(_control(name).options())}
 
 
 def option_fields(name: str) -> tuple[Field[Any], ...]:
-    """Returns the options of the control type `name` as dataclass fields, with help and choices in their metadata.
+    """Return the options of a control type as dataclass fields, with help and choices in their metadata.
 
     Raises:
-        OptionError: No such control type.
+        OptionError: the control type does not exist.
     """
     return fields(_control(name).options)
 
@@ -84,64 +84,64 @@ def load(
     loop: bool = False,
     **options: Option,
 ) -> Callable[[ImageLike], Image.Image]:
-    """Returns a function from a guide to its control map: a picture in, PIL RGB out, exactly the upright guide's size.
+    """Return a function that detects the control map of a guide, an RGB PIL image of the upright guide's size.
 
-    The function takes whatever `to_rgb` takes, a PIL picture of any mode, an array or a tensor, and raises
-    `PictureError` for anything else.
+    The function takes the same types as `to_rgb`: a PIL image of any mode, an array or a tensor. It raises
+    `PictureError` for any other type.
 
     Args:
-        name: A control type, one of `names()`.
-        model: A detector by name, one of `detectors(name)`; where it has weights, also a folder with them, and for
-            depth, normal and segmentation a hub id. None: the default, which needs no download for canny, depth, pose,
-            qr and tile.
-        device: The torch device that the detector runs on.
-        offline: True: never touch the network, use only what has been downloaded before.
-        loop: True: guides are rings, whose left and right edges continue each other, and so are the maps.
-        options: What the control type offers: `low` and `high` for canny, `output` for depth, ...
+        name: a control type, one of `names()`.
+        model: the name of a detector, one of `detectors(name)`. If the detector has weights, also a folder with them;
+            for depth, normal and segmentation also a hub id. None selects the default detector, which needs no
+            download for canny, depth, pose, qr and tile.
+        device: the torch device of the detector.
+        offline: use only downloaded files, and never access the network.
+        loop: guides and control maps are 360-degree rings, whose left and right edges continue each other.
+        options: options of the control type: `low` and `high` for canny, `output` for depth, ...
 
     Raises:
-        OptionError: An unknown control type, detector or option.
-        DetectorError: The detector's weights, package or device cannot be had.
+        OptionError: the control type, detector or option is unknown.
+        DetectorError: the detector's weights, package or device are not available.
     """
     control = _control(name)
     detect = control.load(name, model, Runtime(device=device, offline=offline, loop=loop), options)
     if loop and not control.closes_rings:
-        detect = closed(detect)
+        detect = close_ring(detect)
 
     def control_map(guide: ImageLike) -> Image.Image:
         upright = to_rgb(guide)
-        found = detect(upright)
-        assert found.size == upright.size and found.mode == "RGB"
-        return found
+        detected = detect(upright)
+        assert detected.size == upright.size and detected.mode == "RGB"
+        return detected
 
     return control_map
 
 
 def check_detector(name: str, model: str | None) -> None:
-    """Raise `OptionError` unless control type `name` has a detector `model`, as `load` takes it; loads nothing."""
+    """Raise `OptionError` unless a control type has a detector `model`; the detector is not loaded."""
     control = _control(name)
     control.check(name, model or control.default)
 
 
 def outside(name: str) -> Colour | None:
-    """Returns what the control maps of a type show where there is no guide: a colour, or None: their border goes on.
+    """Return the colour that pads control maps of a type outside the guide; None repeats their border.
 
     Raises:
-        OptionError: No such control type.
+        OptionError: the control type does not exist.
     """
     return _control(name).outside
 
 
 def remarks(name: str, control_map: ImageLike) -> list[str]:
-    """Returns a line for what is wrong with a control map: it holds nothing, or cannot be right. None for most.
+    """Return warnings about a control map that is empty or invalid; an empty list for a valid map.
 
     Args:
-        name: A control type, one of `names()`.
-        control_map: A detected or a ready-made map, whatever `to_rgb` takes.
+        name: a control type, one of `names()`.
+        control_map: a detected or ready-made map, of any type that `to_rgb` takes.
 
     Raises:
-        OptionError: No such control type.
-        PictureError: The map is no picture.
+        OptionError: the control type does not exist.
+        PictureError: the map is not an image.
     """
     return _control(name).expected.remarks(name, to_rgb(control_map))
 
@@ -156,7 +156,7 @@ def _control(name: str) -> ControlType[Any]:
 
 @cache
 def _registry() -> dict[str, ControlType[Any]]:
-    names = [found.name for found in pkgutil.iter_modules(controls.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(controls.__path__)]
     return {name: importlib.import_module(f"{controls.__name__}.{name}").CONTROL for name in names}
 
 
@@ -173,7 +173,7 @@ class _CheckoutNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None
-        module.__spec__ = module.__spec__.loader_state  # its own again
+        module.__spec__ = module.__spec__.loader_state  # restore its own spec
 
 
 if __name__ == "preprocess":

@@ -1,4 +1,4 @@
-"""What control maps of a type look like, so that one which holds nothing or cannot be right is noticed."""
+"""Control types: their options and detectors, and checks for empty or invalid control maps."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from PIL import Image
 
 from synccontrol.preprocess.errors import OptionError, did_you_mean
 
-FAINT = 16  # of 255: colours that differ by less are one colour
-DARK = 32  # of 255: a map with nearly nothing lighter is almost black; so is one of 16 bits that hold metres or mm
+FAINT = 16  # of 255: a smaller range of colours counts as one colour
+DARK = 32  # of 255: a map without lighter pixels is almost black, such as 16-bit depth in mm
 NEARLY_ALL = 0.999  # of the pixels
-LIGHT = 127  # of 255: half of an inverted map is lighter
+LIGHT = 127  # of 255: the median of an inverted map is lighter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the control maps of a type look like; each text says what ails one that does not, and what would work."""
+    """Properties of valid control maps of a type; each text is the warning for a map without the property."""
 
-    blank: str = "it asks for nothing; give a guide with more to see"  # of a map of one colour
-    dark: str = ""  # of a map that is almost black throughout; empty: maps may be
-    inverted: str = ""  # of a map that is light for the most part; empty: maps may be
+    blank: str = "it asks for nothing; give a guide with more to see"  # for a map of one colour
+    dark: str = ""  # for a map that is almost black; empty: no warning
+    inverted: str = ""  # for a map that is mostly light; empty: no warning
 
     def remarks(self, name: str, control_map: Image.Image) -> list[str]:
-        """Returns a line for what is wrong with an RGB control map; none if it can be right. `name` is its type's."""
+        """Return warnings about an RGB control map of the type `name`; an empty list for a valid map."""
         grey = control_map.convert("L")
         if self.dark and _level(grey, NEARLY_ALL) < DARK:
             return [f"the {name} map is almost black throughout: {self.dark}"]
@@ -40,9 +40,9 @@ class Expected:
 
 
 def _level(grey: Image.Image, share: float) -> int:
-    """Returns the level, 0..255, that a share of a grey picture's pixels does not exceed."""
-    least = share * grey.width * grey.height
-    return next(level for level, count in enumerate(accumulate(grey.histogram())) if count >= least)
+    """Return the grey level, 0..255, that the given share of the pixels does not exceed."""
+    count_needed = share * grey.width * grey.height
+    return next(level for level, count in enumerate(accumulate(grey.histogram())) if count >= count_needed)
 
 
 Detector = Callable[[Image.Image], Image.Image]  # RGB guide in, RGB control map of its size out
@@ -52,20 +52,20 @@ Colour = tuple[int, int, int]  # RGB, 0..255
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where a detector's network runs, and whether it may be downloaded."""
+    """The device of a detector, and whether it may download its weights."""
 
     device: str = "cpu"  # a torch device
-    offline: bool = False  # True: never touch the network
-    loop: bool = False  # True: guides are rings
+    offline: bool = False  # never access the network
+    loop: bool = False  # guides are 360-degree rings
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
-    """The options of a control type that has none."""
+    """The options of a control type without options."""
 
 
 def option(default: Option, text: str, choices: Collection[str] = ()) -> Any:
-    """Returns a field of a control type's options, with what is said of it, and what it can be if that is listed."""
+    """Return a dataclass field for an option, with its help text and its valid values."""
     return field(default=default, metadata={"help": text, "choices": tuple(choices)})
 
 
@@ -74,40 +74,40 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True, kw_only=True)
 class ControlType(Generic[Options]):
-    """One way to turn a guide into a control map, by any of several detectors."""
+    """A type of control map, and the detectors that produce it."""
 
     options: type[Options]  # a dataclass
     detectors: Mapping[str, Callable[[Options, Runtime], Detector]]  # by name
-    default: str  # the detector that is used when none is named
-    from_id: Callable[[str, Options, Runtime], Detector] | None = None  # from a hub id or a folder
+    default: str  # name of the default detector
+    from_id: Callable[[str, Options, Runtime], Detector] | None = None  # loads a detector from a hub id or a folder
     id_kinds: str = "a hub id (owner/name) or a folder"  # what `from_id` takes, for messages
-    closes_rings: bool = False  # its detectors heed `Runtime.loop`; else `ring.closed` closes their maps from outside
-    outside: Colour | None = (0, 0, 0)  # what a map shows beyond its guide: a colour, or None: its border goes on
-    expected: Expected = field(default_factory=Expected)  # what its maps look like, for remarks on those that do not
+    closes_rings: bool = False  # its detectors handle `Runtime.loop`; otherwise `views.close_ring` closes their maps
+    outside: Colour | None = (0, 0, 0)  # the padding of a map outside its guide; None repeats its border
+    expected: Expected = field(default_factory=Expected)  # properties of valid maps
 
     def load(self, control: str, model: str | None, runtime: Runtime, options: Mapping[str, Option]) -> Detector:
-        """Returns the detector `model` of this control type.
+        """Load a detector of this control type.
 
         Args:
-            control: The name of this control type, for messages.
-            model: A detector's name, or a hub id or folder where the control type takes them; None: the default.
-            runtime: Where it runs, and whether it may be downloaded.
-            options: Values for fields of the control type's options.
+            control: the name of this control type, for messages.
+            model: the name of a detector, or a hub id or folder if the control type supports them; None: the default.
+            runtime: its device, and whether it may download weights.
+            options: values for fields of the control type's options.
 
         Raises:
-            OptionError: No such detector or option, or a value out of range.
-            DetectorError: Its weights or package cannot be had.
+            OptionError: the detector or an option does not exist, or a value is out of range.
+            DetectorError: its weights or package are not available.
         """
-        chosen = self._options(control, options)
+        values = self._options(control, options)
         model = model or self.default
         self.check(control, model)
         if model in self.detectors:
-            return self.detectors[model](chosen, runtime)
+            return self.detectors[model](values, runtime)
         assert self.from_id is not None
-        return self.from_id(model, chosen, runtime)
+        return self.from_id(model, values, runtime)
 
     def check(self, control: str, model: str) -> None:
-        """Raise `OptionError` for a `model` that is no detector of this control type, which is named `control`."""
+        """Raise `OptionError` if `model` is not a detector of this control type, called `control` in messages."""
         if model in self.detectors or (self.from_id is not None and ("/" in model or Path(model).is_dir())):
             return
         also = "" if self.from_id is None else f", {self.id_kinds}"

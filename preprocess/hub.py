@@ -1,7 +1,7 @@
-"""The one access to models on the Hugging Face hub, and silence of the packages that load them.
+"""Load models from the Hugging Face hub, and suppress the output of the packages that load them.
 
-Models are read from this machine when all of their files are here, else downloaded. `HubError` says what is missing;
-whoever loads something translates it and says what else would work.
+A model is loaded from this machine if all its files are here, else downloaded. `HubError` says what is missing;
+callers translate it and add an alternative.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from typing import TypeVar
 from synccontrol.preprocess.errors import HubError, reason
 
 
-class _Shared:
-    """A context of the whole process: entered by the first thread that holds it, left by the last."""
+class _SharedContext:
+    """A process-wide context: the first thread that uses it enters it, the last one leaves it."""
 
     def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
         self._context, self._open = context, ExitStack()
-        self._lock, self._holders = Lock(), 0
+        self._lock, self._users = Lock(), 0
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def use(self) -> Iterator[None]:
         with self._lock:
-            if not self._holders:
+            if not self._users:
                 self._open.enter_context(self._context())
-            self._holders += 1
+            self._users += 1
         try:
             yield
         finally:
             with self._lock:
-                self._holders -= 1
-                if not self._holders:
+                self._users -= 1
+                if not self._users:
                     self._open.close()
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Keeps warnings, and the logs and progress bars of the loaded Hugging Face libraries, from the terminal."""
+def quiet_libraries() -> Iterator[None]:
+    """Suppress warnings, and the logs and progress bars of the loaded Hugging Face libraries."""
     with ExitStack() as stack:
-        for name, shared in _SILENT.items():
+        for name, shared in _QUIET_CONTEXTS.items():
             if name in sys.modules:
-                stack.enter_context(shared.held())
+                stack.enter_context(shared.use())
         yield
 
 
 @contextmanager
-def muted() -> Iterator[None]:
-    """Keeps what other packages print from the terminal as well; short, for other threads cannot print either."""
-    with silent(), _MUTED.held():
+def suppress_output() -> Iterator[None]:
+    """Suppress printed output as well. Keep the block short, because other threads cannot print either."""
+    with quiet_libraries(), _OUTPUT_CONTEXT.use():
         yield
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
+def _ignore_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def _hub() -> Iterator[None]:
+def _quiet_hub() -> Iterator[None]:
     utils = import_module("huggingface_hub.utils")
     disabled, level = utils.are_progress_bars_disabled(), utils.logging.get_verbosity()
     utils.disable_progress_bars()
@@ -86,8 +86,8 @@ def _hub() -> Iterator[None]:
 
 
 @contextmanager
-def _library(name: str) -> Iterator[None]:
-    """Silences diffusers or transformers."""
+def _quiet_library(name: str) -> Iterator[None]:
+    """Suppress the logs and progress bars of diffusers or transformers."""
     logging = import_module(f"{name}.utils.logging")
     enabled, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -101,69 +101,70 @@ def _library(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _unprinted() -> Iterator[None]:
+def _discard_output() -> Iterator[None]:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
-_SILENT = {  # by the name of a module, which is silenced once it is loaded
-    "warnings": _Shared(_unwarned),
-    "huggingface_hub": _Shared(_hub),  # before transformers, which turns the hub's bars on again with its own
-    "transformers": _Shared(lambda: _library("transformers")),
-    "diffusers": _Shared(lambda: _library("diffusers")),
+_QUIET_CONTEXTS = {  # by module; a module is silenced only once it is loaded
+    "warnings": _SharedContext(_ignore_warnings),
+    "huggingface_hub": _SharedContext(
+        _quiet_hub
+    ),  # before transformers, which enables the progress bars of the hub together with its own
+    "transformers": _SharedContext(lambda: _quiet_library("transformers")),
+    "diffusers": _SharedContext(lambda: _quiet_library("diffusers")),
 }
-_MUTED = _Shared(_unprinted)
+_OUTPUT_CONTEXT = _SharedContext(_discard_output)
 
 
 Loaded = TypeVar("Loaded")
 
-ANSWER_SECONDS = 5.0  # how long the hub may take to say whether it has a model
+ANSWER_SECONDS = 5.0  # time limit for the hub to answer whether it has a model
 
 
 def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool) -> Loaded:
-    """Returns what `load` makes of models, in silence, without the network where that is possible.
+    """Load models without output, and without the network if all files are on this machine.
 
     Args:
-        load: Loads them; its argument says whether only files on this machine may be used. It raises OSError where a
-            file is missing, and ValueError where a model is of another kind.
-        sources: All hub ids and folders that it loads from, the main one first.
-        offline: Never ask the network; the environment's HF_HUB_OFFLINE says so too.
+        load: loads the models; its argument is `local_files_only`. It raises OSError for a missing file, and
+            ValueError for a model of an unexpected type.
+        sources: all hub ids and folders of the models, the main one first.
+        offline: never access the network; the environment variable HF_HUB_OFFLINE has the same effect.
 
     Raises:
-        HubError: A model is not on this machine, and the network is off, does not answer or has no such model; or it is
-            of another kind.
-        MemoryError: Its files cannot be mapped into memory.
+        HubError: a model is not on this machine and cannot be downloaded, or it has an unexpected type.
+        MemoryError: the files cannot be mapped into memory.
     """
-    off = is_off(offline)
+    no_network = is_offline(offline)
     remote = [source for source in sources if not Path(source).exists()]
     names = " or ".join(repr(source) for source in remote or sources[:1])
-    with silent():
+    with quiet_libraries():
         try:
             return load(True)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
                 raise MemoryError(str(error)) from error
-            if not remote or (off and isinstance(error, ValueError)):
+            if not remote or (no_network and isinstance(error, ValueError)):
                 raise HubError(f"{names} cannot be used: {reason(error)}") from error
-            if off:
+            if no_network:
                 raise HubError(f"{names} has not been downloaded and downloads are off") from error
         for source in remote:
-            _ask(source)
+            _check_hub_has(source)
         try:
             return load(False)
         except (OSError, ValueError) as error:
             raise HubError(f"{names} cannot be used: {reason(error)}") from error
 
 
-def is_off(offline: bool) -> bool:
-    """Returns whether nothing may be downloaded: so asked, or so says the environment's HF_HUB_OFFLINE."""
+def is_offline(offline: bool) -> bool:
+    """Return whether downloads are off, by the argument or by the environment variable HF_HUB_OFFLINE."""
     from huggingface_hub import constants
 
     return offline or bool(constants.HF_HUB_OFFLINE)
 
 
-def _ask(source: str) -> None:
-    """Asks the hub whether it has a model, so that an unreachable hub costs seconds and not a round of retries."""
+def _check_hub_has(source: str) -> None:
+    """Raise `HubError` unless the hub has a model. An unreachable hub costs seconds instead of several retries."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -171,6 +172,6 @@ def _ask(source: str) -> None:
         huggingface_hub.HfApi().model_info(source, timeout=ANSWER_SECONDS)
     except (HfHubHTTPError, HFValidationError) as error:
         raise HubError(f"the hub does not give {source!r}: {reason(error)}") from error
-    except Exception as error:  # which library reports a dead network depends on the version of huggingface_hub
+    except Exception as error:  # the error type of a dead network depends on the version of huggingface_hub
         unreachable = f"the hub cannot be reached ({type(error).__name__})"
         raise HubError(f"{source!r} has not been downloaded and {unreachable}; connect once to download it") from error

@@ -33,8 +33,8 @@ class SyncControlError(Exception):
 
     Args:
         message: one line: what is wrong, which value, what would work. It names settings by their flags.
-        field: the argument or setting that is at fault; empty: none alone is.
-        value: what it was.
+        field: the argument or setting that is wrong; empty if it is no single one.
+        value: its value.
         hint: what would work.
     """
 
@@ -83,9 +83,9 @@ class ModelError(SyncControlError, RuntimeError):
 
 
 class MemoryLimitError(ModelError):
-    """The device's memory does not suffice, however small the steps that the work is done in.
+    """The device's memory does not suffice, even for the smallest batch or tile.
 
-    `latents` is what was denoised, (1, c, h, w), where only decoding is left; else None.
+    `latents` are the finished latents (1, c, h, w) if only decoding failed, else None.
     """
 
     def __init__(self, message: str, latents: "Tensor | None" = None) -> None:
@@ -103,12 +103,12 @@ class NonFiniteError(SyncControlError, ArithmeticError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns the errors of `preprocess` into those above: of its options, its detectors, and what it is given to read.
+    """Raise the errors of `preprocess` as errors of this module.
 
     Raises:
         ConfigError: a control type, detector or option is unknown, or a value out of range.
-        ModelError: a detector or its weights cannot be had.
-        InputError: a picture or file is not what it should be.
+        ModelError: a detector or its weights are not available.
+        InputError: an image or file cannot be read.
     """
     from synccontrol.preprocess import errors as preprocess  # here: it loads Pillow and NumPy
 
@@ -123,12 +123,12 @@ def translated() -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Returns a text as one line: what cannot be printed, as it may stand in a file's name, is written as its code."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    """Return a text as one line, with escape codes in place of characters that cannot be printed."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def describe(error: Exception) -> str:
-    """Return an error as one line in the words of the command line: our own as they are, others with their type."""
+    """Return an error as one line for the command line; an unexpected error is shown with its type."""
     if isinstance(error, SyncControlError):
         return printable(error.message)
     text = " ".join(str(error).split())

@@ -73,7 +73,7 @@ def test_every_name_stands_in_the_documents() -> None:
 def test_forecasts_on_the_page_of_models_are_those_of_the_command() -> None:
     found = json.loads((ROOT / "benchmarks" / "preset_forecasts.json").read_text(encoding="utf-8"))
     for name, row in found.items():
-        size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.card(row['peak_gb'])} GB"
+        size, card = f"{row['peak_gb']:.1f} | {row['weights_gb']:.1f}", f"{listing.smallest_card(row['peak_gb'])} GB"
         offloaded = f"{row['peak_gb_offload_model']:.1f} | {row['peak_gb_offload_sequential']:.1f}"
         work = f"{row['tflop'] / 1000:.1f}"
         assert f"| `{name}` | {row['windows']:.0f} | {size} | {card} | {offloaded} | {work} |" in MODELS

@@ -44,7 +44,7 @@ def overlay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         place.mkdir(parents=True)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(place)])
         registry.cache_clear()
-    monkeypatch.setattr(schedulers, "FACTS", dict(schedulers.FACTS))
+    monkeypatch.setattr(schedulers, "TRAITS", dict(schedulers.TRAITS))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,6 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def measure_control(control: str, count: int, folder: Path) -> dict[str, Figure]
     for number, scene in enumerate(scenes_of(control, count)):
         guide = Image.fromarray(control_map(scene, control))
         for name, scale in (("on", montage.defaults.sampling.control_scale), ("off", 0.0)):
-            sampling = replace(montage.defaults.sampling, control_scale=scale)
+            sampling = montage.defaults.sampling.replace(control_scale=scale)
             draw = partial(montage, scene.caption, guide, seed=number, sampling=sampling)
             drawn = _kept(folder / f"{control}-{name}-{number}.png", draw)
             scores[name].append(reader.score(control, np.asarray(drawn), scene))
@@ -122,7 +121,7 @@ def _kept(path: Path, draw: Callable[[], Result]) -> Image.Image:
 @torch.no_grad()
 def _mean_distance(windows: list[torch.Tensor], distance: objectives.AbstractObjective) -> float:
     """Return the mean perceptual distance over all pairs of windows (1, 3, H, W) in -1..1."""
-    losses = [distance.against(a)(torch.cat(windows[i + 1 :])) for i, a in enumerate(windows[:-1])]
+    losses = [distance.for_anchor(a)(torch.cat(windows[i + 1 :])) for i, a in enumerate(windows[:-1])]
     return float(torch.cat(losses).mean())
 
 

@@ -60,7 +60,7 @@ class Judge:
         distance = objectives.load("stlpips")
         assert isinstance(distance, objectives.FeatureDistance)
         self._distance = distance
-        self._distance.against(torch.zeros(1, 3, CROP, CROP))  # brings its network into the layout it computes in
+        self._distance.for_anchor(torch.zeros(1, 3, CROP, CROP))  # brings its network into the layout it computes in
 
     def loss(self, wanted: Tensor, decoded: Tensor) -> Tensor:
         """Return the loss of decoded pictures (n, 3, H, W)."""

@@ -28,14 +28,14 @@ from synccontrol import families
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import lay_out
-from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.base import AbstractFamily, Crops, WindowCondition
 from synccontrol.families.checkpoints import default_dtype
 from synccontrol.models import loader
-from synccontrol.models.presets import Defaults
-from synccontrol.pipeline.stages import passes
-from synccontrol.sampling.batching import Batches
+from synccontrol.models.presets import PresetSettings
+from synccontrol.pipeline.stages import plan_stages
+from synccontrol.sampling.batching import BatchedPredictor
 from synccontrol.sampling.objectives import AbstractObjective, FeatureDistance
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from synccontrol.spec.image_settings import DEFAULT, PAPER, PRESETS
 from synccontrol.spec.image_spec import ImageSpec
 from synccontrol.spec.settings import Geometry, Size, SyncConfig
@@ -66,7 +66,7 @@ class Work:
 
 
 def count(
-    family: AbstractFamily, layout: AbstractLayout, settings: Defaults, objective: AbstractObjective | None = None
+    family: AbstractFamily, layout: AbstractLayout, settings: PresetSettings, objective: AbstractObjective | None = None
 ) -> Work:
     """Returns the operations of the parts, without an objective those where nothing is compared.
 
@@ -75,10 +75,10 @@ def count(
     h, w = family.geometry.window_px
     z = torch.zeros(3, family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
     blank = family.blank_prompt()
-    views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
+    views = [WindowCondition(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
     crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
-    networks = Networks(decode=family.glimpse, encode=family.encode, kind="epsilon")
-    sync = Sync(settings.sync.replace(adain=0.0), objective, 0, networks, Batches(1, str))
+    networks = SyncNetworks(decode=family.decode_preview, encode=family.encode, kind="epsilon")
+    sync = Sync(settings.sync.replace(adain=0.0), objective, 0, networks, BatchedPredictor(1, str))
     with family.session():
         predict = family.condition(views, crops, settings.sampling, settings.sampling.steps, str)
 
@@ -102,18 +102,18 @@ def count(
     return Work(**alike, anchor=2 * two - three - look, window=three - two - look)
 
 
-def of_ours(work: Work, geometry: Geometry, size: Size, settings: Defaults) -> int:
+def of_ours(work: Work, geometry: Geometry, size: Size, settings: PresetSettings) -> int:
     """Returns the operations of a picture of ours, in all its passes."""
     (height, width), (h, w), total, before = size, geometry.window_px, 0.0, 0
     sampling, windows, sync = settings.sampling, settings.windows, settings.sync
     picture = ImageSpec(prompt="", height=height, width=width, sampling=sampling, windows=windows, sync=sync)
-    for one in passes(picture, size, geometry, starts=False):
+    for one in plan_stages(picture, size, geometry, has_init_image=False):
         n = len(lay_out(*one.size, geometry, windows))
-        total += before / (h * w) * work.decode + (n * work.encode if one.over else 0)
-        left, count = one.sync.later(0 if one.anew else one.skipped), one.sampling.steps - one.skipped
+        total += before / (h * w) * work.decode + (n * work.encode if one.img2img else 0)
+        left, count = one.sync.later(0 if one.restarts_sync else one.skipped), one.sampling.steps - one.skipped
         for step in range(count):
             look = work.look if one.sampling.guided(step, count) else work.bare
-            total += (n + (n - 1) * left.further_looks(step)) * look
+            total += (n + (n - 1) * left.extra_evaluations(step)) * look
             total += left.due(step) * (work.anchor + (n - 1) * work.window)
         before = math.prod(one.size)
     return round(total)
@@ -143,9 +143,9 @@ def _counted(call: Callable[[], object]) -> int:
 def rows(name: str) -> Iterator[dict[str, Any]]:
     """Yields the cost of every method by a model's shape, width by width."""
     objective = FeatureDistance(lpips.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
-    with tempfile.TemporaryDirectory() as folder, memory_estimate.fake():
+    with tempfile.TemporaryDirectory() as folder, memory_estimate.fake_mode():
         SHAPES[name](Path(folder))
-        family = families.wrap(loader.blank(folder, [CONTROL], [], loader.half(name), offline=True))
+        family = families.wrap(loader.blank(folder, [CONTROL], [], loader.half_dtype(name), offline=True))
         presets = {preset: loader.defaults(name, preset, offline=True) for preset in PRESETS}
         paper, steps = presets[PAPER], presets[PAPER].sampling.steps
         work, first = _work(family, paper, objective), dict[int, int]()
@@ -166,18 +166,18 @@ def rows(name: str) -> Iterator[dict[str, Any]]:
             for width in WIDTHS:
                 layout = _lay_out(family, width, own)
                 sync: SyncConfig | None = own.sync if own.sync.perceptual else None
-                found = memory_estimate.rehearse(family, layout, own.sampling, own.windows, sync, objective)
+                found = memory_estimate.estimate(family, layout, own.sampling, own.windows, sync, objective)
                 row = _row(
                     name, method, width, family, of_ours(work, family.geometry, (height, width), own), first[width]
                 )
                 yield {**row, "gb": found.peak / GB}
 
 
-def _work(family: AbstractFamily, settings: Defaults, objective: AbstractObjective) -> Work:
+def _work(family: AbstractFamily, settings: PresetSettings, objective: AbstractObjective) -> Work:
     return count(family, _lay_out(family, WIDTHS[0], settings), settings, objective)
 
 
-def _lay_out(family: AbstractFamily, width: int, settings: Defaults) -> AbstractLayout:
+def _lay_out(family: AbstractFamily, width: int, settings: PresetSettings) -> AbstractLayout:
     return lay_out(family.geometry.window_px[0], width, family.geometry, settings.windows)
 
 

@@ -14,7 +14,7 @@ from synccontrol import Montage
 from synccontrol.evaluate import scoring
 from synccontrol.io import metadata
 from synccontrol.models import devices, loader
-from synccontrol.models.presets import Defaults
+from synccontrol.models.presets import PresetSettings
 from synccontrol.spec.image_settings import DEFAULT, PRESETS
 
 TRIAL_STEPS = 2  # of the pictures that time the machine
@@ -83,7 +83,7 @@ class Studio:
         self._device, self._dtype, self._offline = device, devices.DTYPES[dtype], offline
         changes: dict[str, Any] = {"steps": steps, "control_scale": control_scale}
         self.changes = {name: value for name, value in changes.items() if value is not None}
-        presets: dict[str, Defaults] = {name: loader.defaults(model, name, offline) for name in PRESETS}
+        presets: dict[str, PresetSettings] = {name: loader.defaults(model, name, offline) for name in PRESETS}
         self.geometry = loader.geometry(model, offline)
         self.height, self.window = self.geometry.window_px  # px
         self.width = width or 4 * self.window
@@ -93,7 +93,7 @@ class Studio:
         }
         self._montages: dict[str, Montage] = {}
 
-    def _changed(self, settings: Defaults) -> Defaults:
+    def _changed(self, settings: PresetSettings) -> PresetSettings:
         return replace(settings, sampling=settings.sampling.replace(**self.changes))
 
     def write_material(self, out: Path, controls: Sequence[str], per_cell: int) -> None:

@@ -18,7 +18,7 @@ from synccontrol.cli.terminal import status
 from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.fidelity import kernel_difference, kernel_distance
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.networks import Eyes
+from synccontrol.evaluate.networks import FeatureNetworks
 
 BASELINE = "multidiffusion"
 
@@ -27,7 +27,7 @@ def features(folder: Path, window: int) -> Mapping[str, torch.Tensor]:
     """Returns the pooled features (n, d) of the windows of every picture in a folder and those in it, by its name."""
     settings = Settings(window=window, groups=("fidelity",), offline=True)
     gallery = open_gallery(folder, settings)
-    eyes = Eyes(gallery, settings)
+    eyes = FeatureNetworks(gallery, settings)
     return {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from synccontrol.models.presets import Defaults
+from synccontrol.models.presets import PresetSettings
 from synccontrol.spec.image_settings import BEST, DEFAULT, FAST, PAPER
 from synccontrol.spec.settings import SyncConfig
 
@@ -16,11 +16,11 @@ class Method:
     """One way to make a montage."""
 
     about: str
-    settings: Defaults
+    settings: PresetSettings
     overlap: bool = True  # False: every window is a picture of its own, put beside the others
 
 
-def methods(presets: Mapping[str, Defaults]) -> Mapping[str, Method]:
+def methods(presets: Mapping[str, PresetSettings]) -> Mapping[str, Method]:
     """Returns the methods by name for a model of these presets.
 
     The published ones are the paper's (arXiv 2306.05178): DDIM, a stride of a quarter window, uniform weights, full
@@ -29,7 +29,7 @@ def methods(presets: Mapping[str, Defaults]) -> Mapping[str, Method]:
     """
     paper, default, off = presets[PAPER], presets[DEFAULT], SyncConfig(weight=0.0).complete()
 
-    def published(synced: int) -> Defaults:
+    def published(synced: int) -> PresetSettings:
         return replace(paper, sync=paper.sync.replace(steps=synced))
 
     steps = paper.sampling.steps

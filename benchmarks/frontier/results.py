@@ -11,7 +11,7 @@ from benchmarks.frontier.draw import Studio, cell, guides
 from benchmarks.frontier.material import NONE, SPECIFIC, VAGUE, item_name
 from benchmarks.frontier.methods import RENDERED
 from synccontrol.evaluate import html_report, report
-from synccontrol.evaluate.scoring import Difference, Scored
+from synccontrol.evaluate.scoring import Difference, FolderScores
 from synccontrol.io import images
 
 ALL = "all"  # controls together
@@ -32,8 +32,8 @@ is the number of pairs."""
 def write(
     studio: Studio,
     out: Path,
-    cells: Mapping[str, Sequence[Scored]],
-    whole: Sequence[Scored],
+    cells: Mapping[str, Sequence[FolderScores]],
+    whole: Sequence[FolderScores],
     about: Mapping[str, str],
 ) -> Path:
     """Returns the results page, written into `out/results` with its plots, pictures, JSON and CSV.
@@ -94,16 +94,16 @@ def _title(control: str) -> str:
     return "Without control" if control == NONE else f"Control: {control}"
 
 
-def _table(out: Path, scored: Sequence[Scored]) -> str:
+def _table(out: Path, scored: Sequence[FolderScores]) -> str:
     """Returns a row per metric and a column per method."""
     rows = [
         ["montages", *(str(max(found.n for found in one.scores.measurements)) for one in scored)],
         ["seconds (median)", *(_median(list(one.seconds.values())) for one in scored)],
         ["CPU seconds (median)", *(_median(scoring.cpu_seconds(out / one.folder)) for one in scored)],
     ]
-    for metric in report.metrics(scored):
+    for metric in report.all_metrics(scored):
         figures = [one.measurement(metric.metric) for one in scored]
-        cells = [report.with_interval(found) if found else report.DASH for found in figures]
+        cells = [report.format_interval(found) if found else report.DASH for found in figures]
         rows.append([f"{metric.metric} {ARROWS[metric.better]}", *cells])
     return _markdown(["", *(f"`{one.label}`" for one in scored)], rows)
 
@@ -117,7 +117,7 @@ def _differences(found: Sequence[Difference]) -> str:
         cells = []
         for pair in pairs:
             one = known.get((metric, *pair))
-            text = f"{report.with_interval(one)}, n {one.n}" if one else report.DASH
+            text = f"{report.format_interval(one)}, n {one.n}" if one else report.DASH
             cells.append(f"**{text}**" if one and one.verdict != "open" else text)
         better = next(one.better for one in found if one.metric == metric)
         rows.append([f"{metric} ({better} is better)", *cells])
@@ -130,13 +130,13 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _median(values: Sequence[float]) -> str:
-    return report.number(statistics.median(values)) if values else report.DASH
+    return report.format_number(statistics.median(values)) if values else report.DASH
 
 
-def _plots(folder: Path, scored: Sequence[Scored]) -> list[str]:
+def _plots(folder: Path, scored: Sequence[FolderScores]) -> list[str]:
     """Returns the plots of what coherence costs as Markdown, having written them."""
     parts = []
-    for plot in html_report.all_of(scored):
+    for plot in html_report.make_plots(scored):
         if plot.file != html_report.METRICS:
             (folder / plot.file).write_bytes(plot.png)
             parts.append(f"![{plot.caption}]({plot.file})")

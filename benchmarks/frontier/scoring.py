@@ -11,7 +11,7 @@ from benchmarks.frontier.methods import RENDERED
 from synccontrol.evaluate import fidelity, report, scoring
 from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.measurement import GROUPS, Measurement, Scores, Settings, summary
-from synccontrol.evaluate.scoring import Difference, Scored, difference, scored
+from synccontrol.evaluate.scoring import Difference, FolderScores, compare_measurements, score_folder
 
 DRAWS, SEED = 2000, 0  # of the bootstrap
 PAIRS = (  # baseline, and what is held against it
@@ -43,17 +43,17 @@ def cell_settings(studio: Studio, out: Path, control: str, method: str, offline:
     )
 
 
-def score_cell(studio: Studio, out: Path, control: str, method: str, offline: bool) -> Scored | None:
+def score_cell(studio: Studio, out: Path, control: str, method: str, offline: bool) -> FolderScores | None:
     """Returns the figures of a method under a control; None if nothing is drawn."""
     folder = cell(out, control, method)
     known = out / "scores" / f"{method}-{control}.json"
     return _scored(folder, method, cell_settings(studio, out, control, method, offline), known, out)
 
 
-def score_fidelity(studio: Studio, out: Path, method: str, offline: bool) -> Scored | None:
+def score_fidelity(studio: Studio, out: Path, method: str, offline: bool) -> FolderScores | None:
     """Returns the fidelity of a method, over all controls together; None if there are too few windows for it."""
     folder = out / "montages" / method
-    if len(list(folder.rglob("*.png"))) * (studio.width // studio.window) < fidelity.LEAST:
+    if len(list(folder.rglob("*.png"))) * (studio.width // studio.window) < fidelity.MIN_WINDOWS:
         return None
     wanted = Settings(
         window=studio.window,
@@ -66,10 +66,10 @@ def score_fidelity(studio: Studio, out: Path, method: str, offline: bool) -> Sco
     return _scored(folder, method, wanted, out / "scores" / f"{method}-fidelity.json", out)
 
 
-def _scored(folder: Path, method: str, wanted: Settings, known: Path, out: Path) -> Scored | None:
+def _scored(folder: Path, method: str, wanted: Settings, known: Path, out: Path) -> FolderScores | None:
     """Returns the figures of a folder, from the last run's file where they still hold; None if it has no montages."""
     key = {
-        "settings": {name: str(value) for name, value in dataclasses.asdict(wanted).items()},
+        "settings": {name: str(value) for name, value in wanted.model_dump().items()},
         "montages": {str(path.relative_to(out)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*.png"))},
     }
     if not key["montages"]:
@@ -78,14 +78,14 @@ def _scored(folder: Path, method: str, wanted: Settings, known: Path, out: Path)
         stored = report.read_json(known)
         if stored["key"] == key:
             return report.from_json(stored["scored"])
-    found = scored(open_gallery(folder, wanted), method, wanted, lambda _: None)
+    found = score_folder(open_gallery(folder, wanted), method, wanted, lambda _: None)
     found = dataclasses.replace(found, folder=folder.relative_to(out))
     known.parent.mkdir(parents=True, exist_ok=True)
     report.write_json({"key": key, "scored": report.as_json(found)}, known)
     return found
 
 
-def together(cells: Mapping[str, Sequence[Scored]], whole: Sequence[Scored]) -> list[Scored]:
+def together(cells: Mapping[str, Sequence[FolderScores]], whole: Sequence[FolderScores]) -> list[FolderScores]:
     """Returns each method over all controls: coherence and seams of all its montages, and its fidelity.
 
     Args:
@@ -118,11 +118,11 @@ def together(cells: Mapping[str, Sequence[Scored]], whole: Sequence[Scored]) -> 
             for montage, taken in one.seconds.items()
         }
         scores = Scores(measurements=(*merged, *fidelities), skipped=())
-        found.append(Scored(label=method, folder=Path("montages") / method, scores=scores, seconds=seconds))
+        found.append(FolderScores(label=method, folder=Path("montages") / method, scores=scores, seconds=seconds))
     return found
 
 
-def differences(cells: Mapping[str, Sequence[Scored]], kind: str = "") -> list[Difference]:
+def differences(cells: Mapping[str, Sequence[FolderScores]], kind: str = "") -> list[Difference]:
     """Returns what the methods of `PAIRS` differ by, montage by montage, over all controls together.
 
     Args:
@@ -133,14 +133,14 @@ def differences(cells: Mapping[str, Sequence[Scored]], kind: str = "") -> list[D
     for baseline, other in PAIRS:
         first, second = (_pooled(cells, method, kind) for method in (baseline, other))
         found += [
-            difference(first[metric], second[metric], (baseline, other), DRAWS, SEED)
+            compare_measurements(first[metric], second[metric], (baseline, other), DRAWS, SEED)
             for metric in first
             if metric in second
         ]
     return [one for one in found if one.n]
 
 
-def _pooled(cells: Mapping[str, Sequence[Scored]], method: str, kind: str) -> dict[str, Measurement]:
+def _pooled(cells: Mapping[str, Sequence[FolderScores]], method: str, kind: str) -> dict[str, Measurement]:
     """Returns by metric the values of all of a method's montages, whatever their control."""
     pooled: dict[str, Measurement] = {}
     for control, members in cells.items():
@@ -156,7 +156,7 @@ def cpu_seconds(folder: Path) -> list[float]:
     return [taken["cpu_seconds"] for taken in scoring.read_timings(folder).values()]
 
 
-def rows(cells: Mapping[str, Sequence[Scored]]) -> list[dict[str, Any]]:
+def rows(cells: Mapping[str, Sequence[FolderScores]]) -> list[dict[str, Any]]:
     """Returns a CSV row for every control, method and metric."""
     return [
         {"control": control, **row}

@@ -1,4 +1,4 @@
-"""Draws the pictures of README and site again: python -m docs.drawings [SET ...]"""
+"""Generate the images of the README and the site again: python -m docs.drawings [SET ...]"""
 
 import argparse
 
@@ -16,16 +16,16 @@ SETS = {
 
 
 def main() -> None:
-    """Writes all of them, or the sets that are named."""
+    """Generate the named sets of images, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)} (default: all)")
-    wanted = parser.parse_args().sets
-    unknown = [name for name in wanted if name not in SETS]
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"one of {', '.join(SETS)} (default: all)")
+    names = parser.parse_args().sets
+    unknown = [name for name in names if name not in SETS]
     if unknown:
-        parser.error(f"there is no set {', '.join(unknown)}; choose of {', '.join(SETS)}")
-    for name in wanted or SETS:
+        parser.error(f"there is no set {', '.join(unknown)}; use {', '.join(SETS)}")
+    for name in names or SETS:
         SETS[name]()
-        print(f"{name} is drawn", flush=True)
+        print(f"{name}: done", flush=True)
 
 
 if __name__ == "__main__":

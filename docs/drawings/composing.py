@@ -1,4 +1,4 @@
-"""The pictures of the page on composing."""
+"""The images of the page on composing."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ TOWER = (512, 1024)  # width and height, px
 
 
 def regions(*prompts: str) -> list[Region]:
-    """Returns three regions side by side."""
+    """Return three regions side by side."""
     areas = ("0-35%", "35-70%", "70-100%")
     return [Region(area=area, prompt=prompt) for area, prompt in zip(areas, prompts, strict=True)]
 
 
 def tower() -> Image.Image:
-    """Returns the depth map of a tower before a hill."""
+    """Return the depth map of a tower in front of a hill."""
     width, height = TOWER
     y, x = np.mgrid[:height, :width].astype(float)
     hill = np.maximum(1 - np.abs(x - 380) / 260, 0) * 110
@@ -37,29 +37,29 @@ def tower() -> Image.Image:
 
 
 def at_two_scales() -> None:
-    """Writes `docs/images/scales.jpg`."""
-    model, (width, height), shown = montage("depth"), TOWER, tower()
-    options: dict[str, Any] = {"prompt": "a city at sunset", "control_map": shown, "seed": 2}
+    """Write `docs/images/scales.jpg`."""
+    model, (width, height), depth = montage("depth"), TOWER, tower()
+    options: dict[str, Any] = {"prompt": "a city at sunset", "control_map": depth, "seed": 2}
     rows = model(**options, height=height, width=width).image
-    two = model(**options, height=height // 2, width=width // 2, upscale=UpscaleConfig(upscale=2)).image
-    row([scaled(picture, width // 2) for picture in (shown, rows, two)], IMAGES / "scales.jpg")
+    upscaled = model(**options, height=height // 2, width=width // 2, upscale=UpscaleConfig(upscale=2)).image
+    row([scaled(image, width // 2) for image in (depth, rows, upscaled)], IMAGES / "scales.jpg")
 
 
 def draw() -> None:
-    """Writes the pictures."""
+    """Write all images of the page."""
     at_two_scales()
     model = montage()
     size: dict[str, Any] = {"height": HEIGHT, "width": WIDTH, "seed": SEED}
     sunset, noon = (model(time, regions=regions(*PLACES), **size).image for time in ("sunset", "noon"))
-    turning = regions("mountains at night", "a forest at dawn", "a lake at noon")
-    stack([sunset, noon, model(regions=turning, **size).image], IMAGES / "regions.jpg")
+    mixed = regions("mountains at night", "a forest at dawn", "a lake at noon")
+    stack([sunset, noon, model(regions=mixed, **size).image], IMAGES / "regions.jpg")
     mask = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(mask).rectangle((600, 60, 900, HEIGHT), fill=255)
     lake = model("mountains, a lake, sunset", init_image=sunset, mask=mask, seed=SEED).image
-    longer = Img2ImgConfig(outpaint="right 256")
-    city = model("a city at sunset", init_image=lake, img2img=longer, seed=SEED).image
+    outpaint = Img2ImgConfig(outpaint="right 256")
+    city = model("a city at sunset", init_image=lake, img2img=outpaint, seed=SEED).image
     stack([sunset, lake, city], IMAGES / "repainting.jpg")
     tall: dict[str, Any] = {"height": 2 * HEIGHT, "width": WIDTH, "seed": 0}
     rows = model("a mountain valley at sunset", **tall).image
-    one = model("a mountain valley at sunset", upscale=UpscaleConfig(tall_canvas=UPSCALE), **tall).image
-    stack([scaled(rows, WIDTH // 2), scaled(one, WIDTH // 2)], IMAGES / "tall.jpg")
+    upscaled = model("a mountain valley at sunset", upscale=UpscaleConfig(tall_canvas=UPSCALE), **tall).image
+    stack([scaled(rows, WIDTH // 2), scaled(upscaled, WIDTH // 2)], IMAGES / "tall.jpg")

@@ -1,8 +1,7 @@
-"""The gallery: what the bundled model makes of the examples' guides, each picture with the command that draws it."""
+"""The gallery: images that the bundled model generates from the examples' guides, each with its command."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from PIL import Image
 
@@ -13,14 +12,17 @@ PAGE = DOCS / "gallery.md"
 WIDTH = 1152  # px on the page: three quarters of the guides
 INTRODUCTION = """# Gallery
 
-What the bundled model makes of the [guides](../examples/guides) that come with it, with its own settings and seed 0;
-above every picture the command that draws it. `python -m docs.drawings gallery` draws this page again.
+This page shows images of the bundled model, generated with its own settings and seed 0. Each section begins with one of
+the [guides](../examples/guides), followed by its control maps. The command above an image generates that image.
+
+`python -m docs.drawings gallery` generates this page again. The bundled model knows one illustrated world; see
+[limits](limits.md).
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One picture of the gallery."""
+    """One image of the gallery."""
 
     control: str
     prompt: str
@@ -58,40 +60,40 @@ GUIDES: Mapping[str, Sequence[Row]] = {
     "photograph": (Row("depth", "alpine peaks at sunset"), Row("canny", "mountains at noon")),
     "ring": (Row("depth", "a landscape at noon"), Row("depth", "a landscape at sunset")),
 }
-RINGS = frozenset({"ring"})  # guides whose right edge continues at the left, and so do their pictures
+RINGS = frozenset({"ring"})  # guides of cylindrical panoramas: the right edge continues at the left
 
 
 def command(name: str, row: Row) -> str:
-    """Returns what draws a picture of the gallery."""
+    """Return the command that generates an image of the gallery."""
     loop = " --loop" if name in RINGS else ""
     return f'synccontrol --control {row.control}{loop} --guide examples/guides/{name}.png --prompt "{row.prompt}"'
 
 
 def file(name: str, part: str) -> str:
-    """Returns the file of a picture, below the pages."""
+    """Return the path of an image, relative to `docs`."""
     return f"gallery/{name}-{part}.jpg"
 
 
 def page() -> str:
-    """Returns the page's text: guide, then by control its map, and every command with its picture."""
+    """Return the page's text: each guide, its control maps, and every command with its image."""
     parts = [INTRODUCTION]
     for name, rows in GUIDES.items():
         parts.append(f"## {name.capitalize()}\n\n![The guide.]({file(name, 'guide')})\n")
         for control in dict.fromkeys(row.control for row in rows):
-            parts.append(f"### {name.capitalize()}, {control}\n\n![Its control map.]({file(name, control)})\n")
+            parts.append(f"### {name.capitalize()}, {control}\n\n![The control map.]({file(name, control)})\n")
             for place, row in enumerate(rows):
                 if row.control == control:
-                    shown = f"![{row.prompt}]({file(name, str(place + 1))})"
-                    parts.append(f"```bash\n{command(name, row)}\n```\n\n{shown}\n")
+                    image = f"![{row.prompt}]({file(name, str(place + 1))})"
+                    parts.append(f"```bash\n{command(name, row)}\n```\n\n{image}\n")
     return "\n".join(parts)
 
 
-def _save(picture: Image.Image, name: str, part: str) -> None:
-    scaled(picture, WIDTH).save(DOCS / file(name, part), optimize=True, quality=QUALITY)
+def _save(image: Image.Image, name: str, part: str) -> None:
+    scaled(image, WIDTH).save(DOCS / file(name, part), optimize=True, quality=QUALITY)
 
 
 def draw() -> None:
-    """Writes `docs/gallery.md` and its pictures."""
+    """Write `docs/gallery.md` and its images."""
     FOLDER.mkdir(exist_ok=True)
     for name, rows in GUIDES.items():
         loop = name in RINGS
@@ -99,6 +101,6 @@ def draw() -> None:
         for place, row in enumerate(rows):
             model, map_ = montage(row.control), control_map(row.control, name, loop)
             _save(map_, name, row.control)
-            windows = replace(model.defaults.windows, loop=loop)
+            windows = model.defaults.windows.replace(loop=loop)
             _save(model(row.prompt, map_, windows=windows).image, name, str(place + 1))
     PAGE.write_text(page(), encoding="utf-8")

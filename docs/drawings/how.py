@@ -1,6 +1,5 @@
-"""How it works, in seven drawings: windows, one timestep, merging, the nudge, a scaffold, a ring, a sphere."""
+"""How it works, in seven drawings: windows, a timestep, merging, sync, the draft, a ring, a sphere."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -19,35 +18,35 @@ FOLDER = DOCS / "images" / "how"
 HEIGHT, WIDTH, CELL = 256, 1536, 8  # px
 PROMPT = "a mountain valley at sunset"
 VAGUE, SEED = "a landscape", 5  # a prompt under which windows choose scenes of their own
-SHOWN = 4  # the step, from 0, that is shown of a timestep
+STEP = 4  # the step, from 0, of the drawing of a timestep
 
 
 def layout(width: int = WIDTH) -> Layout:
-    """Returns where the windows of a drawing lie."""
-    found = lay_out(HEIGHT, width, montage("depth").denoiser.geometry, montage("depth").defaults.windows)
-    assert isinstance(found, Layout)
-    return found
+    """Return the layout of the windows of a drawing."""
+    placed = lay_out(HEIGHT, width, montage("depth").denoiser.geometry, montage("depth").defaults.windows)
+    assert isinstance(placed, Layout)
+    return placed
 
 
 def boxes(laid: Layout) -> list[tuple[int, int, int, int]]:
-    """Returns (left, top, width, height) of windows in px."""
+    """Return (left, top, width, height) of windows in px."""
     h, w = laid.window
     return [(left * CELL, top * CELL, w * CELL, h * CELL) for top, left in laid.origins]
 
 
 @cache
 def steps(width: int, prompt: str, synced: bool) -> list[tuple[Step, Image.Image]]:
-    """Returns every step of a picture, with its clean estimate."""
+    """Return every step of an image, with its clean estimate."""
     model = montage("depth")
     map_ = control_map("depth", "valley").resize((width, HEIGHT)) if prompt == PROMPT else None
     plain = montage() if map_ is None else model
-    sync = replace(plain.defaults.sync, draft_strength=0.0) if synced else SyncConfig(weight=0.0).complete()
-    made = plain.steps(prompt, map_, height=HEIGHT, width=width, seed=SEED, sync=sync)
-    return [(step, step.preview(HEIGHT)) for step in made]
+    sync = plain.defaults.sync.replace(draft_strength=0.0) if synced else SyncConfig(weight=0.0).complete()
+    generated = plain.steps(prompt, map_, height=HEIGHT, width=width, seed=SEED, sync=sync)
+    return [(step, step.preview(HEIGHT)) for step in generated]
 
 
 def latents(step: Step) -> Image.Image:
-    """Returns the canvas as a picture: three of its channels."""
+    """Return three channels of the latents as an image."""
     values = step.x_t[0, :3].float()
     low, high = values.quantile(0.01), values.quantile(0.99)
     pixels = ((values - low) / (high - low)).clamp(0, 1).mul(255).byte().permute(1, 2, 0).numpy()
@@ -55,12 +54,12 @@ def latents(step: Step) -> Image.Image:
 
 
 def windows() -> None:
-    """Windows on the canvas."""
-    picture, laid = steps(WIDTH, PROMPT, True)[-1][1], layout()
+    """Draw windows on the canvas."""
+    image, laid = steps(WIDTH, PROMPT, True)[-1][1], layout()
     whole = ink.figure(1536, 570)
     title = "the canvas, 1536x256 px, and the windows of 256x256 px that cover it; each overlaps its neighbours"
     axes = ink.panel(whole, 0, 36, WIDTH, HEIGHT, title)
-    ink.show(axes, picture)
+    ink.show(axes, image)
     below = ink.panel(whole, 0, 316, WIDTH, 240)
     below.set_xlim(0, WIDTH)
     below.set_ylim(3.75, -0.05)
@@ -68,54 +67,57 @@ def windows() -> None:
         colour, row = ink.INKS[number % 3], number % 3
         ink.frame(axes, (left, top, width, height), colour)
         ink.frame(below, (left, row * 1.3, width, 1.1), colour, fill=0.18)
-        said = f"window {number}" + (" (anchor)" if number == laid.middle else "")
-        below.text(left + width / 2, row * 1.3 + 0.55, said, ha="center", va="center", color=colour, fontsize=16)
+        label = f"window {number}" + (" (anchor)" if number == laid.middle else "")
+        below.text(left + width / 2, row * 1.3 + 0.55, label, ha="center", va="center", color=colour, fontsize=16)
     ink.save(whole, FOLDER / "windows.png")
 
 
 def timestep() -> None:
-    """One timestep: crop, nudge, predict, merge, step."""
+    """Draw one timestep: crop, sync, predict, merge, step."""
     width = 640
-    laid, made = layout(width), steps(width, PROMPT, True)
-    (before, _), (after, estimate) = made[SHOWN], made[SHOWN + 1]
+    laid, generated = layout(width), steps(width, PROMPT, True)
+    (before, _), (after, estimate) = generated[STEP], generated[STEP + 1]
     map_ = control_map("depth", "valley").resize((width, HEIGHT))
     whole = ink.figure(1320, 960)
-    for column, (picture, said) in enumerate(((latents(before), "the canvas, noisy"), (map_, "the control map"))):
-        axes = ink.panel(whole, 680 * column, 36, width, HEIGHT, f"1  crop: {said}")
-        ink.show(axes, picture)
+    for column, (image, label) in enumerate(((latents(before), "the canvas, noisy"), (map_, "the control map"))):
+        axes = ink.panel(whole, 680 * column, 36, width, HEIGHT, f"1  crop: {label}")
+        ink.show(axes, image)
         for number, box in enumerate(boxes(laid)):
             ink.frame(axes, box, ink.INKS[number])
     ink.write(
         whole,
         0,
         318,
-        "2  sync moves windows towards the anchor's look;  3  networks predict each: from noise and map, the estimate",
+        "2  sync moves windows towards the anchor;  3  networks predict each window: from noise and map, the estimate",
     )
     side = 96
     for number, (left, top, high, wide) in enumerate(boxes(laid)):
         crop = (left, top, left + wide, top + high)
-        for place, picture in enumerate((latents(before), map_, estimate)):
+        for place, image in enumerate((latents(before), map_, estimate)):
             axes = ink.panel(whole, number * 338 + place * (side + 6), 352, side, side)
-            ink.show(axes, picture.crop(crop))
+            ink.show(axes, image.crop(crop))
             ink.frame(axes, (2, 2, wide - 4, high - 4), ink.INKS[number])
         ink.write(whole, number * 338, 456, f"window {number}", ink.INKS[number])
     ink.write(
-        whole, 0, 530, "4  the windows' predictions are merged on the canvas;  5  the solver makes one step with them"
+        whole,
+        0,
+        530,
+        "4  the windows' predictions are merged on the canvas;  5  the scheduler takes one step with them",
     )
-    results = ((latents(after), "the canvas, a little cleaner"), (estimate, "the clean estimate: where it goes"))
-    for column, (picture, said) in enumerate(results):
-        ink.show(ink.panel(whole, 680 * column, 600, width, HEIGHT, said), picture)
+    results = ((latents(after), "the canvas, a little cleaner"), (estimate, "the clean estimate, decoded"))
+    for column, (image, label) in enumerate(results):
+        ink.show(ink.panel(whole, 680 * column, 600, width, HEIGHT, label), image)
     ink.write(
         whole,
         0,
         880,
-        f"step {SHOWN + 2} of {after.steps}, as it was drawn; of the latents' eight channels three are shown",
+        f"step {STEP + 2} of {after.steps}; three of the eight channels of the latents are shown",
     )
     ink.save(whole, FOLDER / "timestep.png")
 
 
 def merging() -> None:
-    """How windows blend: their weights, and what that does to a picture whose windows overlap little."""
+    """Draw the weights of windows, and images whose windows overlap little."""
     whole = ink.figure(1500, 570)
     for place, name in enumerate(("uniform", "ramp", "gaussian")):
         axes = ink.panel(whole, 50 + place * 500, 40, 420, 180, f"--window-weights {name}")
@@ -129,12 +131,12 @@ def merging() -> None:
             cells = np.arange(number * 20, number * 20 + 32)
             axes.fill_between(cells, profile / total[cells], step="mid", color=ink.INKS[number], alpha=0.5)
         axes.set_ylim(0, 1.05)
-        axes.set_xlabel("cells: the share of three windows in the canvas", fontsize=13)
+        axes.set_xlabel("latent cells: the share of three windows", fontsize=13)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     plain = montage()
     for place, name in enumerate(("uniform", "ramp")):
-        picture = plain(
+        image = plain(
             VAGUE,
             height=HEIGHT,
             width=1024,
@@ -142,62 +144,64 @@ def merging() -> None:
             windows=WindowConfig(stride=28, weights=name).complete(),
             sync=SyncConfig(weight=0.0).complete(),
         ).image
-        title = f"windows that overlap by an eighth, {name}, without sync"
-        ink.show(ink.panel(whole, place * 756, 350, 744, 186, title), picture)
+        title = f"{name} weights, windows overlap by an eighth, without sync"
+        ink.show(ink.panel(whole, place * 756, 350, 744, 186, title), image)
     ink.save(whole, FOLDER / "merging.png")
 
 
 def nudge() -> None:
-    """What sync does: clean estimates on the way, without and with it."""
+    """Draw the clean estimates of some steps, without sync and with sync."""
     alone, together = steps(1280, VAGUE, False), steps(1280, VAGUE, True)
-    shown = (1, 3, 6, len(alone) - 1)
+    rows = (1, 3, 6, len(alone) - 1)
     whole = ink.figure(1500, 750)
-    for column, (title, made) in enumerate((("every window for itself", alone), ("with sync", together))):
-        for row, index in enumerate(shown):
-            said = f"step {index + 1}" + (f", {title}" if not row else "")
-            ink.show(ink.panel(whole, column * 756, 36 + row * 184, 744, 149, said), made[index][1])
+    for column, (title, generated) in enumerate((("without sync", alone), ("with sync", together))):
+        for row, index in enumerate(rows):
+            label = f"step {index + 1}" + (f", {title}" if not row else "")
+            ink.show(ink.panel(whole, column * 756, 36 + row * 184, 744, 149, label), generated[index][1])
     ink.save(whole, FOLDER / "nudge.png")
 
 
-def scaffold() -> None:
-    """A rough picture of all of the canvas in one window, stretched and drawn over; and what is drawn without it."""
+def draft() -> None:
+    """Draw the draft (the whole canvas in one window), and the image with and without it."""
     model, width = montage("depth"), 1280
     map_, sync = control_map("depth", "valley").resize((width, HEIGHT)), model.defaults.sync
-    with_it, without = (
-        list(model.steps(PROMPT, map_, height=HEIGHT, width=width, seed=SEED, sync=one))
-        for one in (sync, replace(sync, draft_strength=0.0))
+    with_draft, without = (
+        list(model.steps(PROMPT, map_, height=HEIGHT, width=width, seed=SEED, sync=config))
+        for config in (sync, sync.replace(draft_strength=0.0))
     )
-    rough = [step for step in with_it if step.x_t.shape[-1] * CELL == HEIGHT][-1].preview(HEIGHT)
+    small = [step for step in with_draft if step.x_t.shape[-1] * CELL == HEIGHT][-1].preview(HEIGHT)
     whole = ink.figure(1560, 1200)
-    for row, (said, picture) in enumerate((("the guide", map_), ("drawn of it", rough))):
-        ink.show(ink.panel(whole, 0, 36 + 300 * row, 256, HEIGHT, f"squeezed: {said}"), picture.resize((256, HEIGHT)))
-        ink.show(ink.panel(whole, 280, 36 + 300 * row, width, HEIGHT, "stretched" if row else "the guide"), picture)
-    for row, (said, made) in enumerate((("drawn over that", with_it), ("drawn without it", without))):
-        ink.show(ink.panel(whole, 280, 636 + 300 * row, width, HEIGHT, said), made[-1].preview(HEIGHT))
+    for row, (label, image) in enumerate((("the guide", map_), ("the draft", small))):
+        ink.show(ink.panel(whole, 0, 36 + 300 * row, 256, HEIGHT, f"squeezed: {label}"), image.resize((256, HEIGHT)))
+        ink.show(
+            ink.panel(whole, 280, 36 + 300 * row, width, HEIGHT, "the draft, stretched" if row else "the guide"), image
+        )
+    for row, (label, generated) in enumerate((("denoised over the draft", with_draft), ("without a draft", without))):
+        ink.show(ink.panel(whole, 280, 636 + 300 * row, width, HEIGHT, label), generated[-1].preview(HEIGHT))
     ink.save(whole, FOLDER / "scaffold.png")
 
 
 def ring() -> None:
-    """A ring, seen from above."""
-    model, loop = montage("depth"), replace(montage("depth").defaults.windows, loop=True)
-    picture = model("a landscape at sunset", control_map("depth", "ring", True), windows=loop).image
-    laid = lay_out(picture.height, picture.width, model.denoiser.geometry, loop)
+    """Draw a cylindrical panorama (ring), flat and seen from above."""
+    model, loop = montage("depth"), montage("depth").defaults.windows.replace(loop=True)
+    image = model("a landscape at sunset", control_map("depth", "ring", True), windows=loop).image
+    laid = lay_out(image.height, image.width, model.denoiser.geometry, loop)
     assert isinstance(laid, Layout)
     whole = ink.figure(1400, 840)
-    height = 1400 * picture.height / picture.width
-    title = "the picture: a window that passes the right edge goes on at the left"
+    height = 1400 * image.height / image.width
+    title = "the image: a window that crosses the right edge continues at the left"
     axes = ink.panel(whole, 0, 36, 1400, height, title)
-    ink.show(axes, picture)
+    ink.show(axes, image)
     last = max(left for _, left in laid.origins) * CELL
-    for left in (last, last - picture.width):
-        ink.frame(axes, (left, 3, 256, picture.height - 6), ink.INKS[1], fill=0.15)
+    for left in (last, last - image.width):
+        ink.frame(axes, (left, 3, 256, image.height - 6), ink.INKS[1], fill=0.15)
     top = 36 + height + 20
     bent = ink.panel(whole, 430, top, 540, 540)
-    ink.show(bent, round_things.bent(picture, 900))
-    ink.write(whole, 0, top + 20, "the same, bent to a ring and seen from above,")
-    ink.write(whole, 0, top + 46, "and its windows")
+    ink.show(bent, round_things.bent(image, 900))
+    ink.write(whole, 0, top + 20, "the same image, bent to a ring, seen from above,")
+    ink.write(whole, 0, top + 46, "with its windows")
     for number, (_, cell) in enumerate(laid.origins):
-        angles = np.radians(np.linspace(cell, cell + 32, 50) * 360 * CELL / picture.width - 90)
+        angles = np.radians(np.linspace(cell, cell + 32, 50) * 360 * CELL / image.width - 90)
         reach = 440 + 12 * (1 + number % 2)
         colour = ink.INKS[1] if cell * CELL == last else ink.INKS[0]
         bent.plot(450 + reach * np.cos(angles), 450 + reach * np.sin(angles), color=colour, linewidth=3)
@@ -207,7 +211,7 @@ def ring() -> None:
 
 
 def whole_depth(width: int, height: int) -> Image.Image:
-    """Returns a depth map of a whole sphere: a ring's mountains around the horizon, ground below, sky above."""
+    """Return a depth map of a whole sphere: mountains around the horizon, ground below, sky above."""
     strip = control_map("depth", "ring", True).resize((width, height // 3))
     ground = int(np.asarray(strip)[-1].mean())
     near = np.linspace(ground, 255, height)[:, None].astype(np.uint8)
@@ -219,19 +223,19 @@ def whole_depth(width: int, height: int) -> Image.Image:
 
 
 def sphere() -> None:
-    """A sphere: the picture with its views, and the ball that it is."""
+    """Draw an equirectangular panorama (sphere) with some of its windows, flat and on a ball."""
     width, height = 1024, 512
     model = montage("depth")
-    around = replace(model.defaults.windows, projection="equirectangular", stride=16)
-    picture = model("a landscape at noon", whole_depth(width, height), windows=around).image
+    around = model.defaults.windows.replace(projection="equirectangular", stride=16)
+    image = model("a landscape at noon", whole_depth(width, height), windows=around).image
     laid = lay_out(height, width, model.denoiser.geometry, around)
     assert isinstance(laid, Sphere)
     whole = ink.figure(1500, 540)
-    title = f"the picture, and the borders of five of its {len(laid)} views"
+    title = f"the image, and the borders of five of its {len(laid)} windows"
     flat = ink.panel(whole, 0, 40, 960, 480, title)
-    ink.show(flat, picture)
-    ball = ink.panel(whole, 1000, 40, 480, 480, "the same on the ball")
-    ink.show(ball, round_things.ball(picture, 600))
+    ink.show(flat, image)
+    ball = ink.panel(whole, 1000, 40, 480, 480, "the same on a ball")
+    ink.show(ball, round_things.ball(image, 600))
     views = [laid.middle, laid.middle + 1, laid.middle - 4, 1, len(laid) - 1]
     for number, view in enumerate(views):
         border = round_things.border(laid.rays(1, view))
@@ -243,7 +247,7 @@ def sphere() -> None:
 
 
 def draw() -> None:
-    """Writes `docs/images/how/*.png`."""
+    """Write `docs/images/how/*.png`."""
     with torch.inference_mode():
-        for drawing in (windows, timestep, merging, nudge, scaffold, ring, sphere):
+        for drawing in (windows, timestep, merging, nudge, draft, ring, sphere):
             drawing()

@@ -1,4 +1,4 @@
-"""How the drawings look: no ground of their own, and inks that can be read on white and on black."""
+"""The style of the drawings: a transparent background, and colours that are legible on white and on black."""
 
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,12 @@ mpl.rcParams.update(STYLE)
 
 
 def figure(width: int, height: int) -> Figure:
-    """Returns an empty figure of so many px."""
+    """Return an empty figure of a size in px."""
     return Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
 
 
 def panel(whole: Figure, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
-    """Returns axes without any lines, in a box in px from the upper left of a figure, a title above it."""
+    """Return axes without lines, in a box in px from the upper left of a figure, with a title above."""
     across, down = whole.get_size_inches() * DPI
     axes = whole.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
     axes.set_axis_off()
@@ -43,20 +43,20 @@ def panel(whole: Figure, left: float, top: float, width: float, height: float, t
 
 
 def write(whole: Figure, left: float, top: float, text: str, ink: str = GREY) -> None:
-    """Writes a line of text at a place in px from the upper left of a figure."""
+    """Write a line of text at a position in px from the upper left of a figure."""
     across, down = whole.get_size_inches() * DPI
     whole.text(left / across, 1 - top / down, text, fontsize=15, color=ink, va="top")
 
 
-def show(axes: Axes, picture: Image.Image) -> None:
-    """Shows a picture whose pixels are the units of the axes."""
-    axes.imshow(np.asarray(picture), extent=(0, picture.width, picture.height, 0), interpolation="lanczos")
-    axes.set_xlim(0, picture.width)
-    axes.set_ylim(picture.height, 0)
+def show(axes: Axes, image: Image.Image) -> None:
+    """Show an image; one pixel is one unit of the axes."""
+    axes.imshow(np.asarray(image), extent=(0, image.width, image.height, 0), interpolation="lanczos")
+    axes.set_xlim(0, image.width)
+    axes.set_ylim(image.height, 0)
 
 
 def frame(axes: Axes, box: tuple[float, float, float, float], ink: str, fill: float = 0.0) -> None:
-    """Draws a frame (left, top, width, height)."""
+    """Draw a frame (left, top, width, height)."""
     left, top, width, height = box
     axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=ink, linewidth=2.5))
     if fill:
@@ -64,8 +64,8 @@ def frame(axes: Axes, box: tuple[float, float, float, float], ink: str, fill: fl
 
 
 def save(whole: Figure, path: Path) -> None:
-    """Writes a figure as PNG, with a clear ground."""
+    """Write a figure as PNG with a transparent background."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole.savefig(path, transparent=True, dpi=DPI)
-    with Image.open(path) as picture:
-        picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
+    with Image.open(path) as image:
+        image.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)

@@ -1,4 +1,4 @@
-"""Photographs of the page, in headless Chromium, and the example that it opens with."""
+"""Screenshots of the page, in headless Chromium, and the example image that it opens with."""
 
 import re
 from io import BytesIO
@@ -11,18 +11,18 @@ from benchmarks.page import ARGUMENTS, chromium, served
 from docs.drawings.readme import DEMO
 from docs.drawings.sheets import IMAGES, ROOT, control_map, montage
 
-ASSETS = ROOT / "synccontrol" / "app" / "assets"
+ASSETS = ROOT / "synccontrol" / "studio" / "assets"
 GUIDES = ROOT / "examples" / "guides"
-WEBGL = "--enable-unsafe-swiftshader"  # for the ring, without a card
+WEBGL = "--enable-unsafe-swiftshader"  # for the panorama viewer, without a GPU
 WIDE, PHONE = {"width": 1280, "height": 760}, {"width": 390, "height": 844}
 WAIT = 120_000  # ms
 QUALITY, FIRST_QUALITY = 85, 75
 REGIONS = (("0-35%", "a forest, night"), ("35-68%", "snowy peaks, noon"), ("68-100%", "a desert at sunset"))
-SHOWN_AFTER = 9  # steps that are done in the photograph of a picture that comes
+PREVIEW_STEP = 9  # steps that are done in the screenshot of a preview
 
 
 def opened(browser: Browser, address: str, **options: Any) -> Page:
-    """Returns a page that has seen its first control map."""
+    """Open the page and wait for its first control map."""
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(WAIT)
     page.goto(address)
@@ -30,26 +30,26 @@ def opened(browser: Browser, address: str, **options: Any) -> Page:
     return page
 
 
-def keep(shot: bytes, name: str) -> None:
-    """Writes a photograph to `docs/images`."""
+def save(shot: bytes, name: str) -> None:
+    """Write a screenshot to `docs/images`."""
     Image.open(BytesIO(shot)).convert("RGB").save(IMAGES / f"{name}.webp", quality=QUALITY)
 
 
 def draw_picture(page: Page) -> None:
-    """Draws what is asked for, and waits until it is done."""
+    """Start generation, and wait until it is done."""
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator("#status .news")).to_have_text(re.compile(r"^Done\."))
 
 
 def enter(page: Page, field: str, text: str) -> None:
-    """Fills in a field, and leaves it."""
+    """Fill in a field, and leave it."""
     box = page.get_by_label(field, exact=True)
     box.fill(text)
     box.blur()
 
 
 def top(page: Page, height: int) -> bytes:
-    """Returns the page from its tabs down."""
+    """Return a screenshot of the page from its tabs down."""
     page.evaluate("scrollTo(0, 0)")
     box = page.locator("#views").bounding_box()
     assert box is not None
@@ -57,7 +57,7 @@ def top(page: Page, height: int) -> bytes:
 
 
 def brush(page: Page, paper: Locator) -> None:
-    """Brushes along the middle of a picture."""
+    """Paint a mask along the middle of an image."""
     paper.scroll_into_view_if_needed()
     box = paper.bounding_box()
     assert box is not None
@@ -70,22 +70,22 @@ def brush(page: Page, paper: Locator) -> None:
 
 
 def photograph_pictures(page: Page) -> None:
-    """Photographs a picture that comes, one looked at closer, a brushed one, regions, and two under the slider."""
+    """Take screenshots of a preview, the closer look, inpainting, regions and the comparison."""
     page.get_by_role("button", name="Draw", exact=True).click()
-    expect(page.locator("#picture figcaption")).to_contain_text(f"preview after step {SHOWN_AFTER}")
+    expect(page.locator("#picture figcaption")).to_contain_text(f"preview after step {PREVIEW_STEP}")
     page.evaluate("scrollTo(0, 0)")
-    keep(page.screenshot(), "page")
+    save(page.screenshot(), "page")
     expect(page.locator("#status .news")).to_have_text(re.compile(r"^Done\."))
     page.locator("#picture").get_by_role("button", name="Look closer").click()
     for _ in range(2):
         page.get_by_role("button", name="Larger", exact=True).click()
         page.wait_for_timeout(500)
-    keep(page.screenshot(), "page-closer")
+    save(page.screenshot(), "page-closer")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Start from it").click()
     page.get_by_role("button", name="Start from a picture").click()
     brush(page, page.locator("#start .mask"))
-    keep(
+    save(
         page.locator("#start").locator("xpath=ancestor::*[contains(@class, 'block')][last()]").screenshot(),
         "page-repaint",
     )
@@ -98,14 +98,14 @@ def photograph_pictures(page: Page) -> None:
         field.fill(where)
         field.blur()
     draw_picture(page)
-    keep(top(page, 580), "page-regions")
+    save(top(page, 580), "page-regions")
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.wait_for_timeout(500)
-    keep(top(page, 490), "page-compare")
+    save(top(page, 490), "page-compare")
 
 
 def photograph_ring(page: Page) -> None:
-    """Photographs a ring from its inside."""
+    """Take a screenshot of a cylindrical panorama from inside."""
     page.locator("#easel .file").set_input_files(GUIDES / "ring.png")
     page.get_by_role("radio", name="ring").check()
     enter(page, "Prompt", "mountains, noon")
@@ -113,11 +113,11 @@ def photograph_ring(page: Page) -> None:
     page.get_by_role("tab", name="360°", exact=True).click()
     page.wait_for_function("synccontrol.viewer && synccontrol.viewer.isLoaded()")
     page.wait_for_timeout(2000)
-    keep(page.locator("#sphere .viewer").screenshot(), "page-ring")
+    save(page.locator("#sphere .viewer").screenshot(), "page-ring")
 
 
 def draw() -> None:
-    """Writes `docs/images/page*.webp` and the page's first picture."""
+    """Write `docs/images/page*.webp` and the first image of the page."""
     path = chromium()
     first = montage("depth")(DEMO, control_map("depth", "valley")).image
     first.save(ASSETS / "first.webp", quality=FIRST_QUALITY)
@@ -129,5 +129,5 @@ def draw() -> None:
         phone = opened(browser, address, viewport=PHONE, device_scale_factor=2, color_scheme="dark")
         phone.get_by_role("tab", name="Picture", exact=True).click()
         phone.wait_for_timeout(500)
-        keep(phone.screenshot(), "page-phone")
+        save(phone.screenshot(), "page-phone")
         browser.close()

@@ -1,11 +1,11 @@
-"""The pictures of the README and of the page on controls."""
+"""The images of the README and of the page on controls."""
 
 from collections.abc import Sequence
 
 from docs.drawings.sheets import IMAGES, control_map, guide, montage, stack
 from synccontrol import SyncConfig
 
-FOLLOWED = {  # control -> guide, and two prompts
+EXAMPLES = {  # control -> guide, and two prompts
     "depth": ("valley", ("a mountain valley at night", "a snowy mountain valley at dawn")),
     "canny": ("desert", ("a desert at noon", "a desert at sunset")),
     "pose": ("people", ("people on a meadow, noon", "people in the snow at dawn")),
@@ -14,15 +14,15 @@ DEMO = "a mountain valley at sunset"  # the prompt of `make demo`
 
 
 def follow(control: str, name: str, prompts: Sequence[str]) -> None:
-    """Writes a control map above the pictures that follow it."""
-    drawn = [montage(control)(prompt, control_map(control, name)).image for prompt in prompts]
-    stack([control_map(control, name), *drawn], IMAGES / f"{control}.png")
+    """Write a control map above the images that follow it."""
+    images = [montage(control)(prompt, control_map(control, name)).image for prompt in prompts]
+    stack([control_map(control, name), *images], IMAGES / f"{control}.png")
 
 
 def draw() -> None:
-    """Writes `docs/images/demo.png`, one for every control, and `sync.png`."""
+    """Write `docs/images/demo.png`, an image for every control, `when.png` and `sync.png`."""
     stack([guide("valley"), montage("depth")(DEMO, control_map("depth", "valley")).image], IMAGES / "demo.png")
-    for control, (name, prompts) in FOLLOWED.items():
+    for control, (name, prompts) in EXAMPLES.items():
         follow(control, name, prompts)
     plain = montage()
     settings = [SyncConfig(weight=0.0).complete(), plain.defaults.sync]

@@ -1,7 +1,7 @@
-"""What every parameter does: strips of the same picture, one value after the other."""
+"""Contact sheets of the page on parameters: the same image for several values of one parameter."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -13,19 +13,19 @@ from synccontrol import Montage
 FOLDER = DOCS / "images" / "strips"
 HEIGHT, WIDTH, SEED = 256, 1024, 5  # px
 VAGUE = "a landscape"  # a prompt under which windows choose scenes of their own
-SHOWN = 720  # px of a picture in a strip
-LABEL, LETTER = 180, 11  # px, of what is written beside a row: its least width, and of a letter
+IMAGE_WIDTH = 720  # width of an image in a contact sheet, px
+LABEL, LETTER = 180, 11  # px: smallest width of a row's label, and width of a letter
 Change = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The pictures of one parameter."""
+    """The contact sheet of one parameter."""
 
     flag: str
     values: tuple[Any, ...]
-    change: Callable[[Any], Change]  # what of sampling, windows and sync a value is
-    control: str = ""  # what the pictures follow; nothing: prompt alone
+    change: Callable[[Any], Change]  # from a value to settings of sampling, windows and sync
+    control: str = ""  # control type; empty: prompt alone
     prompt: str = VAGUE
 
 
@@ -83,28 +83,28 @@ STRIPS = {
 
 
 def _anchored(value: int | str) -> Change:
-    picture = value in (0, "middle")
-    return {"sync": {"anchor": value if picture else guide(str(value).removesuffix(".png"))}}
+    is_window = value in (0, "middle")
+    return {"sync": {"anchor": value if is_window else guide(str(value).removesuffix(".png"))}}
 
 
-def _drawn(model: Montage, strip: Strip, value: Any) -> Image.Image:
-    """Returns a picture of a strip."""
+def _generate(model: Montage, strip: Strip, value: Any) -> Image.Image:
+    """Return the image for one value of a parameter."""
     change = dict(strip.change(value))
     preset = {"preset": change.pop("preset")} if "preset" in change else {}
-    own: dict[str, Any] = {name: replace(getattr(model.defaults, name), **values) for name, values in change.items()}
+    own: dict[str, Any] = {name: getattr(model.defaults, name).replace(**values) for name, values in change.items()}
     map_ = control_map(strip.control, "valley").resize((WIDTH, HEIGHT)) if strip.control else None
     return model(strip.prompt, map_, height=HEIGHT, width=WIDTH, seed=SEED, **preset, **own).image
 
 
 def draw() -> None:
-    """Writes `docs/images/strips/*.png`."""
+    """Write `docs/images/strips/*.png`."""
     for name, strip in STRIPS.items():
         model = montage(*([strip.control] if strip.control else []))
-        rows, height = len(strip.values), SHOWN * HEIGHT // WIDTH
+        rows, height = len(strip.values), IMAGE_WIDTH * HEIGHT // WIDTH
         left = max(LABEL, LETTER * len(strip.flag))
-        whole = ink.figure(SHOWN + left, rows * (height + 8))
+        whole = ink.figure(IMAGE_WIDTH + left, rows * (height + 8))
         for row, value in enumerate(strip.values):
-            ink.show(ink.panel(whole, left, row * (height + 8), SHOWN, height), _drawn(model, strip, value))
+            ink.show(ink.panel(whole, left, row * (height + 8), IMAGE_WIDTH, height), _generate(model, strip, value))
             ink.write(whole, 0, row * (height + 8) + height / 2 - 24, strip.flag)
             ink.write(whole, 0, row * (height + 8) + height / 2, f"{value}", ink.INKS[0])
         ink.save(whole, FOLDER / f"{name}.png")

@@ -1,1 +1,1 @@
-"""Control types. This directory is the registry: every module in it is the control type of its name."""
+"""Control types. This folder is the registry: each module defines the control type of its name."""

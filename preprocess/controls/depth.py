@@ -1,7 +1,7 @@
-"""Depth: near = white, far = black, whatever the estimator's numbers mean.
+"""Depth maps: near is white and far is black, for estimators of distance and of nearness.
 
-An estimator is a function from an RGB picture (H, W, 3) uint8 to nearness (h, w): larger is nearer, at any size.
-Numbers of no fixed scale get one scale over a long guide (`preprocess/wide/wide_depth.py`), and 0..1 once.
+An estimator is a function from an RGB image (H, W, 3) uint8 to nearness (h, w): larger is nearer, at any size.
+Relative depth gets one scale over a wide guide (`preprocess/wide/wide_depth.py`), and is then normalised to 0..1.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from PIL import Image
 
 from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
 from synccontrol.preprocess.errors import OptionError
-from synccontrol.preprocess.wide.views import closed_estimate
+from synccontrol.preprocess.wide.views import close_ring_estimate
 from synccontrol.preprocess.wide.wide_depth import Estimator, long_depth
 
 Floats = npt.NDArray[np.float32]
 
-ANNOTATOR_SIDE = 512  # px; the shorter side at which controlnet_aux shows pictures to its depth networks
+ANNOTATOR_SIDE = 512  # px; the shorter side of the depth networks' input in controlnet_aux
 OUTPUTS = ("auto", "nearness", "distance")
 HUB_ID = r"\w[\w.-]*/[\w.-]+"  # owner/name
 HUB_IDS = {
@@ -34,9 +34,11 @@ HUB_IDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions:
-    """How the numbers of a transformers depth model are to be read."""
+    """The meaning of the values of a transformers depth model."""
 
-    output: str = option("auto", "nearness: larger is nearer; distance: larger is farther; auto: as is known", OUTPUTS)
+    output: str = option(
+        "auto", "nearness: larger is nearer; distance: larger is farther; auto: by the model type", OUTPUTS
+    )
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -44,35 +46,35 @@ class DepthOptions:
 
 
 def depth_map(nearness: Floats, size: tuple[int, int]) -> Image.Image:
-    """Returns nearness (h, w) in 0..1 as an RGB picture of `size` (width, height), 1 = white."""
+    """Return nearness (h, w) in 0..1 as an RGB image of `size` (width, height), 1 = white."""
     shrinks = nearness.shape[1] > size[0]
     resized = cv2.resize(nearness, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return Image.fromarray(np.rint(resized.clip(0, 1) * 255).astype(np.uint8)).convert("RGB")
 
 
-def normalised(nearness: Floats) -> Floats:
-    """Returns nearness stretched to 0..1, once over the whole picture; a flat one becomes 0."""
+def normalise(nearness: Floats) -> Floats:
+    """Scale nearness to 0..1 over the whole image; a constant image becomes 0."""
     low, high = float(nearness.min()), float(nearness.max())
     stretched: Floats = (nearness - low) / max(high - low, float(np.finfo(np.float32).eps))
     return stretched
 
 
 def _relative(estimate: Estimator, side: int, runtime: Runtime) -> Detector:
-    """Returns the detector around an estimator whose numbers have no fixed scale, trained on pictures of `side` px."""
+    """Return the detector of an estimator of relative depth, which was trained on images of `side` px."""
     nearness = long_depth(estimate, side, runtime.loop)
-    return lambda guide: depth_map(normalised(nearness(np.asarray(guide))), guide.size)
+    return lambda guide: depth_map(normalise(nearness(np.asarray(guide))), guide.size)
 
 
 def _tiny(options: DepthOptions, runtime: Runtime) -> Detector:
-    """Returns the bundled detector, which sees a guide of any length at once.
+    """Return the bundled detector, which estimates a guide of any width as a whole.
 
-    It is fully convolutional and its numbers are absolute, so tiles show it nothing new (benchmarks/wide_depth.md).
+    It is fully convolutional and its values are absolute, so tiles bring no gain (benchmarks/wide_depth.md).
     """
     from synccontrol.preprocess.estimators.bundled import BundledDepth
 
     bundled = BundledDepth(runtime.device)
-    estimate = closed_estimate(bundled) if runtime.loop else bundled
-    return lambda guide: depth_map(estimate(np.asarray(guide)), guide.size)  # it was taught 0..1, sky 0
+    estimate = close_ring_estimate(bundled) if runtime.loop else bundled
+    return lambda guide: depth_map(estimate(np.asarray(guide)), guide.size)  # it is trained on 0..1, with the sky at 0
 
 
 def _from_id(model: str, options: DepthOptions, runtime: Runtime) -> Detector:

@@ -11,28 +11,28 @@ from PIL import ImageOps
 
 from synccontrol.preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
 from synccontrol.preprocess.controls.softedge import edge_map
-from synccontrol.preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.estimators.checkpoints import Source, network_in_folder
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 NETWORKS = ("realistic", "coarse", "anime")
 HINT = "the detector 'standard' needs no download"
-STANDARD_SIGMA = 6.0  # px: lines are darker than their surroundings of this size
-FAINT, DARK = 8.0, 16.0  # grey levels: what does not count as a line; the least that a usual line is taken for
-USUAL = 127 / 255  # strength of a usual line in the map
+STANDARD_SIGMA = 6.0  # px; lines are darker than a blur of this size
+FAINT, DARK = 8.0, 16.0  # grey levels: largest contrast that is no line; smallest contrast of a typical line
+TYPICAL = 127 / 255  # strength of a typical line in the map
 
 
-def standard(picture: Bytes) -> Floats:
-    """Returns how much darker than its surroundings each pixel of an RGB picture (H, W, 3) is: (H, W), 0..1.
+def standard(image: Bytes) -> Floats:
+    """Return the line strength (H, W), 0..1, of an RGB image (H, W, 3): the contrast to lighter surroundings.
 
-    Source: `lineart_standard` of sd-webui-controlnet; a pixel counts where all its colours are darker.
+    Source: `lineart_standard` of sd-webui-controlnet. All channels of a pixel must be darker.
     """
-    pixels = picture.astype(np.float32)
+    pixels = image.astype(np.float32)
     darker = (cv2.GaussianBlur(pixels, (0, 0), STANDARD_SIGMA) - pixels).min(axis=2).clip(0)
     lines = darker[darker > FAINT]
-    usual = max(DARK, float(np.median(lines)) if lines.size else DARK)
-    strength: Floats = (darker / usual * USUAL).clip(0, 1)
+    typical = max(DARK, float(np.median(lines)) if lines.size else DARK)
+    strength: Floats = (darker / typical * TYPICAL).clip(0, 1)
     return strength
 
 
@@ -41,7 +41,7 @@ def _standard(options: NoOptions, runtime: Runtime) -> Detector:
 
 
 def _invert(options: NoOptions, runtime: Runtime) -> Detector:
-    """Returns the detector for a guide that is a drawing already, dark on light."""
+    """Return the detector for guides that are drawings, dark on light."""
     return lambda guide: ImageOps.invert(guide.convert("L")).convert("RGB")
 
 
@@ -56,7 +56,7 @@ def _network(name: str, folder: str | None = None) -> Callable[[NoOptions, Runti
 
 
 def _from_folder(folder: str, options: NoOptions, runtime: Runtime) -> Detector:
-    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+    return _network(network_in_folder(folder, NETWORKS), folder)(options, runtime)
 
 
 CONTROL = ControlType(

@@ -1,6 +1,6 @@
-"""Surface normals as colours: red is left, green is up, blue is towards the viewer (ScanNet's, as ControlNet 1.1's).
+"""Surface normals as colours: red is left, green is up, blue is towards the viewer (as in ScanNet and ControlNet 1.1).
 
-An estimator is a function from an RGB picture (H, W, 3) uint8 to normals (h, w, 3): left, up, towards the viewer.
+An estimator is a function from an RGB image (H, W, 3) uint8 to normals (h, w, 3): left, up, towards the viewer.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ Estimator = Callable[[Bytes], Floats]
 
 HINT = "the detector 'tiny' needs no download"
 TINY = float(np.finfo(np.float32).tiny)
-FOCAL = 0.5 / np.tan(np.radians(60) / 2)  # focal length in picture heights, for a view 60 degrees high
-REACH = 64  # slopes are measured over the picture's height / REACH
-BLUR = 256  # nearness is blurred by the picture's height / BLUR, so that its noise is not taken for relief
-FAR = 0.02  # of the nearest nearness: what is much farther faces the viewer
+FOCAL = 0.5 / np.tan(np.radians(60) / 2)  # focal length in image heights, for a vertical field of view of 60 degrees
+REACH = 64  # slopes are measured over the image height / REACH
+BLUR = 256  # nearness is blurred by the image height / BLUR, because noise would look like relief
+FAR = 0.02  # of the largest nearness; much farther surfaces face the viewer
 
 
 def normal_map(normals: Floats, size: tuple[int, int]) -> Image.Image:
-    """Returns normals (h, w, 3), of any length, as an RGB picture of `size` (width, height)."""
+    """Return normals (h, w, 3), of any length, as an RGB image of `size` (width, height)."""
     resized = cv2.resize(normals, size, interpolation=cv2.INTER_LINEAR)
     length = np.linalg.norm(resized, axis=2, keepdims=True).clip(TINY)
     return Image.fromarray(np.rint((resized / length + 1) * 127.5).astype(np.uint8))
 
 
 def normals_from(nearness: Floats) -> Floats:
-    """Returns the normals (H, W, 3) of what lies at nearness (H, W), which is 0 at infinity.
+    """Return the normals (H, W, 3) of surfaces with nearness (H, W), which is 0 at infinity.
 
-    Nearness is taken for inverse distance times any constant. Seen by a camera of focal length f, a plane with normal n
-    at distance c from it has the nearness d(x, y) = (n_x x/f + n_y y/f + n_z) / c at x px right and y px below the
-    middle; so n is along (f d_x, f d_y, d - y d_y - x d_x), subscripts being slopes. Every column is seen by a camera
-    that looks at it (x = 0), as in a panorama: the normals do not depend on where in the width something lies.
+    Nearness is inverse distance times any constant. For a camera of focal length f, a plane with normal n at distance c
+    has the nearness d(x, y) = (n_x x/f + n_y y/f + n_z) / c at x px right of and y px below the centre. So n is
+    parallel to (f d_x, f d_y, d - y d_y - x d_x), where subscripts are slopes. As in a panorama, the camera of each
+    column faces that column (x = 0), so normals do not depend on the horizontal position.
     """
     height = nearness.shape[0]
     nearness = cv2.GaussianBlur(nearness, (0, 0), height / BLUR) / max(float(nearness.max()), TINY)
-    below = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
+    row_offset = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
     right_slope, down_slope = (_slope(nearness, axis, max(1, round(height / REACH))) for axis in (1, 0))
     focal = np.float32(FOCAL * height)
-    towards = (nearness - below * down_slope).clip(0) + np.float32(FAR)  # what faces away cannot be seen
-    return np.stack([focal * right_slope, focal * down_slope, towards], axis=2)
+    facing = (nearness - row_offset * down_slope).clip(0) + np.float32(FAR)  # surfaces that face away are invisible
+    return np.stack([focal * right_slope, focal * down_slope, facing], axis=2)
 
 
 def _slope(values: Floats, axis: int, reach: int) -> Floats:
-    """Returns the slope of values (H, W) along an axis, per pixel: of the two sides the flatter one.
+    """Return the slope of values (H, W) along an axis, per pixel, on the flatter of the two sides.
 
-    Across the outline of a thing, the steep side leads to what is behind it; the flat side is the thing itself.
+    At the outline of an object the steep side leads to the background, and the flat side is the object itself.
     """
     reach = min(reach, values.shape[axis] - 1)
     if reach == 0:
@@ -73,35 +73,35 @@ def _slope(values: Floats, axis: int, reach: int) -> Floats:
     return np.moveaxis(np.where(np.isfinite(flatter), flatter, 0), 0, axis)
 
 
-def _coloured(estimate: Estimator) -> Detector:
+def _normal_detector(estimate: Estimator) -> Detector:
     return lambda guide: normal_map(estimate(np.asarray(guide)), guide.size)
 
 
 def _bae(options: NoOptions, runtime: Runtime, folder: str | None = None) -> Detector:
     from synccontrol.preprocess.estimators.annotators import bae
 
-    return _coloured(bae(Source(runtime=runtime, hint=HINT, folder=folder)))
+    return _normal_detector(bae(Source(runtime=runtime, hint=HINT, folder=folder)))
 
 
 def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
     from synccontrol.preprocess.estimators.bundled import BundledDepth
 
     estimate = BundledDepth(runtime.device)
-    return _coloured(lambda picture: normals_from(estimate(picture)))
+    return _normal_detector(lambda image: normals_from(estimate(image)))
 
 
 def _depth_model(model: str, runtime: Runtime) -> Detector:
-    """Returns the detector that takes normals from a depth model of transformers; its farthest point is infinity."""
+    """Return the detector of normals from a transformers depth model, whose farthest point is at infinity."""
     from synccontrol.preprocess.estimators.transformers_models import TransformersDepth
 
     depth = TransformersDepth(model, runtime, "auto")
     estimate = long_depth(depth, depth.side)
 
-    def normals(picture: Bytes) -> Floats:
-        nearness = estimate(picture)
+    def normals(image: Bytes) -> Floats:
+        nearness = estimate(image)
         return normals_from(nearness - nearness.min())
 
-    return _coloured(normals)
+    return _normal_detector(normals)
 
 
 def _from_id(model: str, options: NoOptions, runtime: Runtime) -> Detector:

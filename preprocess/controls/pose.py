@@ -1,7 +1,7 @@
 """Pose: the OpenPose skeletons of the people in the guide, on black.
 
-An estimator is a function from an RGB picture (H, W, 3) uint8 to people (n, 18, 3): x px, y px, confidence. A pose map
-knows its people: `poses_of` returns them, `draw` makes a map of them again.
+An estimator is a function from an RGB image (H, W, 3) uint8 to people (n, 18, 3): x px, y px, confidence. A pose map
+carries the keypoints of its people: `poses_of` returns them, and `draw` draws a new map from them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from synccontrol.preprocess.people.detection import Estimator, in_views, on_ring
 from synccontrol.preprocess.people.openpose_json import Poses
 from synccontrol.preprocess.wide.views import Sight
 
-POSES = "poses"  # where a pose map keeps its people, in `Image.info`
-OPENPOSE_SIGHT = Sight(side=256, letterboxes=True)  # seen 184 px high, also where the guide is higher than wide
+POSES = "poses"  # key of the keypoints in `Image.info`
+OPENPOSE_SIGHT = Sight(side=256, letterboxes=True)  # the network works at 184 px
 
 
 def draw(poses: Poses, loop: bool = False, window: int | None = None) -> Image.Image:
-    """Returns the pose map of people, of the size of their picture.
+    """Draw the pose map of people, in the size of their image.
 
     Args:
-        poses: The people.
-        loop: The map is a ring: who stands across its ends is drawn at both.
-        window: Height in pixels of the windows that will see the map; None: the picture's shorter side.
+        poses: the people.
+        loop: the map is a 360-degree ring: a person across the seam is drawn at both ends.
+        window: height of the ControlNet's windows, px; None: the shorter side of the map.
     """
     pose_map = Image.fromarray(skeleton.draw(*poses, loop, window))
     pose_map.info[POSES] = poses
@@ -33,13 +33,13 @@ def draw(poses: Poses, loop: bool = False, window: int | None = None) -> Image.I
 
 
 def poses_of(pose_map: Image.Image) -> Poses | None:
-    """Returns the people of a picture that `draw` made; None for any other picture."""
+    """Return the people of a pose map from `draw`; None for any other image."""
     poses: Poses | None = pose_map.info.get(POSES)
     return poses
 
 
-def _drawn(estimate: Estimator, runtime: Runtime) -> Detector:
-    """Returns the detector that draws the people an estimator finds."""
+def _pose_detector(estimate: Estimator, runtime: Runtime) -> Detector:
+    """Return the detector that draws the people of an estimator."""
     find = on_ring(estimate) if runtime.loop else estimate
 
     def pose_map(guide: Image.Image) -> Image.Image:
@@ -53,19 +53,19 @@ def _tiny(options: NoOptions, runtime: Runtime) -> Detector:
 
     estimate = BundledPose(runtime.device)
     sight = Sight(side=estimate.network.config.height, letterboxes=False)
-    return _drawn(in_views(estimate, sight), runtime)
+    return _pose_detector(in_views(estimate, sight), runtime)
 
 
 def _openpose(options: NoOptions, runtime: Runtime) -> Detector:
     from synccontrol.preprocess.estimators.annotators import openpose
 
-    return _drawn(in_views(openpose(runtime), OPENPOSE_SIGHT), runtime)
+    return _pose_detector(in_views(openpose(runtime), OPENPOSE_SIGHT), runtime)
 
 
 def _rtmlib(options: NoOptions, runtime: Runtime) -> Detector:
     from synccontrol.preprocess.estimators.rtm import RtmPose
 
-    return _drawn(RtmPose(runtime), runtime)
+    return _pose_detector(RtmPose(runtime), runtime)
 
 
 CONTROL = ControlType(

@@ -1,4 +1,4 @@
-"""Pattern: light and dark that the picture takes up, as a QR code or an illusion; grey 0.5 leaves it free."""
+"""Brightness patterns, such as QR codes or illusions: the image adopts light and dark; mid-grey has no effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEUTRAL = 127.5
 
 @dataclass(frozen=True, kw_only=True)
 class QrOptions:
-    """How strong the pattern is."""
+    """Strength of the pattern."""
 
     contrast: float = option(1.0, "0..1: 0 is grey 0.5 all over, 1 the guide's own light and dark")
 
@@ -26,7 +26,7 @@ class QrOptions:
 
 
 def pattern(grey: Image.Image, contrast: float) -> Image.Image:
-    """Returns a grey picture as an RGB one, drawn towards grey 0.5 by a contrast of 0..1."""
+    """Return a grey image as RGB, with its contrast around mid-grey multiplied by `contrast`, 0..1."""
     levels = NEUTRAL + contrast * (np.asarray(grey, np.float32) - NEUTRAL)
     return Image.fromarray(np.rint(levels).astype(np.uint8)).convert("RGB")
 
@@ -36,7 +36,7 @@ def _grey(options: QrOptions, runtime: Runtime) -> Detector:
 
 
 def _binary(options: QrOptions, runtime: Runtime) -> Detector:
-    """Returns the detector that leaves black and white only, parted where both are most uniform (Otsu, 1979)."""
+    """Return the detector that converts the guide to black and white by the threshold of Otsu (1979)."""
 
     def detect(guide: Image.Image) -> Image.Image:
         grey = np.asarray(guide.convert("L"))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from synccontrol.preprocess.control import ControlType, Detector, Expected, NoOptions, Runtime
 from synccontrol.preprocess.controls.softedge import slopes
-from synccontrol.preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.estimators.checkpoints import Source, network_in_folder
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -19,43 +19,43 @@ Bools = npt.NDArray[np.bool_]
 
 NETWORKS = ("hed", "pidi")
 HINT = "the detector 'sobel' needs no download"
-SURE = 127.0  # of 255: edges less sure than this are left out
-STROKE_SIGMA = 3.0  # px: how far a stroke spreads from the ridge of an edge
-STROKE_FLOOR = 4.0  # of 255: down to which strength of its blur a stroke is white
+MIN_STRENGTH = 127.0  # of 255; weaker edges are left out
+STROKE_SIGMA = 3.0  # px; half-width of a stroke around the ridge of an edge
+STROKE_FLOOR = 4.0  # of 255; a stroke is white where its blur is stronger
 DIRECTIONS = (((0, 0, 0), (1, 1, 1), (0, 0, 0)), ((0, 1, 0), (0, 1, 0), (0, 1, 0)), np.eye(3), np.eye(3)[::-1])
-FINE, COARSE = 0.5, 5.0  # px: the two blurs whose difference is a stroke
-DARKER = 16.0  # grey levels by which a stroke is darker than its surroundings
-INK = 127  # grey levels: a drawing's strokes are darker than this
+FINE, COARSE = 0.5, 5.0  # px; deviations of the two blurs whose difference is a stroke
+DARKER = 16.0  # grey levels; contrast of a stroke to its surroundings
+INK = 127  # grey levels; strokes of a drawing are darker
 
 
 def strokes(strength: Floats) -> Bools:
-    """Returns where strokes are drawn along the ridges of edges of strength (H, W), 0..1.
+    """Return the mask of strokes along the ridges of edges of strength (H, W), 0..1.
 
-    Source: ControlNet's scribbles from HED: the ridges of the blurred edges, thickened.
+    Source: the HED scribbles of ControlNet, which are the thickened ridges of blurred edges.
     """
     smooth = cv2.GaussianBlur(strength * 255, (0, 0), STROKE_SIGMA)
     ridges = np.zeros(smooth.shape, bool)
     for direction in DIRECTIONS:
         ridges |= cv2.dilate(smooth, np.asarray(direction, np.uint8)) == smooth
-    drawn = np.where(ridges & (smooth > SURE), np.float32(255), np.float32(0))
-    found: Bools = cv2.GaussianBlur(drawn, (0, 0), STROKE_SIGMA) > STROKE_FLOOR
-    return found
+    ridge_pixels = np.where(ridges & (smooth > MIN_STRENGTH), np.float32(255), np.float32(0))
+    mask: Bools = cv2.GaussianBlur(ridge_pixels, (0, 0), STROKE_SIGMA) > STROKE_FLOOR
+    return mask
 
 
-def dark_lines(picture: Bytes) -> Bools:
-    """Returns where an RGB picture (H, W, 3) is darker than its surroundings in every colour.
+def dark_lines(image: Bytes) -> Bools:
+    """Return the mask of pixels of an RGB image (H, W, 3) that are darker than their surroundings in every channel.
 
     Source: the difference of Gaussians of XDoG (Winnemoeller, 2011), as `scribble_xdog` of sd-webui-controlnet.
     """
-    pixels = picture.astype(np.float32)
+    pixels = image.astype(np.float32)
     difference = cv2.GaussianBlur(pixels, (0, 0), COARSE) - cv2.GaussianBlur(pixels, (0, 0), FINE)
-    found: Bools = difference.min(axis=2) > DARKER
-    return found
+    mask: Bools = difference.min(axis=2) > DARKER
+    return mask
 
 
-def scribble_map(drawn: Bools) -> Image.Image:
-    """Returns strokes (H, W) as an RGB picture, white on black."""
-    return Image.fromarray(drawn.astype(np.uint8) * 255).convert("RGB")
+def scribble_map(mask: Bools) -> Image.Image:
+    """Return a mask of strokes (H, W) as an RGB image, white on black."""
+    return Image.fromarray(mask.astype(np.uint8) * 255).convert("RGB")
 
 
 def _sobel(options: NoOptions, runtime: Runtime) -> Detector:
@@ -67,7 +67,7 @@ def _xdog(options: NoOptions, runtime: Runtime) -> Detector:
 
 
 def _invert(options: NoOptions, runtime: Runtime) -> Detector:
-    """Returns the detector for a guide that is a drawing already, dark on light."""
+    """Return the detector for guides that are drawings, dark on light."""
     return lambda guide: scribble_map(np.asarray(guide).min(axis=2) < INK)
 
 
@@ -82,7 +82,7 @@ def _network(name: str, folder: str | None = None) -> Callable[[NoOptions, Runti
 
 
 def _from_folder(folder: str, options: NoOptions, runtime: Runtime) -> Detector:
-    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+    return _network(network_in_folder(folder, NETWORKS), folder)(options, runtime)
 
 
 CONTROL = ControlType(

@@ -1,4 +1,4 @@
-"""Segmentation: what everything is, each of ADE20K's 150 classes in its colour."""
+"""Segmentation maps: the 150 classes of ADE20K in their colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from synccontrol.preprocess.control import ControlType, Detector, NoOptions, Runtime
 from synccontrol.preprocess.controls.depth import HUB_ID
 from synccontrol.preprocess.errors import OptionError
-from synccontrol.preprocess.wide.views import wrapped
+from synccontrol.preprocess.wide.views import wrap_ring
 
 HUB_IDS = {
     "upernet": "openmmlab/upernet-convnext-small",
@@ -27,12 +27,12 @@ def _transformers(model: str, options: NoOptions, runtime: Runtime) -> Detector:
 
     estimate = TransformersSegmentation(model, runtime, HINT)
 
-    def coloured(guide: Image.Image) -> Image.Image:
+    def segmentation_map(guide: Image.Image) -> Image.Image:
         margin = min(guide.size) if runtime.loop else 0
-        classes = estimate(wrapped(np.asarray(guide), margin))[:, margin : margin + guide.width]
+        classes = estimate(wrap_ring(np.asarray(guide), margin))[:, margin : margin + guide.width]
         return Image.fromarray(ADE20K[classes])
 
-    return coloured
+    return segmentation_map
 
 
 def _from_id(model: str, options: NoOptions, runtime: Runtime) -> Detector:
@@ -50,6 +50,6 @@ CONTROL = ControlType(
     detectors={name: _hub(name) for name in HUB_IDS},
     default="upernet",
     from_id=_from_id,
-    closes_rings=True,  # where its two ends are seen differently, a mixture of two colours would be a third class
+    closes_rings=True,  # a blend of the colours of two classes would be a third class
     outside=None,
 )

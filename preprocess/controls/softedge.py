@@ -1,4 +1,4 @@
-"""Soft edges: outlines in shades of grey on black, as strong as they are sure."""
+"""Soft edges: outlines on black, in shades of grey by their strength."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from synccontrol.preprocess.control import ControlType, Detector, Expected, Runtime, option
-from synccontrol.preprocess.estimators.checkpoints import Source, named_by
+from synccontrol.preprocess.estimators.checkpoints import Source, network_in_folder
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -20,36 +20,36 @@ Floats = npt.NDArray[np.float32]
 NETWORKS = ("hed", "pidi", "teed")
 HINT = "the detector 'sobel' needs no download"
 SAFE_LEVELS = 2  # steps from black to white
-SOFTNESS = 1.5  # px: deviation of the blur before slopes are measured
-SOBEL_SCALE = 1 / 8  # makes slopes per pixel of what Sobel's filter adds up
-FULL_STEP = 64.0  # of 255: a step of so much is an edge of full strength
+SOFTNESS = 1.5  # px; deviation of the blur before the gradient
+SOBEL_SCALE = 1 / 8  # converts Sobel sums to slopes per pixel
+FULL_STEP = 64.0  # of 255; height of a step that is an edge of full strength
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftEdgeOptions:
-    """How the strength of edges becomes grey."""
+    """Conversion of edge strength to grey levels."""
 
     safe: bool = option(False, "three greys only, which hide no faint copy of the guide: more robust, less exact")
 
 
-def slopes(picture: Bytes) -> Floats:
-    """Returns how steep an RGB picture (H, W, 3) is in its steepest colour: (H, W), 1 where it takes a full step.
+def slopes(image: Bytes) -> Floats:
+    """Return the edge strength (H, W) of an RGB image (H, W, 3) in its steepest channel: 1 at a full step.
 
-    Source: the slope of a blurred picture (Marr and Hildreth, 1980; Sobel's filter); a step of height a, blurred by s,
+    Source: the slope of a blurred image (Marr and Hildreth, 1980; Sobel's filter); a step of height a, blurred by s,
     is a / (s sqrt(2 pi)) steep.
     """
-    smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), SOFTNESS)
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), SOFTNESS)
     right, down = (cv2.Sobel(smooth, cv2.CV_32F, dx, 1 - dx, scale=SOBEL_SCALE) for dx in (1, 0))
     steep: Floats = cv2.magnitude(right, down).max(axis=2) * (SOFTNESS * math.sqrt(2 * math.pi) / FULL_STEP)
     return steep.clip(0, 1)
 
 
 def edge_map(strength: Floats, safe: bool) -> Image.Image:
-    """Returns the strength of edges (H, W) in 0..1 as an RGB picture, strong = white.
+    """Return edge strength (H, W) in 0..1 as an RGB image, with strong edges white.
 
     Args:
-        strength: Of edges.
-        safe: Whether it is cut to 0, 0.5 and 1 (ControlNet 1.1, `safe_step`).
+        strength: the strength of edges.
+        safe: reduce the strength to 0, 0.5 and 1 (ControlNet 1.1, `safe_step`).
     """
     if safe:
         levels = np.floor(strength * (SAFE_LEVELS + 1)).clip(0, SAFE_LEVELS)
@@ -72,7 +72,7 @@ def _network(name: str, folder: str | None = None) -> Callable[[SoftEdgeOptions,
 
 
 def _from_folder(folder: str, options: SoftEdgeOptions, runtime: Runtime) -> Detector:
-    return _network(named_by(folder, NETWORKS), folder)(options, runtime)
+    return _network(network_in_folder(folder, NETWORKS), folder)(options, runtime)
 
 
 CONTROL = ControlType(
@@ -83,6 +83,6 @@ CONTROL = ControlType(
     id_kinds="a folder with its weights",
     expected=Expected(
         blank="it holds no outlines; give a guide with stronger ones",
-        inverted="outlines are white on black; invert the picture",
+        inverted="outlines are white on black; invert the image",
     ),
 )

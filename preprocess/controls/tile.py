@@ -1,4 +1,4 @@
-"""Tile: the guide's own colours and shapes without its detail, which the model is to draw anew."""
+"""Tile maps: the guide without its detail, which the model generates again."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from PIL import Image
 
 from synccontrol.preprocess.control import ControlType, Detector, NoOptions, Runtime
 
-SOFTNESS = 4.0  # px: about as soft as the published ControlNet's example, a 64 px picture enlarged to 512
+SOFTNESS = 4.0  # px; about as soft as the example of the published ControlNet, a 64 px image upscaled to 512
 
 
-def blurred(guide: Image.Image) -> Image.Image:
-    """Returns an RGB guide blurred by `SOFTNESS`; unlike a shrunk and enlarged one, it has no grid of samples."""
+def blur(guide: Image.Image) -> Image.Image:
+    """Blur an RGB guide by `SOFTNESS`, which leaves no sampling grid, unlike scaling down and up."""
     return Image.fromarray(cv2.GaussianBlur(np.asarray(guide), (0, 0), SOFTNESS))
 
 
 def _blur(options: NoOptions, runtime: Runtime) -> Detector:
-    return blurred
+    return blur
 
 
-def _guide(options: NoOptions, runtime: Runtime) -> Detector:
-    """Returns the detector that gives the guide as it is."""
+def _identity(options: NoOptions, runtime: Runtime) -> Detector:
+    """Return the detector that returns the guide unchanged."""
     return lambda guide: guide
 
 
-CONTROL = ControlType(options=NoOptions, detectors={"blur": _blur, "guide": _guide}, default="blur", outside=None)
+CONTROL = ControlType(options=NoOptions, detectors={"blur": _blur, "guide": _identity}, default="blur", outside=None)

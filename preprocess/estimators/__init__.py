@@ -1,1 +1,1 @@
-"""What finds depth and people in pictures; each estimator is imported when it is used."""
+"""Estimators of depth, normals, lines, people and segments; each is imported on first use."""

@@ -1,4 +1,4 @@
-"""Checkpoints of detectors: where they are published, how they are loaded, and on which device they run."""
+"""Load the published checkpoints of detectors onto a device."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, TypeVar
 from synccontrol.preprocess import hub
 from synccontrol.preprocess.control import Runtime
 from synccontrol.preprocess.errors import DetectorError, HubError, reason
-from synccontrol.preprocess.hub import muted
+from synccontrol.preprocess.hub import suppress_output
 
 if TYPE_CHECKING:
     import torch
 
 
 def torch_device(name: str) -> torch.device:
-    """Returns the torch device `name`.
+    """Return the torch device of a name.
 
     Raises:
-        DetectorError: There is no such device here.
-        RuntimeError: It is out of memory.
+        DetectorError: the device does not exist.
+        RuntimeError: the device is out of memory.
     """
     import torch
 
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        if "out of memory" in str(error):  # it is there, and may have room later
+        if "out of memory" in str(error):  # the device exists, and may have memory later
             raise
         raise DetectorError(f"device '{name}' cannot be used: {reason(error)}; use cpu") from error
 
@@ -40,16 +40,16 @@ OFFLINE_HINT = "the detector 'tiny' needs no download"
 
 
 def fetch(load: Callable[[bool], Loaded], model: str, runtime: Runtime, hint: str = OFFLINE_HINT) -> Loaded:
-    """Returns what `load` makes of a model, without the network where that is possible, as `hub.fetch`.
+    """Load a model by `hub.fetch`, without the network if its files are on this machine.
 
     Args:
-        load: Loads the model; its argument says whether only files on this machine may be used.
-        model: A hub id or a folder.
-        runtime: Whether the network may be used.
-        hint: What works without the model, for the error.
+        load: loads the model; its argument is `local_files_only`.
+        model: a hub id or a folder.
+        runtime: whether the network may be used.
+        hint: an alternative to the model, for the error message.
 
     Raises:
-        DetectorError: The model cannot be had, or is of another kind.
+        DetectorError: the model is not available, or has an unexpected type.
     """
     try:
         return hub.fetch(load, [model], runtime.offline)
@@ -64,7 +64,7 @@ ANNOTATORS = "lllyasviel/Annotators"
 class Checkpoint:
     """The published weights of one network."""
 
-    file: str  # in its repository, and in a folder of the user's own
+    file: str  # name in the repository, and in a local folder
     repository: str = ANNOTATORS  # hub id
 
 
@@ -82,22 +82,22 @@ CHECKPOINTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a detector takes its weights from."""
+    """The source of the weights of a detector."""
 
     runtime: Runtime  # the device, and whether weights may be downloaded
-    hint: str  # what works without them, for errors
-    folder: str | None = None  # with the weights; None: where they are published
+    hint: str  # an alternative to the weights, for error messages
+    folder: str | None = None  # a local folder with the weights; None: the published repository
 
     def network(self, name: str, build: Callable[[], torch.nn.Module], key: str | None = None) -> torch.nn.Module:
-        """Returns a network with its weights, in float32, on the device, ready to predict.
+        """Load a network with its weights in float32, on the device and in evaluation mode.
 
         Args:
-            name: One of `CHECKPOINTS`.
-            build: Imports and builds the network, with any weights.
-            key: Under which entry of the file its weights are; None: they are the file.
+            name: one of `CHECKPOINTS`.
+            build: imports and builds the network, with any weights.
+            key: the entry of the file with the weights; None: the whole file.
 
         Raises:
-            DetectorError: The weights, the package or the device cannot be had.
+            DetectorError: the weights, the package or the device are not available.
         """
         import torch
 
@@ -107,35 +107,35 @@ class Source:
         with controlnet_aux(self.hint):
             network = build()
         try:
-            with muted():
+            with suppress_output():
                 stored = torch.load(file, map_location="cpu", weights_only=True)
             stored = stored if key is None else stored[key]
             network.load_state_dict({weight.removeprefix("module."): value for weight, value in stored.items()})
         except (OSError, EOFError, LookupError, AttributeError, TypeError, RuntimeError, pickle.PickleError) as error:
-            unreadable = isinstance(error, (EOFError, pickle.PickleError))
-            why = "it is no file of weights" if unreadable else reason(error)
-            raise DetectorError(f"'{file}' does not hold the weights of '{name}' ({why}); {self.hint}") from error
+            is_unreadable = isinstance(error, (EOFError, pickle.PickleError))
+            cause = "it is no file of weights" if is_unreadable else reason(error)
+            raise DetectorError(f"'{file}' does not hold the weights of '{name}' ({cause}); {self.hint}") from error
         return network.float().eval().to(device)
 
     def _file(self, name: str) -> Path:
-        """Returns where the weights of a network lie on this machine, downloaded if need be."""
+        """Return the local path of the weights of a network, downloaded if necessary."""
         from huggingface_hub import hf_hub_download
 
         checkpoint = CHECKPOINTS[name]
         if self.folder is not None:
             return Path(self.folder) / checkpoint.file
         hub_id, file = checkpoint.repository, checkpoint.file
-        found = fetch(
+        path = fetch(
             lambda local: hf_hub_download(hub_id, file, local_files_only=local), hub_id, self.runtime, self.hint
         )
-        return Path(found)
+        return Path(path)
 
 
-def named_by(folder: str, names: Sequence[str]) -> str:
-    """Returns which of the networks `names` has its weights in `folder`: the first whose file is there.
+def network_in_folder(folder: str, names: Sequence[str]) -> str:
+    """Return the first of the networks `names` whose weights are in `folder`.
 
     Raises:
-        DetectorError: There is no such folder, or none of the files is in it.
+        DetectorError: the folder does not exist, or contains none of the files.
     """
     for name in names:
         if (Path(folder) / CHECKPOINTS[name].file).is_file():

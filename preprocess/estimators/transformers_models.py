@@ -1,7 +1,4 @@
-"""The 150 colours of ADE20K's classes, in the classes' order, as segmentation ControlNets were shown them.
-
-Source: the colour coding that comes with the scene parsing benchmark of ADE20K (Zhou et al., 2017), `color150`.
-"""
+"""Depth and segmentation models of transformers, applied to wide images."""
 
 from __future__ import annotations
 
@@ -20,6 +17,8 @@ from synccontrol.preprocess.control import Runtime
 from synccontrol.preprocess.errors import DetectorError
 from synccontrol.preprocess.estimators.checkpoints import fetch, torch_device
 
+# The colours of the 150 classes of ADE20K, in their order, as in the training of segmentation ControlNets. Source: the
+# colour coding `color150` of the scene parsing benchmark (Zhou et al., 2017).
 _HEX = """
 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33
 ff0652 8fff8c ccff04 ff3307 cc4603 0066c8 3de6fa ff0633 0b66ff ff0747 ff09e0 0907e6 dcdcdc ff095c 7009ff
@@ -40,21 +39,21 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 DISTANCE_KINDS = ("glpn", "tipsv2_dpt", "zoedepth")  # predict metres
-NEARNESS_KINDS = ("depth_pro",)  # its raw prediction is inverse depth; only transformers' post-processing inverts it
-METRIC_FLAG_KINDS = ("depth_anything", "prompt_depth_anything")  # metres or inverse depth, as their config says
-METRIC_DPT_BACKBONES = ("dinov2",)  # the DPT heads on DINOv2 predict metres, all others inverse depth
-UNSIZED_SIDE = 480  # px, for models whose processor names no size: the height of GLPN's training pictures
-NEAREST_PERCENT = 1.0  # of the pixels may be nearer than what counts as nearest; single pixels must not set the scale
+NEARNESS_KINDS = ("depth_pro",)  # predicts inverse depth, which only the post-processing of transformers inverts
+METRIC_FLAG_KINDS = ("depth_anything", "prompt_depth_anything")  # metres or inverse depth, depending on their config
+METRIC_DPT_BACKBONES = ("dinov2",)  # DPT predicts metres on DINOv2, and inverse depth on other backbones
+UNSIZED_SIDE = 480  # px, for processors without a size: the height of the training images of GLPN
+NEAREST_PERCENT = 1.0  # of the pixels are clipped to the nearest value, so that single pixels do not set the scale
 
 
 class TransformersDepth:
-    """Estimates how near everything in a picture is, with a depth model of transformers.
+    """Estimate the nearness of every pixel with a depth model of transformers.
 
-    The picture's shorter side is fitted to the height the model was trained at and its aspect is kept: the models'
-    own processors squash wide pictures. Models that take one square size only see the picture squashed to it.
+    The image is scaled so that its shorter side has the height of the training images; its aspect ratio is preserved,
+    unlike in the processors of the models. For models with a fixed square input the image is squashed to a square.
 
     Attributes:
-        side: The height that the model was trained at, px.
+        side: the height of the training images, px.
     """
 
     def __init__(self, model: str, runtime: Runtime, output: str) -> None:
@@ -66,11 +65,11 @@ class TransformersDepth:
         self.gives_distance = gives_distance(network.config, model) if output == "auto" else output == "distance"
 
     @torch.inference_mode()
-    def __call__(self, picture: Bytes) -> Floats:
-        """Returns nearness (h, w), of no fixed scale, for an RGB picture (H, W, 3)."""
-        height, width = self._size(*picture.shape[:2])
-        shrinks = height * width < picture.shape[0] * picture.shape[1]
-        resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    def __call__(self, image: Bytes) -> Floats:
+        """Return nearness (h, w), in any scale, of an RGB image (H, W, 3)."""
+        height, width = self._size(*image.shape[:2])
+        shrinks = height * width < image.shape[0] * image.shape[1]
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         pixels = resized.astype(np.float32)
         if self.values["do_rescale"]:
             pixels *= self.values["rescale_factor"]
@@ -79,11 +78,11 @@ class TransformersDepth:
             pixels = (pixels - mean) / deviation
         batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
         predicted = self.network(pixel_values=batch).predicted_depth[0]
-        found: Floats = predicted.float().cpu().numpy()
-        return inverted(found) if self.gives_distance else found
+        values: Floats = predicted.float().cpu().numpy()
+        return invert_distance(values) if self.gives_distance else values
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width at which a picture is shown to the network."""
+        """Return the height and width of the network's input for an image."""
         size = self.values.get("size") or {}
         if _is_square_only(self.network.config):
             return size["height"], size["width"]
@@ -95,14 +94,14 @@ class TransformersDepth:
 
 
 def gives_distance(config: Any, model: str) -> bool:
-    """Returns whether the numbers of a depth model are distances (larger is farther) and not nearness.
+    """Return whether the values of a depth model are distances (larger is farther) and not nearness.
 
     Args:
-        config: The model's transformers config.
-        model: Its name, for messages.
+        config: the transformers config of the model.
+        model: its name, for messages.
 
     Raises:
-        DetectorError: The meaning of this kind of model's numbers is not known.
+        DetectorError: the meaning of the values is not known for this type of model.
     """
     kind = config.model_type
     if kind in METRIC_FLAG_KINDS:
@@ -117,21 +116,21 @@ def gives_distance(config: Any, model: str) -> bool:
     )
 
 
-def inverted(distance: Floats) -> Floats:
-    """Returns the nearness 1 / distance, of which the nearest percent of the pixels is one value."""
+def invert_distance(distance: Floats) -> Floats:
+    """Return the nearness 1 / distance, clipped at the nearest percent of the pixels."""
     nearest = max(float(np.percentile(distance, NEAREST_PERCENT)), float(np.finfo(np.float32).tiny))
     return np.asarray(1 / np.maximum(distance, nearest), np.float32)
 
 
 def _is_square_only(config: Any) -> bool:
-    """Returns whether the network takes nothing but the square it was trained on: DepthPro, DPT on its own ViT."""
+    """Return whether the network has a fixed square input: DepthPro, and DPT with its own ViT."""
     return config.model_type == "depth_pro" or (
         config.model_type == "dpt" and (config.is_hybrid or config.backbone_config is None)
     )
 
 
 def _load_depth(model: str, local_files_only: bool) -> tuple[Any, dict[str, Any]]:
-    """Returns the network and the values of its image processor."""
+    """Return the network and the settings of its image processor."""
     network = AutoModelForDepthEstimation.from_pretrained(model, local_files_only=local_files_only)
     processor = AutoImageProcessor.from_pretrained(model, local_files_only=local_files_only)
     return network, processor.to_dict()
@@ -139,19 +138,19 @@ def _load_depth(model: str, local_files_only: bool) -> tuple[Any, dict[str, Any]
 
 Classes = npt.NDArray[np.int64]
 
-SHORTER_SIDE = 512  # px at which models look at a picture whose processors name no size
-STEP = 32  # px: both sides are fitted to multiples of it
-QUERY_KINDS = ("mask2former", "maskformer", "oneformer")  # predict masks and what is in each
-SQUARE_KINDS = ("beit", "data2vec-vision", "dpt")  # take nothing but the square they were trained on
-TASK = "the task is semantic"  # what a OneFormer is told
-GROUP = 8  # classes enlarged at a time
+SHORTER_SIDE = 512  # px, for processors without a size
+STEP = 32  # px; both sides are rounded to multiples
+QUERY_KINDS = ("mask2former", "maskformer", "oneformer")  # predict masks and their classes
+SQUARE_KINDS = ("beit", "data2vec-vision", "dpt")  # have a fixed square input
+TASK = "the task is semantic"  # the task prompt of OneFormer
+GROUP = 8  # classes that are upsampled at once
 
 
 class TransformersSegmentation:
-    """Says what every pixel of a picture shows, with a segmentation model of transformers trained on ADE20K.
+    """Classify every pixel of an image with a segmentation model of transformers, trained on ADE20K.
 
-    The picture's shorter side is fitted to the size the model was trained at and its aspect is kept: the models' own
-    processors squash wide pictures to a square.
+    The image is scaled so that its shorter side has the size of the training images; its aspect ratio is preserved,
+    unlike in the processors of the models, which squash wide images to a square.
     """
 
     def __init__(self, model: str, runtime: Runtime, hint: str) -> None:
@@ -161,32 +160,32 @@ class TransformersSegmentation:
         classes = self.network.config.num_labels
         if classes != len(ADE20K):
             raise DetectorError(
-                f"'{model}' knows {classes} classes, not the {len(ADE20K)} of ADE20K whose colours ControlNets were "
-                f"shown; use a model trained on ADE20K"
+                f"'{model}' knows {classes} classes, not the {len(ADE20K)} of ADE20K that ControlNets were "
+                f"trained with; use a model trained on ADE20K"
             )
 
     @torch.inference_mode()
-    def __call__(self, picture: Bytes) -> Classes:
-        """Returns the class (H, W) of every pixel of an RGB picture (H, W, 3): 0..149, ADE20K's in their order."""
-        height, width = self._size(*picture.shape[:2])
-        shrinks = height * width < picture.shape[0] * picture.shape[1]
-        resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    def __call__(self, image: Bytes) -> Classes:
+        """Return the ADE20K class (H, W), 0..149, of every pixel of an RGB image (H, W, 3)."""
+        height, width = self._size(*image.shape[:2])
+        shrinks = height * width < image.shape[0] * image.shape[1]
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         pixels = self.processor(resized, do_resize=False, do_center_crop=False, return_tensors="pt")["pixel_values"]
         scores = self._scores(pixels.to(self.device))
-        return most_likely(scores, picture.shape[0], picture.shape[1]).cpu().numpy()
+        return most_likely(scores, image.shape[0], image.shape[1]).cpu().numpy()
 
     def _scores(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns the scores (classes, h, w) of a picture (1, 3, H, W)."""
+        """Return the scores (classes, h, w) of an image (1, 3, H, W)."""
         if self.network.config.model_type not in QUERY_KINDS:
             logits: torch.Tensor = self.network(pixel_values=pixels).logits[0]
             return logits
-        told = {} if self.task is None else {"task_inputs": self.task.to(self.device)}
-        output = self.network(pixel_values=pixels, **told)
-        meaning = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last class is "nothing"
-        return torch.einsum("qc,qhw->chw", meaning, output.masks_queries_logits[0].sigmoid())
+        task_inputs = {} if self.task is None else {"task_inputs": self.task.to(self.device)}
+        output = self.network(pixel_values=pixels, **task_inputs)
+        class_scores = output.class_queries_logits[0].softmax(dim=-1)[:, :-1]  # the last class is "no object"
+        return torch.einsum("qc,qhw->chw", class_scores, output.masks_queries_logits[0].sigmoid())
 
     def _size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the height and width at which a picture is shown to the network."""
+        """Return the height and width of the network's input for an image."""
         size = dict(self.processor.size)
         native = size.get("shortest_edge") or size.get("height") or SHORTER_SIDE
         if self.network.config.model_type in SQUARE_KINDS:
@@ -197,31 +196,33 @@ class TransformersSegmentation:
 
 
 def most_likely(scores: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Returns the class (height, width) of the highest score; scores (classes, h, w) are enlarged few at a time."""
+    """Return the class (height, width) of the highest score; scores (classes, h, w) are upsampled in groups."""
     best = torch.full((height, width), -torch.inf, device=scores.device)
-    found = torch.zeros((height, width), dtype=torch.int64, device=scores.device)
+    classes = torch.zeros((height, width), dtype=torch.int64, device=scores.device)
     for first in range(0, len(scores), GROUP):
         group = scores[first : first + GROUP].float()
         top, index = functional.interpolate(group[None], (height, width), mode="bilinear")[0].max(dim=0)
-        found = torch.where(top > best, index + first, found)
+        classes = torch.where(top > best, index + first, classes)
         best = torch.maximum(best, top)
-    return found
+    return classes
 
 
 def _load_segmentation(model: str, local_files_only: bool) -> tuple[Any, Any, torch.Tensor | None]:
-    """Returns the network, its image processor, and the tokens of its task, which only a OneFormer has."""
-    places = {"pretrained_model_name_or_path": model, "local_files_only": local_files_only}
-    kind = transformers.AutoConfig.from_pretrained(**places).model_type
-    queries = kind in QUERY_KINDS
-    auto = transformers.AutoModelForUniversalSegmentation if queries else transformers.AutoModelForSemanticSegmentation
-    network = auto.from_pretrained(**places)
+    """Return the network, its image processor, and the tokens of its task, which only OneFormer has."""
+    source = {"pretrained_model_name_or_path": model, "local_files_only": local_files_only}
+    kind = transformers.AutoConfig.from_pretrained(**source).model_type
+    has_queries = kind in QUERY_KINDS
+    auto = (
+        transformers.AutoModelForUniversalSegmentation if has_queries else transformers.AutoModelForSemanticSegmentation
+    )
+    network = auto.from_pretrained(**source)
     if kind != "oneformer":
-        return network, transformers.AutoImageProcessor.from_pretrained(**places), None
+        return network, transformers.AutoImageProcessor.from_pretrained(**source), None
     processor = transformers.Mask2FormerImageProcessor.from_pretrained(
-        **places
-    )  # OneFormer's own asks the hub for more
+        **source
+    )  # the processor of OneFormer needs more files from the hub
     length = network.config.task_seq_len
-    told = transformers.AutoTokenizer.from_pretrained(**places)(
+    tokens = transformers.AutoTokenizer.from_pretrained(**source)(
         TASK, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     )
-    return network, processor, told["input_ids"] * told["attention_mask"]
+    return network, processor, tokens["input_ids"] * tokens["attention_mask"]

@@ -1,1 +1,1 @@
-"""People in pictures: skeletons, boxes, and their file format."""
+"""People in images: skeletons, bounding boxes, and their file format."""

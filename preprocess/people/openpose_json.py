@@ -1,6 +1,6 @@
-"""People as OpenPose's JSON (version 1.3), with the canvas size that ControlNet's pose editors add: write and read.
+"""Read and write people as OpenPose JSON (version 1.3), with the canvas size that pose editors add.
 
-Format: OpenPose's doc/02_output.md. Only bodies are kept: faces and hands are written empty and not read.
+Format: OpenPose's doc/02_output.md. Only bodies are supported: faces and hands are written empty and ignored.
 """
 
 from __future__ import annotations
@@ -24,24 +24,43 @@ BODY = "pose_keypoints_2d"
 SIZE = ("canvas_height", "canvas_width")
 EMPTY = tuple(f"{part}_keypoints_{d}d" for d in (2, 3) for part in ("pose", "face", "hand_left", "hand_right"))[1:]
 BODY_25_JOINTS = 25
-BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # where it has ours; 8 is between the hips
-MOST_PIXELS = 1e8  # of a canvas
-FARTHEST = 10  # canvases that a joint may lie outside of the canvas
-DIGITS = 3  # after the point
+BODY_25 = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+    16,
+    17,
+    18,
+)  # their indices of the 18 COCO joints; 8 is between the hips
+MOST_PIXELS = 1e8  # largest canvas
+FARTHEST = 10  # largest distance of a joint from the canvas, in canvases
+DIGITS = 3  # decimal places
 
 
 class Poses(NamedTuple):
-    """The people of a picture."""
+    """The people in an image."""
 
     people: Floats  # (n, 18, 3): x px, y px, confidence; 0 is absent
-    height: int  # of the picture, px
+    height: int  # of the image, px
     width: int
 
 
 def write(poses: Poses) -> str:
-    """Returns the JSON text of people.
+    """Return people as JSON text.
 
-    A joint's confidence is written as 1 or 0, because editors for ControlNet take what is below 1 for absent.
+    Confidences are written as 1 or 0, because ControlNet's pose editors treat joints below 1 as absent.
     """
     present = poses.people[..., 2:] > 0
     joints = np.concatenate([np.where(present, poses.people[..., :2].astype(float), 0), present], axis=2)
@@ -54,7 +73,7 @@ def write(poses: Poses) -> str:
 
 
 def load(path: Path) -> Poses:
-    """Returns the people in a file. Raises `FormatError` if it cannot be read, or as `read`."""
+    """Read the people from a file. Raises `FormatError` if it is unreadable or invalid."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -62,62 +81,62 @@ def load(path: Path) -> Poses:
     return read(text, str(path))
 
 
-def read(text: str, what: str = "the text") -> Poses:
-    """Returns the people in a JSON text of OpenPose or of an editor.
+def read(text: str, name: str = "the text") -> Poses:
+    """Read the people from the JSON text of OpenPose or a pose editor.
 
-    Bodies are of 18 joints (COCO) or 25 (BODY_25, of which these 18 are taken). Joints are given in pixels, or as
-    shares of the canvas if none is beyond 1. A person without a body is left out.
+    A body has 18 joints (COCO) or 25 (BODY_25, which includes these 18). Coordinates are in pixels, or relative to the
+    canvas if none exceeds 1. People without a body are skipped.
 
     Args:
-        text: The JSON text.
-        what: What to call it in messages.
+        text: the JSON text.
+        name: the name of the text in messages.
 
     Raises:
-        FormatError: The text is not of this format.
+        FormatError: the text does not have this format.
     """
     try:
         frame = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{what} is not JSON ({error}); save it again from a pose editor") from error
-    if isinstance(frame, list) and len(frame) == 1:  # as editors save the frames of a film
+        raise FormatError(f"{name} is not JSON ({error}); save it again from a pose editor") from error
+    if isinstance(frame, list) and len(frame) == 1:  # the format of editors for animations
         frame = frame[0]
     if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
-        raise FormatError(f'{what} is not OpenPose JSON, an object with a list "people"; save it from a pose editor')
-    height, width = (_side(frame.get(key), key, what) for key in SIZE)
+        raise FormatError(f'{name} is not OpenPose JSON, an object with a list "people"; save it from a pose editor')
+    height, width = (_side(frame.get(key), key, name) for key in SIZE)
     if height * width > MOST_PIXELS:
-        raise FormatError(f"{what} has a canvas of {width}x{height}; at most {MOST_PIXELS / 1e6:.0f} megapixels work")
-    bodies = [_body(person, f"person {number} of {what}") for number, person in enumerate(frame["people"], 1)]
+        raise FormatError(f"{name} has a canvas of {width}x{height}; at most {MOST_PIXELS / 1e6:.0f} megapixels work")
+    bodies = [_body(person, f"person {number} of {name}") for number, person in enumerate(frame["people"], 1)]
     people = np.array([body for body in bodies if body is not None], np.float64).reshape(-1, len(JOINTS), 3)
     people[people[..., 2] <= 0] = 0
     if people.size and np.abs(people[..., :2]).max() <= 1:
         people[..., :2] *= (width, height)
     if (np.abs(people[..., :2]) > FARTHEST * np.array([width, height])).any():
         raise FormatError(
-            f"{what} has a joint far outside of its canvas of {width}x{height}; give the canvas's true size"
+            f"{name} has a joint far outside of its canvas of {width}x{height}; give the canvas's true size"
         )
     return Poses(people.astype(np.float32), height, width)
 
 
-def _side(value: Any, key: str, what: str) -> int:
-    """Returns a side of the canvas, px."""
+def _side(value: Any, key: str, name: str) -> int:
+    """Return a valid side of the canvas, px."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf or value % 1:
-        raise FormatError(f'{what} needs "{key}": the size, in whole pixels, of the picture that its joints lie in')
+        raise FormatError(f'{name} needs "{key}": the size of the image, in whole pixels')
     return int(value)
 
 
-def _body(person: Any, what: str) -> Doubles | None:
-    """Returns the joints (18, 3) of a person of a file; None for one without a body."""
+def _body(person: Any, name: str) -> Doubles | None:
+    """Return the joints (18, 3) of a person; None for a person without a body."""
     if not isinstance(person, dict) or not isinstance(person.get(BODY, []), list | None):
-        raise FormatError(f'{what} is not an object with a list "{BODY}"')
+        raise FormatError(f'{name} is not an object with a list "{BODY}"')
     values = person.get(BODY) or []
     if not values:
         return None
     if len(values) not in (3 * len(JOINTS), 3 * BODY_25_JOINTS):
         raise FormatError(
-            f'{what} has {len(values)} numbers in "{BODY}"; it needs three for each of 18 joints (COCO) or 25 (BODY_25)'
+            f'{name} has {len(values)} numbers in "{BODY}"; it needs three for each of 18 joints (COCO) or 25 (BODY_25)'
         )
     numbers = [value for value in values if isinstance(value, int | float) and abs(value) <= MOST_PIXELS]
     if len(numbers) < len(values) or any(isinstance(value, bool) for value in numbers):
-        raise FormatError(f'{what} has something in "{BODY}" that is no number of pixels')
+        raise FormatError(f'{name} has a value in "{BODY}" that is no number of pixels')
     joints = np.array(numbers, np.float64).reshape(-1, 3)
     return joints[list(BODY_25)] if len(joints) == BODY_25_JOINTS else joints

@@ -1,1 +1,1 @@
-"""What wide guides need: slices, views, rings, and one depth over all of them."""
+"""Support for wide guides: views, 360-degree rings, and consistent depth."""

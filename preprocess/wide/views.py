@@ -1,4 +1,4 @@
-"""Where the overlapping slices of a long picture lie."""
+"""Overlapping views of wide images, and detectors for 360-degree rings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from synccontrol.preprocess.control import Detector
 
 
 def slices(length: int, size: int, overlap: int, wrap: bool = False) -> list[int]:
-    """Returns the starts of the fewest slices of `size` that cover `length`, spread evenly; one at 0 if it fits in one.
+    """Return the starts of the smallest number of evenly spaced slices that cover `length`.
 
     Args:
-        length: What is to be covered, px.
-        size: Of a slice, px.
-        overlap: How much neighbouring slices share at least, px, from 0 to `size - 1`.
-        wrap: The slices go round a ring: the last overlaps the first, and a slice that runs over `length` goes on at 0.
+        length: the length to cover, px.
+        size: size of a slice, px.
+        overlap: the smallest overlap of neighbouring slices, px, from 0 to `size - 1`.
+        wrap: the slices cover a ring: the last overlaps the first, and a slice that exceeds `length` continues at 0.
     """
     if length <= size:
         return [0]
@@ -37,38 +37,38 @@ def slices(length: int, size: int, overlap: int, wrap: bool = False) -> list[int
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.floating]
 
-OVERLAP = 0.5  # of a slice's side: what is at most so wide and high lies whole in some slice
-LONG = 1.5  # a slice is worth looking at where the picture is more than so many times as long
-BORDER = 0.02  # of a slice's side: what comes so close to its border may go on beyond it
+OVERLAP = 0.5  # of the side of a slice; any smaller object lies entirely in some slice
+LONG = 1.5  # aspect ratio from which an image is divided into slices
+BORDER = 0.02  # of the side of a slice; a box closer to the border may be cut
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a detector makes of a picture before its network sees it."""
+    """How a detector resizes an image for its network."""
 
-    side: int  # px of the square that it works at
-    letterboxes: bool  # it fits the longer side into the square, so that a long picture shrinks; else the shorter one
+    side: int  # side of the network's square input, px
+    letterboxes: bool  # fits the longer side into the square, which shrinks wide images; otherwise the shorter side
 
 
 class View(NamedTuple):
-    """A rectangle of a picture, px."""
+    """A rectangle of an image, px."""
 
     top: int
     left: int
     height: int
     width: int
 
-    def crop(self, picture: Bytes) -> Bytes:
-        """Returns what the view shows of a picture (H, W, 3)."""
-        return np.ascontiguousarray(picture[self.top : self.top + self.height, self.left : self.left + self.width])
+    def crop(self, image: Bytes) -> Bytes:
+        """Crop the view from an image (H, W, 3)."""
+        return np.ascontiguousarray(image[self.top : self.top + self.height, self.left : self.left + self.width])
 
     def cuts(self, box: Floats, height: int, width: int) -> bool:
-        """Returns whether what lies in `box` may go on beyond the view: it touches a border inside the picture.
+        """Return whether the view may cut an object: its box touches a border of the view inside the image.
 
         Args:
-            box: (4,) left, top, right, bottom, px of the picture.
-            height: Of the picture, px.
-            width: Likewise.
+            box: (4,) left, top, right, bottom, px of the image.
+            height: height of the image, px.
+            width: width of the image, px.
         """
         margin = BORDER * min(self.height, self.width)
         right, bottom = self.left + self.width, self.top + self.height
@@ -81,16 +81,15 @@ class View(NamedTuple):
 
 
 def views(height: int, width: int, sight: Sight) -> list[View]:
-    """Returns where to look for things of every size: the whole picture, then square slices that half overlap.
+    """Return the views that show objects of every size: the whole image, then square slices that overlap by half.
 
-    A detector that letterboxes long pictures gets slices of the shorter side. On a picture that is several times as
-    high and wide as what a detector works at, there are slices of that side too, of its double, and so on, for what
-    is small.
+    A detector that letterboxes wide images gets slices of the shorter side. For small objects in a large image there
+    are also slices of the side of the network's input, of twice that side, and so on.
 
     Args:
-        height: Of the picture, px.
-        width: Likewise.
-        sight: The detector's.
+        height: height of the image, px.
+        width: width of the image, px.
+        sight: how the detector resizes images.
     """
     shorter, longer = min(height, width), max(height, width)
     sides = [shorter] if sight.letterboxes and longer > LONG * shorter else []
@@ -98,69 +97,71 @@ def views(height: int, width: int, sight: Sight) -> list[View]:
     while LONG * side < shorter:
         sides.append(side)
         side *= 2
-    found = [View(0, 0, height, width)]
+    all_views = [View(0, 0, height, width)]
     for side in sides:
         overlap = int(OVERLAP * side)
         lefts, tops = slices(width, side, overlap), slices(height, side, overlap)
-        found += [View(top, left, side, side) for top in tops for left in lefts]
-    return found
+        all_views += [View(top, left, side, side) for top in tops for left in lefts]
+    return all_views
 
 
 FloatArray = npt.NDArray[np.float32]
 
-BLEND = 0.25  # of the margin: on either side of the join the two detections pass into each other over so much
+BLEND = 0.25  # of the margin; half-width of the transition between the two detections at the seam
 
 
-def closed(detect: Detector) -> Detector:
-    """Returns a detector whose control map is a ring, as its guide is: the two edges of both continue each other.
+def close_ring(detect: Detector) -> Detector:
+    """Return a detector for 360-degree rings, whose control map closes like its guide.
 
-    It shows `detect` the guide with as much of the other end on both sides as the guide is high, so that every pixel
-    has its true neighbours. What stretches its values over all it sees is closed before it does, by `closed_estimate`.
+    The guide is padded on both sides with its other end, by its height, so that every pixel has its true neighbours.
+    Detectors that normalise their values over the whole image use `close_ring_estimate` instead.
     """
 
     def ring_map(guide: Image.Image) -> Image.Image:
         margin = min(guide.size)
-        found = detect(Image.fromarray(wrapped(np.asarray(guide), margin)))
-        return Image.fromarray(np.rint(unwrapped(np.asarray(found), margin)).astype(np.uint8))
+        padded_map = detect(Image.fromarray(wrap_ring(np.asarray(guide), margin)))
+        return Image.fromarray(np.rint(unwrap_ring(np.asarray(padded_map), margin)).astype(np.uint8))
 
     return ring_map
 
 
-def closed_estimate(estimate: Callable[[Bytes], FloatArray]) -> Callable[[Bytes], FloatArray]:
-    """Returns an estimator whose values (H, W) are a ring, as its picture (H, W, 3) is.
+def close_ring_estimate(estimate: Callable[[Bytes], FloatArray]) -> Callable[[Bytes], FloatArray]:
+    """Return an estimator for 360-degree rings, whose values (H, W) close like its image (H, W, 3).
 
     Args:
-        estimate: From a picture (H, W, 3) to values (h, w) of any size.
+        estimate: returns values (h, w) of any size for an image (H, W, 3).
     """
 
-    def estimate_ring(picture: Bytes) -> FloatArray:
-        margin = min(picture.shape[:2])
-        seen = wrapped(picture, margin)
-        found = estimate(seen)
-        return unwrapped(cv2.resize(found, seen.shape[1::-1], interpolation=cv2.INTER_LINEAR), margin)
+    def estimate_ring(image: Bytes) -> FloatArray:
+        margin = min(image.shape[:2])
+        padded = wrap_ring(image, margin)
+        values = estimate(padded)
+        return unwrap_ring(cv2.resize(values, padded.shape[1::-1], interpolation=cv2.INTER_LINEAR), margin)
 
     return estimate_ring
 
 
-def wrapped(ring: Bytes, margin: int) -> Bytes:
-    """Returns a ring (H, W, ...) with `margin` columns of its other end on both sides."""
+def wrap_ring(ring: Bytes, margin: int) -> Bytes:
+    """Pad a ring (H, W, ...) with `margin` columns of its other end on both sides."""
     return np.pad(ring, ((0, 0), (margin, margin), *((0, 0),) * (ring.ndim - 2)), mode="wrap")
 
 
-def unwrapped(found: Bytes | FloatArray, margin: int) -> FloatArray:
-    """Returns the ring (H, W, ...) in what was found for a wrapped one, (H, W + 2 margin, ...).
+def unwrap_ring(values: Bytes | FloatArray, margin: int) -> FloatArray:
+    """Return the ring (H, W, ...) from the values of a wrapped ring, (H, W + 2 margin, ...).
 
-    What lies around the join was found twice, once at either end. Where sight is limited both are the same; a detector
-    that looks at everything at once may see them differently, so one passes into the other over half the margin.
+    The columns around the seam appear twice, once at either end. A detector with a small receptive field gives equal
+    values for both. Other detectors may not, so the two are blended over half the margin.
 
     Args:
-        found: Values of a wrapped ring's columns.
-        margin: Columns that were added on either side, at most W.
+        values: values of the columns of a wrapped ring.
+        margin: columns that were added on either side, at most W.
     """
-    width, blend = found.shape[1] - 2 * margin, round(BLEND * margin)
-    ring = found[:, margin : margin + width].astype(np.float32)
-    first, last = (found[:, at - blend : at + blend].astype(np.float32) for at in (margin, margin + width))
-    share = ((np.arange(2 * blend, dtype=np.float32) + 0.5) / max(2 * blend, 1)).reshape(-1, *(1,) * (found.ndim - 2))
-    join = last + share * (first - last)
-    ring[:, width - blend :], ring[:, :blend] = join[:, :blend], join[:, blend:]
+    width, blend = values.shape[1] - 2 * margin, round(BLEND * margin)
+    ring = values[:, margin : margin + width].astype(np.float32)
+    first, last = (values[:, edge - blend : edge + blend].astype(np.float32) for edge in (margin, margin + width))
+    weights = ((np.arange(2 * blend, dtype=np.float32) + 0.5) / max(2 * blend, 1)).reshape(
+        -1, *(1,) * (values.ndim - 2)
+    )
+    seam = last + weights * (first - last)
+    ring[:, width - blend :], ring[:, :blend] = seam[:, :blend], seam[:, blend:]
     return ring

@@ -1,10 +1,10 @@
-"""Depth of long guides by any estimator: square tiles, fitted together to one look at the whole guide.
+"""Consistent depth of wide guides with any estimator: square tiles are fitted to one estimate of the whole guide.
 
-Estimators answer in numbers of no fixed scale, another at every call, and see a long guide squashed, or longer than
-anything they were trained on. A look at the whole guide has one scale but less detail; square tiles have the detail.
-So every tile gets a scale and a shift, all found together: overlapping tiles should agree with each other, and all with
-the whole. (One look for the scale and others for the detail: Miangoleh et al., arXiv 2105.14021. Nothing is learned
-here.)
+Depth estimators return values with a different scale and shift in every call. A wide guide is either squashed, or
+wider than the training images. An estimate of the whole guide has one scale but less detail; square tiles have the
+detail. A least squares fit gives each tile a scale and a shift, so that overlapping tiles agree with each other and
+with the whole. (Miangoleh et al., arXiv 2105.14021, also combine one estimate for the scale with others for the
+detail. Nothing is learned here.)
 """
 
 from __future__ import annotations
@@ -17,194 +17,200 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from synccontrol.preprocess.wide.views import closed_estimate, slices
+from synccontrol.preprocess.wide.views import close_ring_estimate, slices
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Columns = npt.NDArray[np.int_]
 Doubles = npt.NDArray[np.float64]
-Estimator = Callable[[Bytes], Floats]  # RGB picture (H, W, 3) to nearness (h, w): larger is nearer, of no fixed scale
+Estimator = Callable[[Bytes], Floats]  # RGB image (H, W, 3) to nearness (h, w): larger is nearer, in any scale
 
-NEARLY_SQUARE = 1.5  # the longer side over the shorter, up to which one look is enough
-OVERLAP = 2 / 3  # of a tile, that neighbours share at least
-CELLS = 16  # a tile is fitted at so many places a side, each the mean around it: noise must not lower the scale
-TRUST_IN_WHOLE = 0.1  # what a squared difference from the whole counts, beside one between two tiles
-LEAST_CORRELATION = 0.3  # of a tile with the whole; below it the tile's scale cannot be told
-ROUNDS = 10  # of reweighting
-HUBER = 1.5  # deviations from which a difference counts by its size and no longer by its square
-MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-ALIKE = 1e-3  # of a map's deviation: differences so small are never outliers
-FLAT = 1e-6  # of a map's size: what varies less is rounding
+NEARLY_SQUARE = 1.5  # largest aspect ratio for a single estimate
+OVERLAP = 2 / 3  # of a tile; the smallest overlap of neighbours
+CELLS = 16  # samples per side of a tile for the fit; each is a local mean, because noise would reduce the scale
+TRUST_IN_WHOLE = 0.1  # weight of squared differences from the whole, relative to those between tiles
+LEAST_CORRELATION = 0.3  # of a tile with the whole; the scale of other tiles is unknown
+ROUNDS = 10  # iterations of reweighting
+HUBER = 1.5  # deviations from which the loss is linear
+MAD_TO_DEVIATION = 1.4826  # for a normal distribution
+ALIKE = 1e-3  # of the deviation of a map; smaller differences are never outliers
+FLAT = 1e-6  # of the norm of a map; smaller variation is rounding
 
 
 def long_depth(estimate: Estimator, side: int, wrap: bool = False) -> Estimator:
-    """Returns an estimator of one scale all over guides of any length, at the detail of the tiles that it looks at.
+    """Return an estimator with one scale over wide guides and the detail of square tiles.
 
-    A guide whose sides differ little is seen once, whole.
+    A nearly square guide is estimated as a whole.
 
     Args:
-        estimate: Any depth estimator; its answers may be of any size, scale and shift.
-        side: Of the pictures that `estimate` was trained on, px. A larger guide is made smaller, its shorter side
-            becoming this; the answer has the size of the guide so reduced.
-        wrap: The guide closes to a ring, the right edge going on at the left edge, and so does the answer.
+        estimate: any depth estimator; its values may have any size, scale and shift.
+        side: side of the estimator's training images, px. The guide is scaled down to this shorter side, and the result
+            has the size of the smaller guide.
+        wrap: the guide and the result are 360-degree rings.
     """
-    seen_whole = closed_estimate(estimate) if wrap else _sized(estimate)
+    estimate_whole = close_ring_estimate(estimate) if wrap else _resize_results(estimate)
 
-    def nearness(picture: Bytes) -> Floats:
-        small = _reduced(picture, side)
+    def nearness(image: Bytes) -> Floats:
+        small = _scale_down(image, side)
         height, width = small.shape[:2]
         if max(height, width) <= NEARLY_SQUARE * min(height, width):
-            return seen_whole(small)
+            return estimate_whole(small)
         if width > height:
-            return _mosaic(_sized(estimate), seen_whole, small, wrap)
-        lying = _turned(seen_whole)  # a tall ring closes within each tile, not from tile to tile
-        return _mosaic(lying, lying, np.swapaxes(small, 0, 1), False).T
+            return _estimate_tiles(_resize_results(estimate), estimate_whole, small, wrap)
+        transposed = _transpose(estimate_whole)  # a tall ring closes within each tile
+        return _estimate_tiles(transposed, transposed, np.swapaxes(small, 0, 1), False).T
 
     return nearness
 
 
-def _mosaic(look: Estimator, look_at_whole: Estimator, picture: Bytes, wrap: bool) -> Floats:
-    """Returns the nearness (H, W) of a wide picture (H, W, 3); both estimators answer in their picture's size."""
-    side, length = picture.shape[:2]
+def _estimate_tiles(estimate_tile: Estimator, estimate_whole: Estimator, image: Bytes, wrap: bool) -> Floats:
+    """Return the nearness (H, W) of a wide image (H, W, 3); both estimators return the size of their image."""
+    side, length = image.shape[:2]
     columns = tile_columns(length, side, wrap)
-    whole = look_at_whole(picture)
-    tiles = [look(picture[:, inside]) for inside in columns]
-    return feathered(fitted(tiles, columns, whole), columns, length)
+    whole = estimate_whole(image)
+    tiles = [estimate_tile(image[:, tile_range]) for tile_range in columns]
+    return blend_tiles(fit_tiles(tiles, columns, whole), columns, length)
 
 
 def tile_columns(length: int, side: int, wrap: bool = False) -> list[Columns]:
-    """Returns for each square tile of a picture (side, length) the columns (side,) that it shows, in its order.
+    """Return the columns (side,) of each square tile of an image (side, length).
 
     Args:
-        length: Of the picture, px, at least `side`.
-        side: Of a tile, px.
-        wrap: The picture is a ring, and tiles go on from its last column to its first.
+        length: width of the image, px, at least `side`.
+        side: side of a tile, px.
+        wrap: the image is a 360-degree ring, and tiles continue from the last column to the first.
     """
     starts = slices(length, side, int(side * OVERLAP), wrap)
     return [np.arange(start, start + side) % length for start in starts]
 
 
-def feathered(tiles: Sequence[Floats], columns: Sequence[Columns], length: int) -> Floats:
-    """Returns the map (H, length) in which tiles (H, w), on columns (w,) each, pass into each other without steps."""
+def blend_tiles(tiles: Sequence[Floats], columns: Sequence[Columns], length: int) -> Floats:
+    """Blend tiles (H, w) with columns (w,) each into a map (H, length) without steps."""
     total, weight = np.zeros((len(tiles[0]), length)), np.zeros(length)
-    for tile, inside in zip(tiles, columns, strict=True):
-        place = (np.arange(len(inside)) + 0.5) / len(inside)
-        share = np.sin(np.pi * place) ** 2  # a third of a tile apart, shares and their squares sum to constants
-        total[:, inside] += share * tile
-        weight[inside] += share
+    for tile, tile_range in zip(tiles, columns, strict=True):
+        position = (np.arange(len(tile_range)) + 0.5) / len(tile_range)
+        weights = (
+            np.sin(np.pi * position) ** 2
+        )  # for tiles a third of a tile apart, these weights and their squares sum to constants
+        total[:, tile_range] += weights * tile
+        weight[tile_range] += weights
     return np.asarray(total / weight, np.float32)
 
 
-def fitted(tiles: Sequence[Floats], columns: Sequence[Columns], whole: Floats) -> list[Floats]:
-    """Returns the tiles in the scale of the whole: each scaled and shifted, or where that fails, cut from the whole.
+def fit_tiles(tiles: Sequence[Floats], columns: Sequence[Columns], whole: Floats) -> list[Floats]:
+    """Scale and shift the tiles to the scale of the whole; crop a tile from the whole if its fit fails.
 
-    A tile fails that is flat, unlike the whole, or upside down beside its neighbours.
+    The fit fails for a tile that is flat, uncorrelated with the whole, or inverted relative to its neighbours.
 
     Args:
-        tiles: Nearness (H, w) each, of any scale and shift.
-        columns: For each tile the columns (w,) of the whole that it shows.
-        whole: Nearness (H, W).
+        tiles: nearness (H, w) each, of any scale and shift.
+        columns: the columns (w,) of the whole for each tile.
+        whole: nearness (H, W).
     """
     height, length = whole.shape
     cell = max(1, height // CELLS)
-    base = _coarse(whole, np.arange(length), length, cell)
-    seen = [_coarse(tile, inside, length, cell) for tile, inside in zip(tiles, columns, strict=True)]
-    good = [i for i, values in enumerate(seen) if _correlation(values, base) >= LEAST_CORRELATION]
-    fits = _solved([seen[i] for i in good], base)
+    coarse_whole = _average_cells(whole, np.arange(length), length, cell)
+    coarse_tiles = [
+        _average_cells(tile, tile_range, length, cell) for tile, tile_range in zip(tiles, columns, strict=True)
+    ]
+    valid = [i for i, values in enumerate(coarse_tiles) if _correlation(values, coarse_whole) >= LEAST_CORRELATION]
+    fits = _solve_fits([coarse_tiles[i] for i in valid], coarse_whole)
     while (fits[:, 0] <= 0).any():
-        good = [i for i, scale in zip(good, fits[:, 0], strict=True) if scale > 0]
-        fits = _solved([seen[i] for i in good], base)
-    brought = [whole[:, inside] for inside in columns]
-    for i, (scale, shift) in zip(good, fits, strict=True):
-        brought[i] = np.asarray(scale * tiles[i] + shift, np.float32)
-    return brought
+        valid = [i for i, scale in zip(valid, fits[:, 0], strict=True) if scale > 0]
+        fits = _solve_fits([coarse_tiles[i] for i in valid], coarse_whole)
+    results = [whole[:, tile_range] for tile_range in columns]
+    for i, (scale, shift) in zip(valid, fits, strict=True):
+        results[i] = np.asarray(scale * tiles[i] + shift, np.float32)
+    return results
 
 
-def _solved(seen: Sequence[Doubles], base: Doubles) -> Doubles:
-    """Returns the scale and the shift (n, 2) of n coarse maps that bring them together, and to the base.
+def _solve_fits(coarse_tiles: Sequence[Doubles], base: Doubles) -> Doubles:
+    """Return the scales and shifts (n, 2) that fit n coarse maps to each other and to the base.
 
-    Robust least squares, by reweighting with Huber's weights, of the differences between every two maps at the places
-    that both show. The base is one more map, held at scale 1 and shift 0, for without it scale 0 would fit best.
+    Robust least squares with Huber's weights over the differences of every two maps at their common samples. The base
+    is another map with scale 1 and shift 0; without it the best scale would be 0.
     """
-    count = len(seen)
+    count = len(coarse_tiles)
     if count == 0:
         return np.zeros((0, 2))
-    centres = np.array([[np.nanstd(values), np.nanmean(values)] for values in (*seen, base)])
-    maps = [(values - mean) / deviation for values, (deviation, mean) in zip((*seen, base), centres, strict=True)]
+    centres = np.array([[np.nanstd(values), np.nanmean(values)] for values in (*coarse_tiles, base)])
+    maps = [
+        (values - mean) / deviation for values, (deviation, mean) in zip((*coarse_tiles, base), centres, strict=True)
+    ]
     pairs = _pairs(maps)
     fits = np.tile([1.0, 0.0], (count + 1, 1))
     for _ in range(ROUNDS):
-        differences = [fits[a] @ one - fits[b] @ other for a, b, one, other in pairs]
+        differences = [fits[a] @ first - fits[b] @ second for a, b, first, second in pairs]
         bound = ALIKE + HUBER * MAD_TO_DEVIATION * float(np.median(np.abs(np.concatenate(differences))))
         normal = np.zeros((2 * count + 2, 2 * count + 2))
-        for (a, b, one, other), difference in zip(pairs, differences, strict=True):
-            design, index = np.concatenate([one, -other]), [2 * a, 2 * a + 1, 2 * b, 2 * b + 1]
+        for (a, b, first, second), difference in zip(pairs, differences, strict=True):
+            design, index = np.concatenate([first, -second]), [2 * a, 2 * a + 1, 2 * b, 2 * b + 1]
             weights = (TRUST_IN_WHOLE if b == count else 1) * bound / np.maximum(np.abs(difference), bound)
             normal[np.ix_(index, index)] += (design * weights) @ design.T
-        held = normal[:-2, -2:] @ fits[-1]
-        fits[:-1] = np.linalg.lstsq(normal[:-2, :-2], -held, rcond=None)[0].reshape(count, 2)
+        fixed = normal[:-2, -2:] @ fits[-1]
+        fits[:-1] = np.linalg.lstsq(normal[:-2, :-2], -fixed, rcond=None)[0].reshape(count, 2)
     scales = fits[:, 0] * centres[-1, 0] / centres[:, 0]
     shifts = fits[:, 1] * centres[-1, 0] + centres[-1, 1] - scales * centres[:, 1]
     return np.stack([scales, shifts], axis=1)[:count]
 
 
 def _pairs(maps: Sequence[Doubles]) -> list[tuple[int, int, Doubles, Doubles]]:
-    """Returns every two maps that show the same places: their indices, and for each its values and ones (2, places)."""
-    found = []
+    """Return every pair of maps with common samples: their indices, and the design matrix (2, samples) of each."""
+    pairs = []
     for a, b in combinations(range(len(maps)), 2):
-        both = np.isfinite(maps[a]) & np.isfinite(maps[b])
-        if both.any():
-            ones = np.ones(int(both.sum()))
-            found.append((a, b, np.stack([maps[a][both], ones]), np.stack([maps[b][both], ones])))
-    return found
+        common = np.isfinite(maps[a]) & np.isfinite(maps[b])
+        if common.any():
+            ones = np.ones(int(common.sum()))
+            pairs.append((a, b, np.stack([maps[a][common], ones]), np.stack([maps[b][common], ones])))
+    return pairs
 
 
-def _coarse(values: Floats, columns: Columns, length: int, cell: int) -> Doubles:
-    """Returns a map (H, w) averaged over cells, at every cell of a canvas `length` px wide; NaN where it shows none."""
+def _average_cells(values: Floats, columns: Columns, length: int, cell: int) -> Doubles:
+    """Average a map (H, w) over the cells of a canvas `length` px wide; NaN for cells outside the map."""
     margin = cell // 2
     averaged = cv2.blur(values.astype(np.float64), (2 * margin + 1, 2 * margin + 1))[margin::cell]
-    inside = (np.arange(margin, length, cell) - columns[0]) % length
-    shown = (inside >= margin) & (inside < len(columns) - margin)
-    found = np.full((len(averaged), len(inside)), np.nan)
-    found[:, shown] = averaged[:, inside[shown]]
-    return found
+    positions = (np.arange(margin, length, cell) - columns[0]) % length
+    is_covered = (positions >= margin) & (positions < len(columns) - margin)
+    coarse = np.full((len(averaged), len(positions)), np.nan)
+    coarse[:, is_covered] = averaged[:, positions[is_covered]]
+    return coarse
 
 
 def _correlation(values: Doubles, base: Doubles) -> float:
-    """Returns the correlation of two coarse maps where both show something; 0 where one is flat or shows nothing."""
-    both = np.isfinite(values) & np.isfinite(base)
-    if not both.any():
+    """Return the correlation of two coarse maps at their common samples; 0 if one is flat or there are none."""
+    common = np.isfinite(values) & np.isfinite(base)
+    if not common.any():
         return 0.0
-    one, other = values[both] - values[both].mean(), base[both] - base[both].mean()
-    varies = [np.linalg.norm(a) > FLAT * np.linalg.norm(b[both]) for a, b in ((one, values), (other, base))]
-    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other))) if all(varies) else 0.0
+    first, second = values[common] - values[common].mean(), base[common] - base[common].mean()
+    not_flat = [np.linalg.norm(a) > FLAT * np.linalg.norm(b[common]) for a, b in ((first, values), (second, base))]
+    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second))) if all(not_flat) else 0.0
 
 
-def _sized(estimate: Estimator) -> Estimator:
-    """Returns the estimator whose answers have the size of its picture."""
+def _resize_results(estimate: Estimator) -> Estimator:
+    """Return an estimator whose results have the size of its image."""
 
-    def nearness(picture: Bytes) -> Floats:
-        return _resized(estimate(np.ascontiguousarray(picture)), *picture.shape[:2])
+    def nearness(image: Bytes) -> Floats:
+        return _resize(estimate(np.ascontiguousarray(image)), *image.shape[:2])
 
     return nearness
 
 
-def _turned(estimate: Estimator) -> Estimator:
-    """Returns the estimator for pictures that lie on their side: it sees them upright."""
-    return lambda picture: estimate(np.ascontiguousarray(np.swapaxes(picture, 0, 1))).T
+def _transpose(estimate: Estimator) -> Estimator:
+    """Return an estimator for transposed images."""
+    return lambda image: estimate(np.ascontiguousarray(np.swapaxes(image, 0, 1))).T
 
 
-def _reduced(picture: Bytes, side: int) -> Bytes:
-    """Returns the picture with its shorter side `side` px, if that makes it smaller."""
-    scale = side / min(picture.shape[:2])
+def _scale_down(image: Bytes, side: int) -> Bytes:
+    """Scale an image down so that its shorter side is `side` px; a smaller image stays as it is."""
+    scale = side / min(image.shape[:2])
     if scale >= 1:
-        return picture
-    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
-    return np.asarray(_resized(picture, height, width), np.uint8)
+        return image
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return np.asarray(_resize(image, height, width), np.uint8)
 
 
-def _resized(values: npt.NDArray[np.generic], height: int, width: int) -> npt.NDArray[Any]:
-    """Returns the values (height, width, ...): averaged where they become fewer, else interpolated."""
+def _resize(values: npt.NDArray[np.generic], height: int, width: int) -> npt.NDArray[Any]:
+    """Resize values to (height, width, ...): averaged if they become fewer, else interpolated."""
     shrinks = height * width < values.shape[0] * values.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, (width, height), interpolation=how))
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation))

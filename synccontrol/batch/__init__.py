@@ -1,1 +1,1 @@
-"""From jobs to images on disk."""
+"""Plan, run and record the jobs that generate image files."""

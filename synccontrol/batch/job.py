@@ -1,4 +1,4 @@
-"""What pictures of a run have in common."""
+"""`Recipe`, `Job` and `Outcome`: the work of a run as plain data."""
 
 import dataclasses
 import time
@@ -40,41 +40,41 @@ from synccontrol.spec.settings import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What pictures of a run have in common. Pure data."""
+    """Settings that images of a run share. Plain data."""
 
     request: ModelRequest
-    fit: str = "exact"  # how a guide or control map of another aspect comes onto the canvas, one of `FITS`
+    fit: str = "exact"  # how a guide or control map of another aspect is fitted, one of `FITS`
     sampling: SamplingConfig
     windows: WindowConfig
-    sync: SyncConfig  # its anchor is none of files
-    anchor: Path | None = None  # the file of sync's anchor, if it is one
-    ip_image: Path | None = None  # the file of what the IP-Adapter is shown
-    regions: tuple[Region, ...] = ()  # parts with prompts of their own
-    region_map: Path | None = None  # the file whose levels of grey are regions
-    init_image: Path | None = None  # the file that is started from
-    mask: Path | None = None  # the file whose white part is drawn anew
-    img2img: Img2ImgConfig = Img2ImgConfig()  # how
-    upscale: UpscaleConfig = UpscaleConfig()  # what becomes of the finished picture
+    sync: SyncConfig  # its anchor is not a file
+    anchor: Path | None = None  # file of the anchor image
+    ip_image: Path | None = None  # file of the IP-Adapter's image
+    regions: tuple[Region, ...] = ()
+    region_map: Path | None = None
+    init_image: Path | None = None
+    mask: Path | None = None
+    img2img: Img2ImgConfig = Img2ImgConfig()
+    upscale: UpscaleConfig = UpscaleConfig()
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
 
     @property
-    def shown(self) -> dict[str, Path]:
-        """Returns the files that all its pictures see, by their role, in the order of roles."""
+    def images(self) -> dict[str, Path]:
+        """Return the files of the recipe by role, in the order of `ROLES`."""
         files = {ANCHOR: self.anchor, IP_IMAGE: self.ip_image, REGION_MAP: self.region_map}
         files |= {INIT_IMAGE: self.init_image, MASK: self.mask}
         return {role: path for role, path in files.items() if path is not None}
 
 
-def anchored(recipe: Recipe) -> SyncConfig:
-    """Returns how a recipe syncs, its anchor's file read. Raises `InputError` if it is no picture."""
+def sync_with_anchor(recipe: Recipe) -> SyncConfig:
+    """Return sync with the anchor image of a recipe. Raises `InputError` if the file is no image."""
     return recipe.sync if recipe.anchor is None else recipe.sync.replace(anchor=open_image(recipe.anchor))
 
 
 def check_settings(recipe: Recipe, geometry: Geometry) -> None:
-    """Raises `ConfigError` for settings with which no picture of this model can be made."""
+    """Raise `ConfigError` for settings that this model cannot use."""
     recipe.sync.check_side(min(geometry.window_px))
     recipe.sampling.check_controls(len(recipe.request.controls))
     if INPAINT in recipe.request.controls and recipe.init_image is None:
@@ -83,44 +83,42 @@ def check_settings(recipe: Recipe, geometry: Geometry) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """One picture to make. Pure data: it can be pickled and sent to another machine."""
+    """One image to generate. Plain data, which can be pickled and sent to another machine."""
 
     guide: Path | None
-    control_maps: tuple[
-        Path | None, ...
-    ] = ()  # ready-made ones, one per control that follows one; None: detected from the guide
+    control_maps: tuple[Path | None, ...] = ()  # ready-made, one per control with a map; None: detected in the guide
     prompt: str
     negative_prompt: str
     seed: int
     width: int | None = None  # px; None: by the guide's aspect
-    height: int | None = None  # px; None: the model's native one
+    height: int | None = None  # px; None: the model's native height
     output: Path
-    map_outputs: tuple[Path, ...] = ()  # where its control maps are written; none: they are not
+    map_outputs: tuple[Path, ...] = ()  # files of the control maps; empty: they are not written
     overwrite: bool = False
     recipe: Recipe
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """Returns the files that it follows."""
+        """Return the files of the guide and of the control maps."""
         guides = [] if self.guide is None else [self.guide]
         return (*guides, *(path for path in self.control_maps if path is not None))
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """Returns the files that it may write; beside a map of poses lies its JSON."""
+        """Return the files that the job may write; a pose map comes with JSON."""
         return (self.output, *self.map_outputs, *(path.with_suffix(".json") for path in self.map_outputs))
 
     @property
     def detected(self) -> tuple[int, ...]:
-        """Returns which controls, by their place, are detected from the guide."""
+        """Return the indices of the controls whose maps are detected in the guide."""
         if self.guide is None:
             return ()
-        count = len(self.recipe.request.followed)
+        count = len(self.recipe.request.mapped_controls)
         maps = self.control_maps or (None,) * count
         return tuple(index for index, path in zip(range(count), maps, strict=False) if path is None)
 
-    def picture(self, height: int, width: int, hashes: bool = True) -> ImageSpec:
-        """Return the spec of its image.
+    def spec(self, height: int, width: int, hashes: bool = True) -> ImageSpec:
+        """Return the spec of the job's image.
 
         Args:
             height: px.
@@ -131,18 +129,12 @@ class Job:
             InputError: a file cannot be read.
         """
         recipe, request = self.recipe, self.recipe.request
-        files = [] if self.guide is None else [(GUIDE, self.guide)]
-        files += [(CONTROL_MAP, path) for path in self.control_maps if path is not None]
-        files += list(recipe.shown.items())
-        known = {
-            file: provenance.source(*file) if hashes else Source(role=file[0], path=str(file[1])) for file in files
-        }
-        sources = [] if self.guide is None else [known[GUIDE, self.guide]]
-        sources += [
-            Source(role=CONTROL_MAP, path="") if path is None else known[CONTROL_MAP, path]
-            for path in self.control_maps
+        files: list[tuple[str, Path | None]] = [] if self.guide is None else [(GUIDE, self.guide)]
+        files += [*((CONTROL_MAP, path) for path in self.control_maps), *recipe.images.items()]
+        sources = [
+            provenance.source(role, path) if hashes and path is not None else Source(role=role, path=str(path or ""))
+            for role, path in files
         ]
-        sources += [known[file] for file in recipe.shown.items()]
         names = detector_names(request, self.detected)
         return ImageSpec(
             prompt=self.prompt,
@@ -168,26 +160,26 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job. Pure data: it can be pickled and written as JSON."""
+    """The outcome of a job. Plain data, which can be pickled and written as JSON."""
 
-    output: str  # the picture's path
-    error: str = ""  # one line; empty: the picture is made
-    fatal: bool = False  # every picture would meet this error
-    traceback: str = ""  # of an error that is none of ours
-    notes: tuple[str, ...] = ()  # what the user should know
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # as the picture records them
+    output: str  # path of the image
+    error: str = ""  # one line; empty: the image is written
+    fatal: bool = False  # every image would fail the same way
+    traceback: str = ""  # of an unexpected error
+    notes: tuple[str, ...] = ()  # lines for the user
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # recorded in the image
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by stage
-    memory: int = 0  # bytes: the most that a device, or else the process, has held so far
+    memory: int = 0  # bytes, peak of a device, or else of the process
     worker: str = ""  # host and process
 
 
-class Work:
-    """A job on its way through the stages of a worker; a stage that fails is the last one.
+class TimedTask:
+    """Times and errors of a worker's stages; a stage that fails is the last one.
 
     Attributes:
-        error: what went wrong.
+        error: of the stage that failed.
         seconds: by stage.
-        notes: what the user should know.
+        notes: lines for the user.
     """
 
     def __init__(self) -> None:
@@ -197,7 +189,7 @@ class Work:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage, and keeps its error, whatever it is."""
+        """Time a stage, and record its error of any class."""
         start = time.perf_counter()
         try:
             yield
@@ -208,17 +200,17 @@ class Work:
 
     @property
     def fatal(self) -> bool:
-        """Returns whether every picture would meet the error."""
+        """Return whether every image would fail with this error."""
         return isinstance(self.error, ModelError) and not isinstance(self.error, MemoryLimitError)
 
     @property
-    def said(self) -> str:
-        """Returns the error in one line, or an empty text."""
+    def message(self) -> str:
+        """Return the error in one line, or an empty text."""
         return "" if self.error is None else describe(self.error)
 
     @property
     def traceback(self) -> str:
-        """Returns where an error came from that is none of ours, or an empty text."""
+        """Return the traceback of an unexpected error, or an empty text."""
         if self.error is None or isinstance(self.error, SyncControlError):
             return ""
         return "".join(traceback.format_exception(self.error))

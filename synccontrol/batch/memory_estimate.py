@@ -1,4 +1,4 @@
-"""How much memory a run takes: its networks are rehearsed on tensors that have shapes but no data."""
+"""Estimate the memory of a run: its networks are run on tensors that have shapes but no data."""
 
 import dataclasses
 import weakref
@@ -13,63 +13,63 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from synccontrol.canvas.base import AbstractLayout
-from synccontrol.families.base import AbstractFamily, Crops, View
+from synccontrol.families.base import AbstractFamily, Crops, WindowCondition
 from synccontrol.families.unet_base import EMBEDDING_BUDGET
 from synccontrol.models import devices
-from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.batching import BatchedPredictor
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.noise_level import NoiseLevel
 from synccontrol.sampling.objectives import AbstractObjective, FunctionObjective
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig
 
-LEVEL = Level(index=0, signal=0.7, noise=0.7, t=500.0)  # any
+LEVEL = NoiseLevel(index=0, signal=0.7, noise=0.7, t=500.0)  # any level will do
 CANVAS_COPIES = 4  # the windows before and after sync, their predictions, and a batch's inputs
-PICTURE_BYTES = 3  # a pixel, in 8 bit
-MAP_BYTES = 2 * 3  # a pixel of a control map, in 8 bit: as a picture, and by channel
+IMAGE_BYTES = 3  # a pixel, in 8 bit
+MAP_BYTES = 2 * 3  # a pixel of a control map, in 8 bit: as an image, and as a tensor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Footprint:
-    """Bytes of memory. Sampling, sync and decoding come one after the other; the rest is there all the time."""
+class MemoryEstimate:
+    """Bytes of memory. Sampling, sync and decoding follow each other; the other parts stay allocated."""
 
     weights: int  # of the model and the objective
-    at_once: int  # of them on the device, where whole networks wait in memory for their turn
-    embeddings: int  # of prompts and control maps, as long as the picture is drawn
-    canvas: int  # the windows and their predictions, the picture and its control maps
+    at_once: int  # of the weights on the device at once, with offloading of whole networks
+    embeddings: int  # of prompts and control maps
+    canvas: int  # the windows and their predictions, the image and its control maps
     sampling: int  # predicting one batch of windows
-    sync: int  # comparing one window with the anchor, and the way back through the networks
-    decoding: int  # one tile of the canvas, or one view of a sphere
+    sync: int  # comparing one window with the anchor, with the gradient through the networks
+    decoding: int  # one tile of the canvas, or one view of an equirectangular panorama
 
     @property
     def peak(self) -> int:
-        """Returns what is needed at once."""
-        return self._lasting + max(self.sampling, self.sync, self.decoding)
+        """Return the largest number of bytes allocated at once."""
+        return self._static + max(self.sampling, self.sync, self.decoding)
 
     @property
     def grown(self) -> int:
-        """Returns by how much a process grows that computes on the CPU.
+        """Return the growth of a process that computes on the CPU.
 
-        What sampling gives back, in many small pieces, the C library keeps, while sync and decoding take large ones.
+        The C library keeps the many small pieces that sampling frees, while sync and decoding allocate large ones.
         """
-        return self._lasting + self.sampling + max(self.sync, self.decoding)
+        return self._static + self.sampling + max(self.sync, self.decoding)
 
     @property
     def further(self) -> int:
-        """Returns what each device beyond the first needs, where several share the windows: no canvas, no decoding."""
+        """Return the bytes of each further device of several: without canvas and decoding."""
         return self.weights + self.embeddings + self.sampling
 
-    def offloaded(self, how: str) -> "Footprint":
-        """Returns the footprint on a card where networks wait in memory, as `devices.OFFLOADS` names it."""
-        left = {devices.MODEL: self.at_once, devices.SEQUENTIAL: 0}.get(how, self.weights)
-        return dataclasses.replace(self, weights=left)
+    def offloaded(self, how: str) -> "MemoryEstimate":
+        """Return the estimate with offloading, one of `devices.OFFLOADS`."""
+        weights = {devices.MODEL: self.at_once, devices.SEQUENTIAL: 0}.get(how, self.weights)
+        return dataclasses.replace(self, weights=weights)
 
     @property
-    def _lasting(self) -> int:
+    def _static(self) -> int:
         return self.weights + self.embeddings + self.canvas
 
 
-def rehearse(
+def estimate(
     family: AbstractFamily,
     layout: AbstractLayout,
     sampling: SamplingConfig,
@@ -77,78 +77,78 @@ def rehearse(
     sync: SyncConfig | None,
     objective: AbstractObjective | None,
     regions: Sequence[int] = (),
-) -> Footprint:
-    """Returns the footprint of a picture: what a session does, done with a few windows.
+) -> MemoryEstimate:
+    """Return the memory of an image, by the work of a session on a few windows.
 
     Args:
-        family: a family around a blank pipeline, built under `fake`; call this under the same mode.
+        family: a family around a blank pipeline, built under `fake_mode`; call this under the same mode.
         layout: the canvas.
-        sampling: guidance, and control.
-        windows: how many are predicted in a call.
-        sync: how windows are compared; None: they are not.
-        objective: what compares, loaded as ever; None where it is not to be had.
-        regions: how many each window touches; none: there are no regions.
+        sampling: guidance and control.
+        windows: sets the number of windows in a call.
+        sync: the settings of sync; None: sync is off.
+        objective: the sync objective with its weights; None if they are not on this machine.
+        regions: number of regions that each window touches; none: there are no regions.
     """
-    views_in_all, most = (sum(regions), max(regions)) if regions else (len(layout), 1)
+    total_views, max_views = (sum(regions), max(regions)) if regions else (len(layout), 1)
     n, (h, w) = min(windows.batch, len(layout)), family.geometry.window_px
     z = torch.zeros(max(n, 2), family.geometry.channels, *layout.window, dtype=family.canvas_dtype)
     blank = family.blank_prompt()
-    views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
-    crops: list[Crops] = [lambda some: torch.zeros(len(some), 3, h, w)] * family.controls
+    views = [WindowCondition(window=window, prompt=blank, negative_prompt=blank) for window in range(len(z))]
+    crops: list[Crops] = [lambda indices: torch.zeros(len(indices), 3, h, w)] * family.controls
     with family.session():
         with torch.no_grad(), Live() as predicting:
             predict = family.condition(views, crops, sampling, sampling.steps, str)
-            text = predicting.live
+            text_bytes = predicting.live
             predict(z[:n], LEVEL, range(n))
-            kept = (predicting.live - text) // n
-        syncing = _rehearse_sync(family, z, predict, sync, objective)
+            per_window = (predicting.live - text_bytes) // n
+        syncing = _estimate_sync(family, z, predict, sync, objective)
         with torch.no_grad(), Live() as decoding:
-            family.decode(torch.zeros(1, family.geometry.channels, *layout.decoded, dtype=family.canvas_dtype))
+            family.decode(torch.zeros(1, family.geometry.channels, *layout.decode_shape, dtype=family.canvas_dtype))
     networks = [part for part in [*family.pipe.components.values(), family.tiny_vae] if isinstance(part, nn.Module)]
     networks += objective.networks() if objective is not None else []
-    return Footprint(
+    return MemoryEstimate(
         weights=_held(networks),
-        at_once=_at_once(family, objective),
-        embeddings=text + min(kept * views_in_all, most * EMBEDDING_BUDGET),
+        at_once=_bytes_at_once(family, objective),
+        embeddings=text_bytes + min(per_window * total_views, max_views * EMBEDDING_BUDGET),
         canvas=CANVAS_COPIES * len(layout) * z[0].nbytes
-        + (PICTURE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
+        + (IMAGE_BYTES + MAP_BYTES * family.controls) * layout.height * layout.width * family.geometry.cell**2,
         sampling=predicting.peak - predicting.live,
-        sync=syncing * (most if sync is not None and sync.gradient == "full" else 1),  # a graph for each region
+        sync=syncing * (max_views if sync is not None and sync.gradient == "full" else 1),  # a graph for each region
         decoding=decoding.peak,
     )
 
 
 def _held(networks: Sequence[nn.Module]) -> int:
-    """Returns the bytes of the weights of networks; what several share is there once."""
+    """Return the bytes of the weights of networks; shared weights count once."""
     weights = [tensor for network in networks for tensor in network.state_dict(keep_vars=True).values()]
     return sum({id(tensor): tensor.nbytes for tensor in weights}.values())
 
 
-def _at_once(family: AbstractFamily, objective: AbstractObjective | None) -> int:
-    """Returns the bytes of the largest network that takes turns, and of those that stay, as diffusers moves them."""
+def _bytes_at_once(family: AbstractFamily, objective: AbstractObjective | None) -> int:
+    """Return the bytes of the largest offloaded network, and of those that stay, as diffusers moves them."""
     parts = {name: part for name, part in family.pipe.components.items() if isinstance(part, nn.Module)}
-    turns = [name for name in family.pipe.model_cpu_offload_seq.split("->") if name in parts]
-    staying = [part for name, part in parts.items() if name not in turns]
-    staying += objective.networks() if objective is not None else []
-    staying += [family.tiny_vae] if family.tiny_vae is not None else []
-    return max((_held([parts[name]]) for name in turns), default=0) + _held(staying)
+    offloaded = [name for name in family.pipe.model_cpu_offload_seq.split("->") if name in parts]
+    resident_networks = [part for name, part in parts.items() if name not in offloaded]
+    resident_networks += objective.networks() if objective is not None else []
+    resident_networks += [family.tiny_vae] if family.tiny_vae is not None else []
+    return max((_held([parts[name]]) for name in offloaded), default=0) + _held(resident_networks)
 
 
-def _rehearse_sync(
+def _estimate_sync(
     family: AbstractFamily, z: Tensor, predict: Predict, config: SyncConfig | None, objective: AbstractObjective | None
 ) -> int:
     if config is None:
         return 0
-    networks = Networks(
-        decode=family.glimpse,
+    networks = SyncNetworks(
+        decode=family.decode_preview,
         encode=family.encode,
         kind="epsilon",
         half=family.dtype == torch.float16,
         offloaded=family.offloaded,
     )
-    sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, Batches(1, str))
+    sync = Sync(config, objective or FunctionObjective(_sums), 0, networks, BatchedPredictor(1, str))
     with Live() as live:
-        sync.nudge(z[:2], LEVEL, lambda some, indices: predict(some, LEVEL, indices))
+        sync.nudge(z[:2], LEVEL, lambda windows, indices: predict(windows, LEVEL, indices))
     peak: int = live.peak
     return peak
 
@@ -157,19 +157,19 @@ def _sums(images: Tensor, anchor: Tensor) -> Tensor:
     return images.sum(dim=(1, 2, 3))
 
 
-def fake() -> FakeTensorMode:
-    """Returns the mode in which blank pipelines are built and rehearsed."""
+def fake_mode() -> FakeTensorMode:
+    """Return the mode in which blank pipelines are built and run."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 def resident() -> int:
-    """Returns the bytes that this process holds: Python, the libraries, and what has been loaded so far."""
-    found: int = psutil.Process().memory_info().rss
-    return found
+    """Return the bytes that this process holds."""
+    size: int = psutil.Process().memory_info().rss
+    return size
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are made inside and alive, and their peak."""
+    """Counts the bytes of live tensors that were made in this mode, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -181,15 +181,15 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
-            return 1  # what the session asks of numbers that are not there, e.g. whether they are finite
+            return 1  # for questions about data, e.g. whether latents are finite
         for storage in _storages((args, kwargs)):
-            self._see(storage, 0)  # it was there before, as weights are, of which views are taken
+            self._track(storage, 0)  # it existed before, as weights do
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
-            self._see(storage, storage.nbytes())
+            self._track(storage, storage.nbytes())
         return result
 
-    def _see(self, storage: torch.UntypedStorage, size: int) -> None:
+    def _track(self, storage: torch.UntypedStorage, size: int) -> None:
         key = id(storage)
         if key in self._storages:
             return

@@ -1,4 +1,4 @@
-"""Which model, detectors and machine a job needs, and the detectors that a process has loaded."""
+"""`ModelRequest`: the model, detectors and machine of a job; and a cache of loaded detectors."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from synccontrol.models import devices, loader, registry, single_file
 from synccontrol.pipeline.montage import Montage
 from synccontrol.preprocess.control import Option
 from synccontrol.sampling import batching
-from synccontrol.spec.image_spec import followed
+from synccontrol.spec.image_spec import mapped_controls
 from synccontrol.spec.schema import require_choice
 from synccontrol.spec.settings import Adapters
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from synccontrol.batch.job import Recipe
 
 AUTO = "auto"
-BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors that were made for its pictures
+BUNDLED_WORLD = "tiny"  # the bundled model, and the detectors for its images
 BLACK = (0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """Which model, detectors and machine to use."""
+    """The model, detectors and machine of a job."""
 
     model: str
     controls: tuple[str, ...]
@@ -44,101 +44,101 @@ class ModelRequest:
     offline: bool = False
 
     @functools.cached_property
-    def followed(self) -> tuple[str, ...]:
-        """Returns the controls that follow a map, detected or ready-made; places of maps and detectors count these."""
-        return followed(self.controls)
+    def mapped_controls(self) -> tuple[str, ...]:
+        """Return the controls that follow a map; control maps and detectors have the same order."""
+        return mapped_controls(self.controls)
 
     @property
-    def unweighed(self) -> "ModelRequest":
-        """Returns what is to be loaded, however strong LoRAs and the like are then."""
-        return dataclasses.replace(self, adapters=self.adapters.unweighed)
+    def at_full_strength(self) -> "ModelRequest":
+        """Return the request with all adapters at full strength: the key of a loaded model."""
+        return dataclasses.replace(self, adapters=self.adapters.at_full_strength)
 
     def __post_init__(self) -> None:
         require_choice("offload", self.offload, devices.OFFLOADS)
 
 
 def devices_of(request: ModelRequest) -> list[str]:
-    """Returns the torch devices: as asked, or the best there is.
+    """Return the requested torch devices, or the fastest one.
 
     Raises:
-        ModelError: one is unknown or not there.
-        ConfigError: they do not go together, or not with the offloading.
+        ModelError: a device is unknown or not available.
+        ConfigError: the devices cannot be combined, or not with this offloading.
     """
     if request.device != AUTO:
-        return devices.named(request.device, request.offload)
+        return devices.parse_devices(request.device, request.offload)
     if torch.cuda.is_available():
         return ["cuda"]
     return ["mps" if torch.backends.mps.is_available() else devices.CPU]
 
 
 def device_of(request: ModelRequest) -> str:
-    """Returns the device of all that is on one: the first of `devices_of`, whose errors are raised."""
+    """Return the first of `devices_of`. Raises as it does."""
     return devices_of(request)[0]
 
 
 def dtype_of(request: ModelRequest) -> torch.dtype:
-    """Returns the dtype: as asked, or 16 bits on cuda, of the kind that suits the model, and float32 elsewhere.
+    """Return the requested dtype, or the model's 16-bit one on cuda, and float32 elsewhere.
 
     Raises:
-        ConfigError: it is unknown.
+        ConfigError: the dtype is unknown.
         ModelError: the model cannot be read.
     """
     if request.dtype == AUTO:
-        on_card = device_of(request).startswith("cuda")
-        return loader.half(request.model, request.offline) if on_card else torch.float32
+        is_cuda = device_of(request).startswith("cuda")
+        return loader.half_dtype(request.model, request.offline) if is_cuda else torch.float32
     if request.dtype not in devices.DTYPES:
         raise ConfigError(f"unknown dtype {request.dtype!r}; known: {', '.join(devices.DTYPES)}")
     return devices.DTYPES[request.dtype]
 
 
 def dtype_name(request: ModelRequest) -> str:
-    """Returns the dtype as its flag has it. Raises `ConfigError` as `dtype_of`."""
+    """Return the dtype as its flag has it. Raises `ConfigError` as `dtype_of`."""
     return str(dtype_of(request)).removeprefix("torch.")
 
 
 def machine_of(request: ModelRequest) -> tuple[str, str]:
-    """Returns device and dtype as a picture records them. Raises as `device_of` and `dtype_of`."""
+    """Return device and dtype as an image records them. Raises as `device_of` and `dtype_of`."""
     return ",".join(devices_of(request)), dtype_name(request)
 
 
 def own_detectors(model: str, controls: Sequence[str]) -> tuple[str, ...]:
-    """Returns what reads each control off the guides of a model, by name: a preset has its own; none: the defaults."""
-    known = single_file.known_preset(model)
-    own = registry.PRESETS[known].detectors if known else {}
+    """Return the names of a model's own detectors for controls; empty: the defaults."""
+    preset = single_file.known_preset(model)
+    detectors = registry.PRESETS[preset].detectors if preset else {}
     types = preprocess.names()
-    if not any(control in own for control in controls) or any(control not in types for control in controls):
+    if not any(control in detectors for control in controls) or any(control not in types for control in controls):
         return ()
-    return tuple(own.get(control) or preprocess.detectors(control)[0] for control in controls)
+    return tuple(detectors.get(control) or preprocess.detectors(control)[0] for control in controls)
 
 
 def remarks(request: ModelRequest, detected: Sequence[int]) -> list[str]:
-    """Returns a line for every control, of those detected, that only a detector of the bundled world reads."""
+    """Return a line for every detected control whose detector knows images of the bundled model only."""
     if request.model == BUNDLED_WORLD or request.detectors:
         return []
-    controls = [request.followed[place] for place in detected]
-    found = [control for control in controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
+    controls = [request.mapped_controls[place] for place in detected]
+    bundled = [control for control in controls if preprocess.detectors(control)[0] == BUNDLED_WORLD]
     return [
-        f"{control} is read by the bundled detector, which knows pictures of the bundled model; for photographs name "
+        f"{control} is read by the bundled detector, which knows images of the bundled model; for photographs name "
         f"another with --detector: {', '.join(preprocess.detectors(control)[1:])}"
-        for control in found
+        for control in bundled
     ]
 
 
 def detector(
     request: ModelRequest, control: str, name: str | None, loop: bool, **options: float | str | bool
 ) -> preprocess.Detector:
-    """Returns the detector of a control, loaded.
+    """Load the detector of a control.
 
     Args:
-        request: whose machine it runs on.
+        request: gives the device.
         control: its type.
         name: the detector; None: the default.
-        loop: guides are rings, and so are the control maps.
+        loop: guides and control maps wrap around horizontally.
         options: of the control type, as `preprocess.load` takes them.
 
     Raises:
         ConfigError: a control type, detector or option is unknown.
-        ModelError: a detector's weights cannot be had.
+        ModelError: the detector's weights are not available.
     """
     with translated():
         detect = preprocess.load(
@@ -148,16 +148,16 @@ def detector(
 
 
 def detector_names(request: ModelRequest, detected: Sequence[int]) -> list[str | None]:
-    """Returns the detector's name of each control that is detected from the guide; None: the default.
+    """Return the detector's name of each detected control; None: the default.
 
     Args:
-        request: what is asked for.
-        detected: which controls, by their place.
+        request: the request.
+        detected: places of the detected controls.
 
     Raises:
-        ConfigError: there are names, but not one for each.
+        ConfigError: the number of names is wrong.
     """
-    names, controls = request.detectors, request.followed
+    names, controls = request.detectors, request.mapped_controls
     if not names:
         return [None] * len(detected)
     if len(names) == len(controls):
@@ -168,28 +168,28 @@ def detector_names(request: ModelRequest, detected: Sequence[int]) -> list[str |
 
 
 def check_control(control: str) -> None:
-    """Raise `ConfigError` for a control type that no guide can be turned into."""
+    """Raise `ConfigError` for an unknown control type."""
     require_choice("control", control, preprocess.names(), "controls")
 
 
 def check_detectors(request: ModelRequest, detected: Sequence[int]) -> None:
-    """Raise `ConfigError` for a control type without detectors, of those that are detected, or an unknown detector."""
+    """Raise `ConfigError` for an unknown detector, or a detected control without detectors."""
     names = detector_names(request, detected)
     for place, name in zip(detected, names, strict=True):
-        control = request.followed[place]
+        control = request.mapped_controls[place]
         check_control(control)
         with translated():
             preprocess.check_detector(control, name)
 
 
 def outside(request: ModelRequest) -> list[Colour | None]:
-    """Returns what the map of each control shows beyond its guide: a colour, or None: its border goes on."""
-    known = preprocess.names()
-    return [preprocess.outside(control) if control in known else BLACK for control in request.followed]
+    """Return the padding colour of each control map outside of the guide; None: its border is repeated."""
+    types = preprocess.names()
+    return [preprocess.outside(control) if control in types else BLACK for control in request.mapped_controls]
 
 
 def load(request: ModelRequest) -> Montage:
-    """Returns the montage of a request. Raises `ModelError` when something is not to be had."""
+    """Load the montage of a request. Raises `ModelError` if something is not available."""
     return Montage.from_pretrained(
         request.model,
         request.controls,
@@ -202,13 +202,13 @@ def load(request: ModelRequest) -> Montage:
     )
 
 
-MOST = 8  # that stay loaded
+MAX_LOADED = 8  # detectors
 
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
 class _Key(NamedTuple):
-    """What tells detectors apart."""
+    """The key of a loaded detector."""
 
     control: str
     name: str | None
@@ -219,34 +219,34 @@ class _Key(NamedTuple):
 
 
 class Detectors:
-    """Loads detectors, each once as long as it stays; of too many the one that was used longest ago goes."""
+    """Loads and caches detectors; beyond `MAX_LOADED` the least recently used one is freed."""
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[_Key, preprocess.Detector] = OrderedDict()
         self._lock = threading.Lock()
 
     def load(self, recipe: "Recipe", control: str, name: str | None, **options: Option) -> preprocess.Detector:
-        """Returns the detector of a control. Raises as `runtime.detector`.
+        """Return the detector of a control. Raises as `detector`.
 
         Args:
-            recipe: whose machine it runs on, and whether guides are rings.
+            recipe: gives the device, and whether guides wrap around.
             control: its type.
             name: the detector; None: the default.
             options: of the control type.
         """
         request, loop = recipe.request, recipe.windows.closed
-        device, said = device_of(request), json.dumps(options, sort_keys=True)
-        key = _Key(control, name, loop, device, request.offline, said)
+        device, options_json = device_of(request), json.dumps(options, sort_keys=True)
+        key = _Key(control, name, loop, device, request.offline, options_json)
         with self._lock:
             if key not in self._loaded:
                 self._loaded[key] = detector(request, control, name, loop, **options)
-                while len(self._loaded) > MOST:
+                while len(self._loaded) > MAX_LOADED:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(key)
             return self._loaded[key]
 
-    def keep(self, request: ModelRequest) -> None:
-        """Frees those that a request has no use for."""
+    def free_unused(self, request: ModelRequest) -> None:
+        """Free the detectors that a request does not use."""
         machine = device_of(request), request.offline
         with self._lock:
             for key in list(self._loaded):
@@ -254,23 +254,23 @@ class Detectors:
                     del self._loaded[key]
 
     def free(self) -> bool:
-        """Frees all; returns whether there were any. What detects right now goes when it is done."""
+        """Free all detectors, running ones after their work; return whether any were loaded."""
         with self._lock:
-            found = bool(self._loaded)
+            had_any = bool(self._loaded)
             self._loaded.clear()
-        return found
+        return had_any
 
-    def make_room(self, make: Callable[[], Made]) -> Made:
-        """Returns what `make` returns, which is called once more, with all detectors gone, if memory does not suffice.
+    def retry_without(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`. If memory runs out, free all detectors and call `work` once more.
 
         Raises:
-            Exception: what `make` raises the last time.
+            Exception: of the last call.
         """
         try:
-            return make()
+            return work()
         except (RuntimeError, MemoryError) as error:
-            short = isinstance(error, MemoryLimitError) or batching.is_out_of_memory(error)
-            if not short or not self.free():
+            is_memory_error = isinstance(error, MemoryLimitError) or batching.is_out_of_memory(error)
+            if not is_memory_error or not self.free():
                 raise
-        batching.free()
-        return make()
+        batching.free_memory()
+        return work()

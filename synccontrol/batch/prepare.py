@@ -1,4 +1,4 @@
-"""A job's files, read: its canvas, its control maps, and what each stage of it predicts."""
+"""Read a job's files: its canvas, its control maps, and the work of its stages."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from synccontrol import preprocess
-from synccontrol.batch.job import Job, Recipe, anchored
+from synccontrol.batch.job import Job, Recipe, sync_with_anchor
 from synccontrol.batch.model_request import detector_names, outside
 from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import lay_out
@@ -17,8 +17,8 @@ from synccontrol.io import images, masks, poses
 from synccontrol.pipeline import inputs
 from synccontrol.pipeline.denoise import window_shares
 from synccontrol.pipeline.inputs import Canvas
-from synccontrol.pipeline.stages import Pass, passes
-from synccontrol.sampling.anchors import of_canvas
+from synccontrol.pipeline.stages import Stage, plan_stages
+from synccontrol.sampling.anchors import canvas_anchors
 from synccontrol.spec.image_spec import INIT_IMAGE, MASK
 from synccontrol.spec.settings import MIDDLE, Geometry
 
@@ -27,18 +27,23 @@ Detect = Callable[[Recipe, str, str | None], preprocess.Detector]  # by control 
 
 
 def silent(text: str) -> None:
-    """Notes nothing."""
+    """Ignore a note."""
 
 
 def prepare_canvas(job: Job, geometry: Geometry, note: Note = silent) -> Canvas:
-    """Return the canvas of a job, its files read. `note` is called with a line for every image whose aspect changes.
+    """Read a job's files and return its canvas.
+
+    Args:
+        job: the job.
+        geometry: the model's native sizes.
+        note: called with a line for every image whose aspect changes.
 
     Raises:
-        SyncControlError: a file cannot be read, or an image of that size or stride cannot be generated.
+        SyncControlError: a file cannot be read, or the model cannot generate an image of that size or stride.
     """
     sources, names = _open_sources(job)
     recipe = job.recipe
-    start = {role: images.open_image(path) for role, path in recipe.shown.items() if role in (INIT_IMAGE, MASK)}
+    start = {role: images.open_image(path) for role, path in recipe.images.items() if role in (INIT_IMAGE, MASK)}
     if start:
         size = inputs.outpainted_size(start[INIT_IMAGE], job.height, job.width, recipe.img2img)
     else:
@@ -59,61 +64,63 @@ def prepare_canvas(job: Job, geometry: Geometry, note: Note = silent) -> Canvas:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Work:
-    """What there is to predict of a job."""
+class StageWork:
+    """The windows that a stage of a job predicts."""
 
     layout: AbstractLayout
-    views: tuple[int, ...]  # of each window: how many regions it touches, or 1; 0 where it is kept as it is
-    moving: frozenset[int]  # the windows that follow others
-    drawn: Pass  # what it is the work of
+    views: tuple[int, ...]  # predictions of each window: 1, or one per region; 0 where the init image stays
+    moving: frozenset[int]  # windows that follow an anchor
+    stage: Stage
 
     def count(self, windows: Iterable[int]) -> int:
-        """Returns how often the networks look to predict some windows once."""
+        """Return the number of network evaluations that predict some windows once."""
         return sum(self.views[window] for window in windows)
 
 
-def check(job: Job, geometry: Geometry, note: Note = silent) -> list[Work]:
-    """Return what each stage of a job predicts, after all checks that need no model.
+def check(job: Job, geometry: Geometry, note: Note = silent) -> list[StageWork]:
+    """Return the work of each stage of a job, after all checks that need no model.
 
     Raises:
-        SyncControlError: as `prepare_canvas`; there is no such anchor window; or regions contradict each other.
+        SyncControlError: as `prepare_canvas`; the anchor window does not exist; or regions contradict each other.
     """
     canvas = prepare_canvas(job, geometry, note)
-    recipe, spec = job.recipe, job.picture(canvas.height, canvas.width)
+    recipe, spec = job.recipe, job.spec(canvas.height, canvas.width)
     region_map = None if recipe.region_map is None else images.open_image(recipe.region_map)
-    anchor, works = anchored(recipe).anchor, []
+    anchor, works = sync_with_anchor(recipe).anchor, []
     regions = tuple(region.relative(canvas.height, canvas.width) for region in spec.regions)
-    elsewhere = MIDDLE if isinstance(anchor, int) else anchor  # an index counts the windows of the asked-for canvas
-    for stage in passes(recipe, (canvas.height, canvas.width), geometry, bool(canvas.start)):
+    other_anchor = MIDDLE if isinstance(anchor, int) else anchor  # an index means the requested canvas alone
+    for stage in plan_stages(recipe, (canvas.height, canvas.width), geometry, bool(canvas.start)):
         height, width = stage.size
         layout = lay_out(height, width, geometry, recipe.windows)
-        sized = dataclasses.replace(spec, height=height, width=width, regions=regions)
-        shares = window_shares(sized, region_map, layout, geometry.cell)
-        still = of_canvas(elsewhere if stage.rough else anchor, layout, shares).still
+        stage_spec = dataclasses.replace(spec, height=height, width=width, regions=regions)
+        shares = window_shares(stage_spec, region_map, layout, geometry.cell)
+        still_windows = canvas_anchors(other_anchor if stage.is_draft else anchor, layout, shares).still
         views = (1,) * len(layout) if shares is None else tuple((shares.amax(dim=(2, 3)) > 0).sum(dim=1).tolist())
-        works.append(Work(layout=layout, views=views, moving=frozenset(range(len(layout))) - still, drawn=stage))
-        anchor = anchor if stage.rough else elsewhere
-    generated = _generated_windows(canvas, recipe, geometry)
-    first = dataclasses.replace(works[0], views=tuple(map(int.__mul__, works[0].views, generated)))
-    return [first, *works[1:]]
+        works.append(
+            StageWork(layout=layout, views=views, moving=frozenset(range(len(layout))) - still_windows, stage=stage)
+        )
+        anchor = anchor if stage.is_draft else other_anchor
+    window_flags = _generated_windows(canvas, recipe, geometry)
+    first_work = dataclasses.replace(works[0], views=tuple(map(int.__mul__, works[0].views, window_flags)))
+    return [first_work, *works[1:]]
 
 
 def _generated_windows(canvas: Canvas, recipe: Recipe, geometry: Geometry) -> list[int]:
-    """Return 1 for every window in which something is generated, and 0 for those that stay as they are."""
+    """Return 1 for every window that is generated, at least in part, and 0 for unchanged windows."""
     layout, start = canvas.layout, canvas.start.get(INIT_IMAGE)
     if start is None:
         return [1] * len(layout)
     side, closed = min(geometry.window_px), recipe.windows.closed
-    _, new = masks.prepare_init_image(start, canvas.start.get(MASK), recipe.img2img, side, closed)
-    if new is None:
+    _, alpha = masks.prepare_init_image(start, canvas.start.get(MASK), recipe.img2img, side, closed)
+    if alpha is None:
         return [1] * len(layout)
-    cells = torch.from_numpy(masks.latent_mask(new, geometry.cell, (layout.height, layout.width)))
-    return [int(window.any()) for window in layout.look(cells[None, None], 1, range(len(layout)))]
+    cells = torch.from_numpy(masks.latent_mask(alpha, geometry.cell, (layout.height, layout.width)))
+    return [int(window.any()) for window in layout.crop_image(cells[None, None], 1, range(len(layout)))]
 
 
 def _open_sources(job: Job) -> tuple[dict[int | None, Image.Image], dict[int | None, str]]:
-    """Returns the pictures that a job follows, and what to call each."""
-    controls = job.recipe.request.followed
+    """Return the guide and the control maps of a job, and their names in errors."""
+    controls = job.recipe.request.mapped_controls
     if job.control_maps and len(job.control_maps) != len(controls):
         raise InputError(f"{len(job.control_maps)} control maps for {len(controls)} controls; give one for each")
     sources: dict[int | None, Image.Image] = {}
@@ -131,41 +138,41 @@ def _open_map(path: Path, control: str) -> Image.Image:
     if path.suffix.lower() != poses.SUFFIX:
         return images.open_image(path)
     if control != "pose":
-        raise InputError(f"{path} is no control map for {control}: only pose is read from JSON; give a picture")
+        raise InputError(f"{path} is no control map for {control}: only pose is read from JSON; give an image")
     return poses.open_map(path)
 
 
 def control_maps(job: Job, canvas: Canvas, geometry: Geometry, detect: Detect) -> list[Image.Image]:
-    """Returns the control maps on the canvas, one per control that follows one: ready-made, or those of the guide.
+    """Return the control maps on the canvas, one per control with a map: from files, or detected in the guide.
 
     Raises:
-        SyncControlError: a detector is not to be had, or a map cannot be made.
+        SyncControlError: a detector is not available, or fails.
     """
-    recipe, controls = job.recipe, job.recipe.request.followed
+    recipe, controls = job.recipe, job.recipe.request.mapped_controls
     if not canvas.sources:
         return []
-    shown = {place: canvas.fittings[place].show(picture) for place, picture in canvas.sources.items()}
+    fitted = {place: canvas.fittings[place].apply(image) for place, image in canvas.sources.items()}
     names = dict(zip(job.detected, detector_names(recipe.request, job.detected), strict=True))
-    beyond = outside(recipe.request)
+    padding_colours = outside(recipe.request)
     maps = []
     for place, control in enumerate(controls):
         if place in names:
-            map_ = picture = detect(recipe, control, names[place])(shown[None])
+            map_ = image = detect(recipe, control, names[place])(fitted[None])
             fit, box = canvas.fittings[None], (0.0, 0.0, float(map_.width), float(map_.height))
         else:
-            map_, picture = shown[place], canvas.sources[place]
+            map_, image = fitted[place], canvas.sources[place]
             fit, box = canvas.fittings[place], canvas.fittings[place].box
-        people = poses.on_canvas(picture, box, fit, geometry.window_px[0], recipe.windows.closed)
-        maps.append(people or fit.pad(map_, beyond[place]))
+        pose_map = poses.redraw_on_canvas(image, box, fit, geometry.window_px[0], recipe.windows.closed)
+        maps.append(pose_map or fit.pad(map_, padding_colours[place]))
     return maps
 
 
 def remarks(maps: Sequence[Image.Image], recipe: Recipe) -> list[str]:
-    """Returns a line for every control map that holds nothing, or cannot be right."""
-    known = preprocess.names()
+    """Return a line for every control map that is empty or cannot be right."""
+    types = preprocess.names()
     return [
         f"{control}: {remark}"
-        for control, control_map in zip(recipe.request.followed, maps, strict=False)  # drawn from text, it has none
-        if control in known
+        for control, control_map in zip(recipe.request.mapped_controls, maps, strict=False)  # text only: no maps
+        if control in types
         for remark in preprocess.remarks(control, control_map)
     ]

@@ -1,1 +1,1 @@
-"""Where windows lie on a canvas, and how they blend."""
+"""Canvases: the positions of windows, and how they blend into one image."""

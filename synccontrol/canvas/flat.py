@@ -1,4 +1,4 @@
-"""Where windows lie on a flat canvas or a ring, and how they are cropped out of it."""
+"""Windows on a flat canvas or a cylindrical panorama (360-degree ring)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from synccontrol.spec.settings import EQUIRECTANGULAR, Geometry, WindowConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout(AbstractLayout):
-    """Windows of one size on a canvas; all lengths are in cells. Together they cover every cell.
+    """Windows of one size that together cover a flat canvas; all lengths are in latent cells.
 
-    In a loop the canvas is a ring: a window that passes the right edge goes on at the left.
+    With `loop` the canvas is a 360-degree ring: a window that passes the right edge continues at the left.
     """
 
     height: int
@@ -33,16 +33,17 @@ class Layout(AbstractLayout):
     def __post_init__(self) -> None:
         h, w = self.window
         assert self.height >= h and self.width >= w
-        several = [window for window, side in ((h, self.height), (w, self.width)) if side > window]
-        several += [w] if self.loop else []
-        if several and not 0 < self.stride < min(several):
+        overlapping = [window for window, side in ((h, self.height), (w, self.width)) if side > window]
+        overlapping += [w] if self.loop else []
+        if overlapping and not 0 < self.stride < min(overlapping):
             raise ConfigError(
-                f"stride is {self.stride} cells; it must be between 1 and {min(several) - 1}, so that windows overlap"
+                f"stride is {self.stride} cells; it must be between 1 and {min(overlapping) - 1}, "
+                "so that windows overlap"
             )
 
     @cached_property
     def origins(self) -> tuple[tuple[int, int], ...]:
-        """Returns the (top, left) cell of every window, row by row."""
+        """Return the (top, left) cell of every window, row by row."""
         h, w = self.window
         lefts = range(0, self.width, self.stride) if self.loop else _starts(self.width, w, self.stride)
         return tuple((top, left) for top in _starts(self.height, h, self.stride) for left in lefts)
@@ -64,26 +65,26 @@ class Layout(AbstractLayout):
 
     @property
     def middle(self) -> int:
-        """Returns the index of the window in the middle of its row and of its column; of two, the later one.
+        """Return the index of the window in the middle of its row and column, the later of two.
 
-        In one row of n windows that is n // 2, as published.
+        In one row of n windows this is n // 2, as published.
         """
         rows = len({top for top, _ in self.origins})
         columns = len(self) // rows
         return rows // 2 * columns + columns // 2
 
     @property
-    def trust(self) -> Float[Tensor, "h w"]:
+    def cell_weights(self) -> Float[Tensor, "h w"]:
         return torch.ones(self.window, dtype=torch.float64)
 
     @property
-    def decoded(self) -> tuple[int, int]:
+    def decode_shape(self) -> tuple[int, int]:
         rows = tiled_decode.Spans(length=self.height, tile=self.tile)
         columns = tiled_decode.Spans(length=self.width, tile=self.tile, closed=self.loop)
         return rows.longest, columns.longest
 
     def crop(self, canvas: Float[Tensor, "1 c y x"]) -> Float[Tensor, "n c h w"]:
-        return self.look(canvas, 1, range(len(self)))
+        return self.crop_image(canvas, 1, range(len(self)))
 
     def add(self, windows: Float[Tensor, "n c h w"]) -> Float[Tensor, "1 c y x"]:
         h, w = self.window
@@ -94,16 +95,16 @@ class Layout(AbstractLayout):
         canvas[..., :overhang] += canvas[..., self.width :]
         return canvas[..., : self.width]
 
-    def look(
-        self, picture: Num[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
+    def crop_image(
+        self, image: Num[Tensor, "1 c H W"], cell: int, windows: Sequence[int]
     ) -> Float[Tensor, "k c window_H window_W"]:
         h, w = (cell * side for side in self.window)
         crops = []
         for top, left in (self.origins[window] for window in windows):
-            crop = picture[..., top * cell : top * cell + h, left * cell : left * cell + w]
+            crop = image[..., top * cell : top * cell + h, left * cell : left * cell + w]
             if self.loop:
-                rest = picture[..., top * cell : top * cell + h, : w - crop.shape[-1]]
-                crop = torch.cat([crop, rest], dim=-1)
+                wrapped = image[..., top * cell : top * cell + h, : w - crop.shape[-1]]
+                crop = torch.cat([crop, wrapped], dim=-1)
             crops.append(images.pad_to(images.to_float(crop), h, w))
         return torch.cat(crops)
 
@@ -120,14 +121,16 @@ class Layout(AbstractLayout):
 
 
 def lay_out(height: int, width: int, geometry: Geometry, windows: WindowConfig) -> AbstractLayout:
-    """Returns where the windows of a picture of height x width px lie; a part of a cell counts as a whole one.
+    """Return the windows of an image of height x width px; sides are rounded up to whole cells.
 
     Raises:
-        ConfigError: the size is below one window or beyond all pictures, the stride too large, a loop's width not in
-            whole cells, or an equirectangular picture not twice as wide as high.
+        ConfigError: the size or the stride is invalid: the image is smaller than one window or too large; the width of
+            a loop is not a multiple of a cell; an equirectangular panorama is not twice as wide as high.
     """
-    if height * width > images.LARGEST:  # which nobody could read again
-        raise ConfigError(f"size {width}x{height} is beyond {images.LARGEST / 1e6:.0f} megapixels; draw it in parts")
+    if height * width > images.LARGEST:  # larger images could not be read again
+        raise ConfigError(
+            f"size {width}x{height} is beyond {images.LARGEST / 1e6:.0f} megapixels; generate it in parts"
+        )
     if windows.projection == EQUIRECTANGULAR:
         return sphere.lay_out(height, width, geometry, windows.stride)
     (window_h, window_w), cell = geometry.window_px, geometry.cell
@@ -148,5 +151,5 @@ def lay_out(height: int, width: int, geometry: Geometry, windows: WindowConfig) 
 
 
 def _starts(length: int, window: int, stride: int) -> list[int]:
-    """Returns window starts 0, stride, 2 stride, ..., the last one slid to end at `length`."""
+    """Return window starts 0, stride, 2 stride, ...; the last window ends at `length`."""
     return [*range(0, length - window, stride), length - window]

@@ -1,4 +1,4 @@
-"""Which part of the canvas belongs to which region: shares that are 1 in all, and pass softly into each other."""
+"""The shares of regions in every cell of the canvas: they sum to 1 and blend at soft borders."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from synccontrol.errors import ConfigError, InputError
 from synccontrol.io import images, resize
 from synccontrol.spec.region import Region
 
-LEAST = 1e-6  # a share below is none
-FREE = 0.5  # a cell of which more lies in no region does not belong to one; less is the edge of a drawn map
-NEAR = 8  # levels of grey that count as the same, as in pictures that were compressed
+MIN_SHARE = 1e-6  # smaller shares are set to 0
+MAX_UNCOVERED = 0.5  # a larger share without a region is a gap; a smaller one is the edge of a painted map
+GREY_TOLERANCE = 8  # levels of grey that count as equal, because compression changes them
 
 
 def shares(
@@ -27,69 +27,69 @@ def shares(
     closed: bool,
     base: bool,
 ) -> Float[Tensor, "r y x"]:
-    """Returns how much of every cell (layout.height, layout.width) belongs to each region, and to none of them, last.
+    """Return the share of each region in every cell (layout.height, layout.width).
 
-    They are 1 in all. Where regions overlap each has an equal part. The last one is there only if some cells lie in no
-    region.
+    The shares of a cell sum to 1; overlapping regions have equal shares. If some cells lie outside all regions, the
+    last share is that of the base prompt.
 
     Args:
-        regions: at least one.
-        map_: whose levels of grey are regions; on a sphere it is equirectangular.
+        regions: one or more regions.
+        map_: the region map, whose levels of grey are regions; equirectangular if the canvas is.
         layout: the canvas.
-        size: of the picture: height and width, px, and px per cell.
-        closed: the right edge goes on at the left.
-        base: there is a prompt for what lies in no region.
+        size: height and width of the image, px, and px per cell.
+        closed: the left and right edges are neighbours.
+        base: there is a base prompt for cells outside all regions.
 
     Raises:
-        ConfigError: a region lies outside of the picture, or what lies in none has no prompt.
-        InputError: there is no map, or a level of grey is not in it.
+        ConfigError: a region lies outside the image, or cells lie outside all regions and there is no base prompt.
+        InputError: the region map is missing, or does not contain a level of grey.
     """
     height, width, cell = size
-    levels = _levels(map_, regions, height, width, closed)
+    masks = _grey_masks(map_, regions, height, width, closed)
     hard, soft = [], []
     for region in regions:
-        width_of_border = region.soft * min(layout.window)
+        border = region.soft * min(layout.window)
         if region.grey is None:
             box = _box(region, height, width, closed)
-            hard.append(_inside(box, layout, size, 0.0, closed))
-            soft.append(_inside(box, layout, size, width_of_border * cell, closed))
+            hard.append(_box_share(box, layout, size, 0.0, closed))
+            soft.append(_box_share(box, layout, size, border * cell, closed))
         else:
-            hard.append(_cells(levels[region.grey], layout, cell))
-            soft.append(_blurred(hard[-1], round(width_of_border), closed))
-    found, free = torch.stack(soft), 1 - torch.stack(hard).sum(0)
-    if bool((free > FREE).any()):
+            hard.append(_white_share(masks[region.grey], layout, cell))
+            soft.append(_blur(hard[-1], round(border), closed))
+    blended, uncovered = torch.stack(soft), 1 - torch.stack(hard).sum(0)
+    if bool((uncovered > MAX_UNCOVERED).any()):
         if not base:
-            raise ConfigError(_gap(free, cell))
-        found = torch.cat([found, (1 - found.sum(0, keepdim=True)).clamp_min(0)])
-    found = found / found.sum(0, keepdim=True)
-    found = found.where(found > LEAST, torch.zeros_like(found))
-    return found / found.sum(0, keepdim=True)
+            raise ConfigError(_describe_gap(uncovered, cell))
+        blended = torch.cat([blended, (1 - blended.sum(0, keepdim=True)).clamp_min(0)])
+    blended = blended / blended.sum(0, keepdim=True)
+    blended = blended.where(blended > MIN_SHARE, torch.zeros_like(blended))
+    return blended / blended.sum(0, keepdim=True)
 
 
 def check_unused(map_: Image.Image | None) -> None:
-    """Raises `ConfigError` if there is a region map where no region names a grey of it."""
+    """Raise `ConfigError` if there is a region map but no region names one of its greys."""
     if map_ is not None:
         raise ConfigError("the region map does nothing: no region names a grey of it; write 'grey 128: a lake'")
 
 
 def _box(region: Region, height: int, width: int, closed: bool) -> tuple[float, float, float, float]:
-    """Returns left, top, right and bottom, px; right may lie beyond a ring's join."""
+    """Return left, top, right and bottom, px; on a ring, right may exceed the width."""
     left, top, right, bottom = region.box(height, width)
     if left > right and not closed:
-        raise ConfigError(f"region {region.area} passes the right edge, and the picture is no ring; end it at 100%")
+        raise ConfigError(f"region {region.area} passes the right edge, and the image is not a ring; end it at 100%")
     if min(left, right) >= width or top >= height:
-        raise ConfigError(f"region {region.area} lies outside of the picture, which is {width}x{height}")
+        raise ConfigError(f"region {region.area} lies outside the image, which is {width}x{height}")
     return left, top, right if left < right else right + width, bottom
 
 
-def _inside(
+def _box_share(
     box: tuple[float, float, float, float],
     layout: AbstractLayout,
     size: tuple[int, int, int],
     soft: float,
     closed: bool,
 ) -> Float[Tensor, "y x"]:
-    """Returns 1 inside of a box and 0 outside; along its borders, `soft` px wide, it falls linearly."""
+    """Return 1 inside a box and 0 outside, with linear borders `soft` px wide."""
     left, top, right, bottom = box
     height, width, cell = size
     x, y = ((torch.arange(n, dtype=torch.float64) + 0.5) * cell for n in (layout.width, layout.height))
@@ -104,49 +104,53 @@ def _inside(
     return down[:, None] * across[None, :]
 
 
-def _ramp(at: Tensor, first: float, last: float, soft: float, ends: tuple[bool, bool]) -> Tensor:
-    width = max(soft, LEAST)  # px; a hard border
-    up, down = ((at - first) / width + 0.5).clamp(0, 1), ((last - at) / width + 0.5).clamp(0, 1)
-    return (up if ends[0] else torch.ones_like(at)) * (down if ends[1] else torch.ones_like(at))
+def _ramp(position: Tensor, start: float, end: float, soft: float, ends: tuple[bool, bool]) -> Tensor:
+    width = max(soft, MIN_SHARE)  # px; at least a hard border
+    rise, fall = ((position - start) / width + 0.5).clamp(0, 1), ((end - position) / width + 0.5).clamp(0, 1)
+    return (rise if ends[0] else torch.ones_like(position)) * (fall if ends[1] else torch.ones_like(position))
 
 
-def _levels(
+def _grey_masks(
     map_: Image.Image | None, regions: Sequence[Region], height: int, width: int, closed: bool
 ) -> dict[int, Image.Image]:
-    """Returns, by level of grey, where the map has it: white on black, as large as the picture."""
-    wanted = sorted({region.grey for region in regions if region.grey is not None})
-    if not wanted:
+    """Return a mask for each level of grey: white on black, of the size of the image."""
+    greys = sorted({region.grey for region in regions if region.grey is not None})
+    if not greys:
         check_unused(map_)
         return {}
     if map_ is None:
-        raise InputError(f"region grey {wanted[0]} needs a region map, a picture of one level of grey a region")
-    if any(b - a <= 2 * NEAR for a, b in itertools.pairwise(wanted)):
-        raise ConfigError(f"regions have the greys {wanted}; they must lie more than {2 * NEAR} apart to be told apart")
+        raise InputError(f"region grey {greys[0]} needs a region map, an image with one level of grey per region")
+    if any(b - a <= 2 * GREY_TOLERANCE for a, b in itertools.pairwise(greys)):
+        raise ConfigError(
+            f"regions have the greys {greys}; they must lie more than {2 * GREY_TOLERANCE} apart to be told apart"
+        )
     grey = map_.convert("L")
-    resize.plan(images.to_rgb(map_), height, width, "region map", loop=closed)  # raises where its aspect is another
-    found = {level: grey.point(lambda value, level=level: 255 * (abs(value - level) <= NEAR)) for level in wanted}
-    for level, where in found.items():
-        if not where.getbbox():
-            there = [value for _, value in sorted(grey.getcolors(256) or [], reverse=True)[:8]]
-            raise InputError(f"the region map has no grey {level}; its most frequent greys are {there}")
-    return {level: where.resize((width, height), Image.Resampling.BOX) for level, where in found.items()}
+    resize.plan(images.to_rgb(map_), height, width, "region map", loop=closed)  # rejects another aspect ratio
+    masks = {
+        level: grey.point(lambda value, level=level: 255 * (abs(value - level) <= GREY_TOLERANCE)) for level in greys
+    }
+    for level, mask in masks.items():
+        if not mask.getbbox():
+            frequent = [value for _, value in sorted(grey.getcolors(256) or [], reverse=True)[:8]]
+            raise InputError(f"the region map has no grey {level}; its most frequent greys are {frequent}")
+    return {level: mask.resize((width, height), Image.Resampling.BOX) for level, mask in masks.items()}
 
 
-def _cells(where: Image.Image, layout: AbstractLayout, cell: int) -> Float[Tensor, "y x"]:
-    """Returns how much of every cell is white."""
-    white = images.to_tensor(where)[:, :1].double()
+def _white_share(mask: Image.Image, layout: AbstractLayout, cell: int) -> Float[Tensor, "y x"]:
+    """Return the white share of every cell."""
+    white = images.to_tensor(mask)[:, :1].double()
     return avg_pool2d(images.pad_to(white, layout.height * cell, layout.width * cell), cell)[0, 0]
 
 
-def _blurred(share: Float[Tensor, "y x"], width: int, closed: bool) -> Float[Tensor, "y x"]:
-    """Returns shares whose borders are as wide as `width` cells."""
+def _blur(share: Float[Tensor, "y x"], width: int, closed: bool) -> Float[Tensor, "y x"]:
+    """Blur shares so that their borders are `width` cells wide."""
     size = max(width, 1) | 1
     padded = pad(share[None, None], (size // 2, size // 2, 0, 0), mode="circular" if closed else "replicate")
     padded = pad(padded, (0, 0, size // 2, size // 2), mode="replicate")
     return avg_pool2d(padded, size, stride=1)[0, 0]
 
 
-def _gap(free: Float[Tensor, "y x"], cell: int) -> str:
-    rows, columns = (free > FREE).nonzero(as_tuple=True)
-    x, y = (f"{int(some.min()) * cell} to {(int(some.max()) + 1) * cell}" for some in (columns, rows))
+def _describe_gap(uncovered: Float[Tensor, "y x"], cell: int) -> str:
+    rows, columns = (uncovered > MAX_UNCOVERED).nonzero(as_tuple=True)
+    x, y = (f"{int(indices.min()) * cell} to {(int(indices.max()) + 1) * cell}" for indices in (columns, rows))
     return f"no region covers {len(rows)} cells between x {x} and y {y} px; give a prompt for all, or another region"

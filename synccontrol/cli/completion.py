@@ -1,4 +1,4 @@
-"""`synccontrol completion`: what a shell needs to complete flags, files and names. Source: shtab, MIT."""
+"""`synccontrol completion`: shell completion of flags, files and names, by shtab."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import shtab
 
 from synccontrol import preprocess
-from synccontrol.cli.parser import build_parser as drawing_parser
+from synccontrol.cli.parser import build_parser as generation_parser
 from synccontrol.cli.terminal import COMMANDS, DONE, Parser, status
 from synccontrol.models.registry import PRESETS
 from synccontrol.spec.settings import FITS
@@ -19,24 +19,24 @@ HOW = 'bash: eval "$(synccontrol completion bash)" in ~/.bashrc; zsh: likewise i
 
 
 def build_parser(prog: str = f"{PROGRAM} completion") -> argparse.ArgumentParser:
-    """Returns the parser."""
+    """Return the parser."""
     parser = Parser(prog=prog, allow_abbrev=False, description=COMMANDS["completion"].about, epilog=HOW)
-    parser.add_argument("shell", choices=SHELLS, help="whose completion to print")
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the completion")
     return parser
 
 
 def whole() -> argparse.ArgumentParser:
-    """Returns one parser of drawing and of all commands, which knows the names that flags take."""
-    parser = _told(drawing_parser(PROGRAM))
+    """Return one parser of generation and of all commands, with the values that can be completed."""
+    parser = _with_values(generation_parser(PROGRAM))
     commands = parser.add_subparsers()
     for name, command in COMMANDS.items():
-        own = _told(command.load().build_parser(f"{PROGRAM} {name}"))
+        own = _with_values(command.load().build_parser(f"{PROGRAM} {name}"))
         commands.add_parser(name, parents=[own], add_help=False, help=command.about)
     return parser
 
 
-def _told(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Returns a parser whose flags know the names that they take, or that they take files."""
+def _with_values(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser with the values of its flags: names, files or folders."""
     controls = preprocess.names()
     detectors = {detector for control in controls for detector in preprocess.detectors(control)}
     names = {"model": list(PRESETS), "control": controls, "detector": sorted(detectors), "fit": list(FITS)}
@@ -49,7 +49,7 @@ def _told(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = f"{PROGRAM} completion") -> int:
-    """Returns the exit status: 0 done, 2 bad usage."""
+    """Return the exit status: 0 done, 2 bad usage."""
 
     def run() -> int:
         print(shtab.complete(whole(), build_parser(prog).parse_args(argv).shell))

@@ -1,4 +1,4 @@
-"""`synccontrol doctor`: what is installed, what this machine has, and which models would fit; lines for an issue."""
+"""`synccontrol doctor`: list installed versions, the machine, and the models that fit it."""
 
 import argparse
 import os
@@ -14,17 +14,17 @@ LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy"
 OPTIONAL = ("ray", "rtmlib", "onnxruntime", "xformers")
 VARIABLES = ("HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES")
 GB = 1e9
-ON_CPU = 2.0  # networks run in 32 bits there, forecasts are of 16
+CPU_FACTOR = 2.0  # networks run in 32 bits on the CPU, and estimates are for 16
 
 
 def build_parser(prog: str = "synccontrol doctor") -> argparse.ArgumentParser:
-    """Returns the parser."""
+    """Return the parser."""
     about = COMMANDS["doctor"].about.capitalize()
     return Parser(prog=prog, allow_abbrev=False, description=f"{about}. Paste its lines into a report of a problem.")
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "synccontrol doctor") -> int:
-    """Returns the exit status: 0 all is well, 2 bad usage, or the bundled model cannot be loaded."""
+    """Return the exit status: 0 all is well, 2 bad usage, or the bundled model cannot be loaded."""
 
     def run() -> int:
         build_parser(prog).parse_args(argv)
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "synccontrol doctor") ->
 
 
 def lines() -> Iterator[str]:
-    """Yields what is to be said; a person's home folder is written ~, and no token is shown."""
+    """Yield the lines; the home folder is written ~, and no token is shown."""
     yield f"programs  synccontrol {version('synccontrol')}, Python {platform.python_version()}, {platform.platform()}"
     yield f"libraries {', '.join(_versions())}"
-    yield f"settings  {', '.join(_variables()) or 'no variable of the environment changes anything'}"
+    yield f"settings  {', '.join(_variables()) or 'no relevant environment variable is set'}"
     yield from _machine()
     yield f"bundled   {_bundled()}"
     yield from _models()
@@ -81,11 +81,12 @@ def _machine() -> Iterator[str]:
         about = torch.cuda.get_device_properties(index)
         yield f"cuda:{index}    {about.name}, {total / GB:.1f} GB, {free / GB:.1f} free, CUDA {torch.version.cuda}"
     if (cards := torch.cuda.device_count()) > 1:
-        yield f"          --device {','.join(f'cuda:{index}' for index in range(cards))} draws one wide picture on all"
+        devices = ",".join(f"cuda:{index}" for index in range(cards))
+        yield f"          --device {devices} generates one wide image on all"
     if torch.backends.mps.is_available():
-        yield "mps       Apple graphics, which shares the memory above"
+        yield "mps       Apple GPU, which shares the memory above"
     if not torch.cuda.device_count() and not torch.backends.mps.is_available():
-        yield "graphics  none that torch can use: the bundled model is made for that, others are slow"
+        yield "gpu       none that torch can use: the bundled model is made for CPUs, others are slow"
 
 
 def _bundled() -> str:
@@ -96,7 +97,7 @@ def _bundled() -> str:
         loader.load("tiny", ["depth", "canny", "pose"], offline=True)
     except (SyncControlError, OSError) as error:
         return f"error: the bundled model cannot be loaded ({error}); install SyncControl again"
-    return "the bundled model and its ControlNets are whole"
+    return "the bundled model and its ControlNets load"
 
 
 def _models() -> Iterator[str]:
@@ -107,15 +108,18 @@ def _models() -> Iterator[str]:
     from synccontrol.models import listing, registry
 
     on_card = torch.cuda.device_count() > 0
-    free = (torch.cuda.mem_get_info(0)[0] if on_card else psutil.virtual_memory().available / ON_CPU) / GB
+    free = (torch.cuda.mem_get_info(0)[0] if on_card else psutil.virtual_memory().available / CPU_FACTOR) / GB
     place = "on cuda:0" if on_card else "in memory, in 32 bits"
-    cached = listing.cached()
+    cached = listing.cached_sizes()
     size = sum(cached.values()) / GB
     yield f"cache     {_private(constants.HF_HUB_CACHE)}, {size:.1f} GB of {len(cached)} models"
-    yield f"models    a picture of 4096x1024 px with one ControlNet {place}, as forecast, of which here:"
+    yield f"models    an image of 4096x1024 px with one ControlNet {place}, by estimate:"
     for name, preset in registry.PRESETS.items():
-        fits = listing.fits(preset, free, offload=on_card) or f"does not fit (forecast {preset.memory:g} GB in 16 bits)"
-        yield f"  {name:14} {fits}; here: {listing.here(preset, cached)}"
+        fits = (
+            listing.describe_fit(preset, free, offload=on_card)
+            or f"does not fit (estimate {preset.memory:g} GB in 16 bits)"
+        )
+        yield f"  {name:14} {fits}; here: {listing.describe_local_files(preset, cached)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One run: from flags to pictures on disk."""
+"""Generation: run the jobs of the flags, and report them."""
 
 import argparse
 import os
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synccontrol.batch import existing, runner
-from synccontrol.batch.executor import AbstractEngine, LocalEngine
+from synccontrol.batch.executor import AbstractExecutor, LocalExecutor
 from synccontrol.batch.job import Outcome
+from synccontrol.batch.worker import Listener
 from synccontrol.cli import job_builder
 from synccontrol.cli.progress import Interrupt, Progress
 from synccontrol.cli.remote import Outputs
 from synccontrol.cli.settings_file import Stored
 from synccontrol.cli.terminal import BAD_INPUT, DONE, INTERRUPTED, ITEM_FAILED
 from synccontrol.errors import ConfigError, OutputError
-from synccontrol.evaluate.html_report import Entry, contact_sheet
+from synccontrol.evaluate.html_report import ContactSheetEntry, contact_sheet
 from synccontrol.io import atomic_write, object_store
 from synccontrol.spec.image_settings import CONFIGS, RAY
 from synccontrol.spec.settings import record
@@ -32,127 +33,128 @@ IDLE = "--tiny-vae does nothing here: no objective is at work (sync-weight 0), a
 
 
 def run(
-    args: argparse.Namespace, stored: Stored | None, again: Callable[[int], str], given: Collection[str] = ()
+    args: argparse.Namespace, stored: Stored | None, resume_command: Callable[[int], str], given: Collection[str] = ()
 ) -> int:
-    """Returns the exit status of one run.
+    """Run the flags and return the exit status.
 
     Args:
-        args: all flags; those of the configs where they were given or stored.
-        stored: what `--settings` holds.
-        again: returns the command that goes on with the run, by its first seed.
-        given: the flags that the command itself has, by key.
+        args: all flags; those of the configs only if given or stored.
+        stored: the settings of `--settings`.
+        resume_command: returns the command that resumes the run, by its first seed.
+        given: keys of the flags on the command line.
     """
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     from synccontrol.cli.remote import mirrored
 
-    with mirrored(args) as (here, remote):
-        return _run(here, stored, again, given, remote)
+    with mirrored(args) as (local_args, remote):
+        return _run(local_args, stored, resume_command, given, remote)
 
 
 def _run(
     args: argparse.Namespace,
     stored: Stored | None,
-    again: Callable[[int], str],
+    resume_command: Callable[[int], str],
     given: Collection[str],
     remote: "Outputs | None",
 ) -> int:
-    """Returns the exit status of one run among files of this machine, finished ones of which go on elsewhere."""
+    """Run flags whose paths are all on this machine, and return the exit status."""
     from synccontrol.batch import dry_run, existing, planner, prepare, runner
-    from synccontrol.batch import existing as there
     from synccontrol.batch.model_request import machine_of
     from synccontrol.models import loader, registry
 
-    note: Note = prepare.silent if args.quiet else lambda text: print(object_store.told(text), file=sys.stderr)
+    note: Note = (
+        prepare.silent if args.quiet else lambda text: print(object_store.replace_mirror_paths(text), file=sys.stderr)
+    )
     check(args)
     seeds = job_builder.seeds(vars(args))
     template = job_builder.template(vars(args), seeds[0])
     many = planner.gives_many(template, seeds)
     if args.report and not many:
-        raise ConfigError("--report is a sheet of many pictures, and this is one; leave it out")
+        raise ConfigError("--report is a contact sheet of many images, and this is one; leave it out")
     planned = planner.plan(template, job_builder.changer(vars(args)), seeds, args.save_control_map)
-    own_names = planner.names_itself(template) and not args.overwrite
+    own_names = planner.has_default_output(template) and not args.overwrite
     if own_names:
-        planned = there.numbered(planned)
+        planned = existing.numbered(planned)
     if args.style_image == job_builder.FIRST:
-        following = job_builder.following_first(planned)
-        planned = planned if args.dry_run else following  # there is no first image yet whose style could be read
+        styled = job_builder.following_first(planned)
+        planned = planned if args.dry_run else styled  # in a dry run the first image does not exist
     if not args.dry_run:
         runner.sweep(planned)
-    jobs, kept = _to_make(planned, args, many or own_names, note)
+    jobs, finished = _split_existing(planned, args, many or own_names, note)
     if many and not args.dry_run:
-        existing.complete(args.output, kept)
+        existing.complete(args.output, finished)
     if not jobs:
         if not many:
-            print(object_store.told(str(kept[0].output)))
+            print(object_store.replace_mirror_paths(str(finished[0].output)))
         _report(planned, args, note)
         return DONE
-    remarks = [*_check_requests(jobs), *jobs[0].picture(1, 1, hashes=False).idle(given)]
+    remarks = [*_check_requests(jobs), *jobs[0].spec(1, 1, hashes=False).idle(given)]
     remarks += stored.notes(*machine_of(template.recipe.request)) if stored else []
     if args.dry_run:
-        print("\n".join([*remarks, *_described(template.recipe), *dry_run.forecast(jobs, args.output)]))
+        print("\n".join([*remarks, *_setting_lines(template.recipe), *dry_run.forecast(jobs, args.output)]))
         return DONE
     request = jobs[0].recipe.request
     if not many:
         prepare.check(jobs[0], loader.geometry(request.model, request.offline))
-    begin = [f"{request.model}: {registry.about(request.model)}", *remarks]
-    status = make(jobs, len(kept), args, many, begin, again(seeds[0]), remote)
+    notes = [f"{request.model}: {registry.about(request.model)}", *remarks]
+    status = generate(jobs, len(finished), args, many, notes, resume_command(seeds[0]), remote)
     _report(planned, args, note)
     return status
 
 
-def _to_make(
-    jobs: Sequence["Job"], args: argparse.Namespace, keeps: bool, note: "Note"
+def _split_existing(
+    jobs: Sequence["Job"], args: argparse.Namespace, skips_existing: bool, note: "Note"
 ) -> tuple[list["Job"], list["Job"]]:
-    """Returns the pictures that are to be made, and those that are there and kept; `keeps`: some may be.
+    """Return the jobs to run, and those whose output exists.
 
     Raises:
-        OutputError: an output is an input, cannot be written, or exists where none may be kept.
+        OutputError: an output is an input, cannot be written, or exists and `skips_existing` is False.
     """
     from synccontrol.io import atomic_write
 
-    shown = {path for job in jobs for path in job.recipe.shown.values()}
+    images = {path for job in jobs for path in job.recipe.images.values()}
     if args.style_image == job_builder.FIRST:
-        shown -= {jobs[0].output}
-    inputs = [path for path in (args.settings, args.guide, *shown) if path is not None]
-    atomic_write.check_apart(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
-    kept = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]
-    if kept and not keeps:
+        images -= {jobs[0].output}
+    inputs = [path for path in (args.settings, args.guide, *images) if path is not None]
+    atomic_write.check_not_inputs(_outputs(jobs), [*inputs, *(path for job in jobs for path in job.inputs)])
+    finished = [job for job in jobs if not job.overwrite and os.path.lexists(job.output)]
+    if finished and not skips_existing:
         atomic_write.check_free([jobs[0].output])
-    if kept:
-        _say_kept(kept, note)
-    left = set(map(id, kept))
-    found = [job for job in jobs if id(job) not in left]
-    if found:
-        atomic_write.check_folder(found[0].output)
-    return found, kept
+    if finished:
+        _report_existing(finished, note)
+    skipped = set(map(id, finished))
+    remaining = [job for job in jobs if id(job) not in skipped]
+    if remaining:
+        atomic_write.check_folder(remaining[0].output)
+    return remaining, finished
 
 
 def _check_requests(jobs: Sequence["Job"]) -> list[str]:
-    """Returns what the user should know of detectors, and of what does nothing.
+    """Return lines about detectors, and about flags that do nothing.
 
     Raises:
-        SyncControlError: a device, dtype, control or detectors are not to be had.
+        SyncControlError: a device, dtype, control or detector is not available.
     """
     from synccontrol.batch import model_request
 
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for request, detected in dict.fromkeys((job.recipe.request, job.detected) for job in jobs):
         model_request.machine_of(request)
         model_request.detector_names(request, detected)
         model_request.check_detectors(request, detected)
-        found |= dict.fromkeys(model_request.remarks(request, detected))
+        lines |= dict.fromkeys(model_request.remarks(request, detected))
     if all(job.recipe.request.adapters.tiny_vae and not job.recipe.sync.perceptual for job in jobs):
-        found[IDLE] = None
-    return list(found)
+        lines[IDLE] = None
+    return list(lines)
 
 
 def _outputs(jobs: Iterable["Job"]) -> Iterable[Path]:
     return (path for job in jobs for path in job.outputs)
 
 
-def _described(recipe: "Recipe") -> list[str]:
-    """Returns all settings in lines, by flag."""
+def _setting_lines(recipe: "Recipe") -> list[str]:
+    """Return the settings in lines, by flag."""
     lines = []
     for kind in CONFIGS:
         values = record(getattr(recipe, kind))
@@ -165,53 +167,53 @@ def _described(recipe: "Recipe") -> list[str]:
     return [*lines, *(f"region   {region}" for region in recipe.regions)]
 
 
-def _say_kept(kept: Sequence["Job"], note: "Note") -> None:
-    """Says what is kept, and what of it is not what was asked for."""
+def _report_existing(jobs: Sequence["Job"], note: "Note") -> None:
+    """Report existing outputs, and which of them have other settings than requested."""
     from synccontrol.batch.existing import differences
 
-    other = {job.output: found for job in kept if (found := differences(job))}
-    finished = len(kept) - len(other)
-    if finished:
-        one = f"{kept[0].output} is that picture already, and is kept; another --seed draws another"
-        several = f"{finished} outputs exist, are finished and are kept; --overwrite makes them again"
-        note(one if len(kept) == 1 else several)
-    if other:  # said even when notes are not wanted: what was asked for is not what is there
-        names = sorted({name for found in other.values() for name in found})
-        said = (
-            f"{len(other)} of the outputs that are kept were made with another {', '.join(names)} "
-            f"({next(iter(other))}); name another --output, or allow --overwrite"
+    changed = {job.output: names for job in jobs if (names := differences(job))}
+    finished = len(jobs) - len(changed)
+    if len(jobs) == 1 and finished:
+        note(f"{jobs[0].output} exists with these settings and is skipped; another --seed generates another image")
+    elif finished:
+        note(f"{finished} outputs exist with these settings and are skipped; --overwrite generates them again")
+    if changed:  # printed by quiet runs, too: these images are not the requested ones
+        names = sorted({name for names in changed.values() for name in names})
+        line = (
+            f"{len(changed)} of the existing outputs were generated with another {', '.join(names)} "
+            f"({next(iter(changed))}); name another --output, or allow --overwrite"
         )
-        print(object_store.told(said), file=sys.stderr)
+        print(object_store.replace_mirror_paths(line), file=sys.stderr)
 
 
 def _report(jobs: Sequence["Job"], args: argparse.Namespace, note: "Note") -> None:
     if args.report and not args.dry_run:
-        note(f"the sheet of all pictures is {write(jobs, args.output)}")
+        note(f"the contact sheet is {write_contact_sheet(jobs, args.output)}")
 
 
-def make(
+def generate(
     jobs: Sequence["Job"],
-    kept: int,
+    existing_count: int,
     args: argparse.Namespace,
     many: bool,
-    begin: Sequence[str],
-    again: str,
+    notes: Sequence[str],
+    resume_command: str,
     remote: Outputs | None,
 ) -> int:
-    """Returns the exit status of making pictures.
+    """Generate images and return the exit status.
 
     Args:
-        jobs: the pictures.
-        kept: how many more are there already.
+        jobs: the images.
+        existing_count: number of images that exist.
         args: the flags.
-        many: there may be several, so that one that fails does not fail the run.
-        begin: what to note once the model is loaded; not earlier, so that bad input is one line.
-        again: the command that goes on with the run.
-        remote: puts pictures where they belong, if that is not here.
+        many: the run may have several images, so that one failure does not fail the run.
+        notes: printed once the model is loaded, and not earlier, so that bad input is one line.
+        resume_command: the command that resumes the run.
+        remote: the store of the outputs; None: they are local.
 
     Raises:
-        SyncControlError: what every picture needs is not to be had.
-        KeyboardInterrupt: somebody wants an end, and there is one picture.
+        SyncControlError: something that every image needs is not available.
+        KeyboardInterrupt: a signal ended a run of one image.
     """
     interrupt = Interrupt()
 
@@ -219,33 +221,33 @@ def make(
         progress.report(job, remote.publish(job, outcome) if remote and outcome else outcome)
 
     with Progress(len(jobs), args.output if many else None, args.quiet) as progress:
-        engine = _engine(args, progress, interrupt)
+        executor, listener = _executor(args), _Listener(progress, interrupt)
         try:
-            engine.ready(jobs[0].recipe.request)
-            for text in begin:
+            executor.ready(jobs[0].recipe.request)
+            for text in notes:
                 progress.note(text)
             with interrupt.deferred():
-                for some in _in_turn(jobs):
-                    runner.run(some, engine, report, interrupt.check)
+                for turn in _turns(jobs):
+                    runner.run(turn, executor, report, listener)
         except KeyboardInterrupt:
             if not many:
                 raise
-            progress.interrupted(kept, again)
+            progress.interrupted(existing_count, resume_command)
             return INTERRUPTED
         finally:
-            engine.close()
-    return _end_of_many(len(jobs), kept, progress) if many else _end_of_one(jobs[0], progress)
+            executor.close()
+    return _end_of_many(len(jobs), existing_count, progress) if many else _end_of_one(jobs[0], progress)
 
 
-def _in_turn(jobs: Sequence["Job"]) -> list[Sequence["Job"]]:
-    """Returns the pictures that others follow, and then all others; either of them only if there are any."""
-    followed = {job.recipe.anchor for job in jobs}
-    leading = [job for job in jobs if job.output in followed]
-    return [some for some in (leading, [job for job in jobs if job.output not in followed]) if some]
+def _turns(jobs: Sequence["Job"]) -> list[Sequence["Job"]]:
+    """Return the jobs whose images are anchors of others, then all others; empty groups are left out."""
+    anchors = {job.recipe.anchor for job in jobs}
+    leading = [job for job in jobs if job.output in anchors]
+    return [turn for turn in (leading, [job for job in jobs if job.output not in anchors]) if turn]
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises `ConfigError` for flags of engines that make no sense together."""
+    """Raise `ConfigError` for flags of engines that contradict each other."""
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}; it must be 1 or more")
     if args.engine != RAY and (args.workers > 1 or args.address):
@@ -255,58 +257,67 @@ def check(args: argparse.Namespace) -> None:
         )
 
 
-def _engine(args: argparse.Namespace, progress: Progress, interrupt: Interrupt) -> AbstractEngine:
-    if args.engine == RAY:
-        from synccontrol.batch.executor import RayEngine
+class _Listener(Listener):
+    """Shows steps on the terminal, and ends the run on Ctrl-C."""
 
-        return RayEngine(args.workers, args.address, interrupt.check)
+    def __init__(self, progress: Progress, interrupt: Interrupt) -> None:
+        self._progress, self._interrupt = progress, interrupt
 
-    def on_step(job: "Job", step: "Step") -> None:
-        progress.step(job, step)
-        interrupt.check()
+    def check(self) -> None:
+        self._interrupt.check()
 
-    return LocalEngine(on_step)
+    def step(self, job: "Job", step: "Step") -> None:
+        self._progress.step(job, step)
+        self._interrupt.check()
 
 
-def _end_of_many(count: int, kept: int, progress: Progress) -> int:
-    progress.note(progress.summary(kept))
+def _executor(args: argparse.Namespace) -> AbstractExecutor:
+    if args.engine != RAY:
+        return LocalExecutor()
+    from synccontrol.batch.executor import RayExecutor
+
+    return RayExecutor(args.workers, args.address)
+
+
+def _end_of_many(count: int, existing_count: int, progress: Progress) -> int:
+    progress.note(progress.summary(existing_count))
     failed = len(progress.errors)
     if failed:
-        print(f"error: {failed} of {count} pictures failed; the others are done", file=sys.stderr)
+        print(f"error: {failed} of {count} images failed; the others are done", file=sys.stderr)
     return ITEM_FAILED if failed else DONE
 
 
 def _end_of_one(job: "Job", progress: Progress) -> int:
-    if not progress.made and not progress.errors:
+    if not progress.generated and not progress.errors:
         raise OutputError(f"{job.output} exists; name another --output, or allow --overwrite")
     for error in progress.errors:
         print(f"error: {error}", file=sys.stderr)
     return BAD_INPUT if progress.errors else DONE
 
 
-NAME = "sheet.html"
+CONTACT_SHEET = "sheet.html"
 
 
-def write(jobs: Sequence["Job"], folder: Path) -> Path:
-    """Writes the sheet of a batch beside its pictures, and returns where. Raises `OutputError` if that cannot be."""
-    known = {values["output"]: values for values in existing.read(folder)}
-    entries = [_entry(job, folder, known.get(os.path.relpath(job.output, folder), {})) for job in jobs]
-    made = sum(job.output.exists() for job in jobs)
-    path = folder / NAME
-    content = contact_sheet(f"{made} of {len(jobs)} pictures in {folder}", entries, folder).encode("utf-8", "replace")
+def write_contact_sheet(jobs: Sequence["Job"], folder: Path) -> Path:
+    """Write the contact sheet of a batch beside its images, and return its path. Raises `OutputError`."""
+    records = {values["output"]: values for values in existing.read(folder)}
+    entries = [_entry(job, folder, records.get(os.path.relpath(job.output, folder), {})) for job in jobs]
+    count = sum(job.output.exists() for job in jobs)
+    path = folder / CONTACT_SHEET
+    content = contact_sheet(f"{count} of {len(jobs)} images in {folder}", entries, folder).encode("utf-8", "replace")
     atomic_write.publish(path, lambda file: file.write(content), overwrite=True)
     return path
 
 
-def _entry(job: "Job", folder: Path, values: dict[str, Any]) -> Entry:
-    controls = job.recipe.request.followed
+def _entry(job: "Job", folder: Path, values: dict[str, Any]) -> ContactSheetEntry:
+    controls = job.recipe.request.mapped_controls
     maps = job.map_outputs or job.control_maps
-    named = [("guide", job.guide), *zip(controls, maps, strict=False), ("picture", job.output)]
+    named = [("guide", job.guide), *zip(controls, maps, strict=False), ("image", job.output)]
     seconds = values.get("seconds") or {}
-    said = [job.prompt, f"seed {job.seed}", *([f"{sum(seconds.values()):.1f} s"] if seconds else [])]
-    return Entry(
+    caption = [job.prompt, f"seed {job.seed}", *([f"{sum(seconds.values()):.1f} s"] if seconds else [])]
+    return ContactSheetEntry(
         title=os.path.relpath(job.output, folder),
-        said=" · ".join(text for text in said if text),
+        caption=" · ".join(text for text in caption if text),
         error="" if job.output.exists() else str(values.get("error", "")),
-        shown=tuple((label, path) for label, path in named if path is not None and path.is_file()),
+        images=tuple((label, path) for label, path in named if path is not None and path.is_file()),
     )

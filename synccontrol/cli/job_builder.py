@@ -1,4 +1,4 @@
-"""From flags to the pictures that are wanted: jobs, with what they have in common."""
+"""Build the jobs of a run from its flags."""
 
 import dataclasses
 import json
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from synccontrol.cli.settings_file import compose_of, enlarge_of, extras_of
+from synccontrol.cli.settings_file import adapters_of, img2img_of, upscale_of
 from synccontrol.errors import ConfigError
 from synccontrol.spec.image_settings import CONFIGS, image_flags
-from synccontrol.spec.image_spec import followed
+from synccontrol.spec.image_spec import mapped_controls
 from synccontrol.spec.region import Region
 from synccontrol.spec.schema import read_config
 from synccontrol.spec.settings import LARGEST_SEED, MIDDLE, check_seed
@@ -18,19 +18,19 @@ from synccontrol.spec.settings import LARGEST_SEED, MIDDLE, check_seed
 if TYPE_CHECKING:
     from synccontrol.batch.job import Job, Recipe
 
-RANDOM = "random"  # a seed that is drawn
-FIRST = Path("first")  # the style image that is the run's first picture
-FILES = ("ip_image", "region_map", "init_image", "mask")  # that all windows see
-DRAWN_SEEDS = 2**32  # a seed that is drawn lies below; short enough to be typed again
+RANDOM = "random"  # a seed that is chosen at random
+FIRST = Path("first")  # a style image: the first image of the run
+FILES = ("ip_image", "region_map", "init_image", "mask")  # flags of files that recipes hold
+RANDOM_SEEDS = 2**32  # a random seed lies below this: short enough to type again
 MOST_SEEDS = 100_000
-STRENGTHS = tuple(flag.key for flag in image_flags() if flag.setting.per_control)  # of controls
-_OF_A_JOB = ("prompt", "negative_prompt", "seed", "width", "height")
+STRENGTHS = tuple(flag.key for flag in image_flags() if flag.setting.per_control)
+_JOB_KEYS = ("prompt", "negative_prompt", "seed", "width", "height")
 
 Change = Callable[["Job", Mapping[str, Any]], "Job"]
 
 
 def seeds(args: Mapping[str, Any]) -> list[int]:
-    """Returns the seeds that are asked for. Raises `ConfigError` for flags that exclude each other, or none at all."""
+    """Return the requested seeds. Raises `ConfigError` for flags that exclude each other, or a wrong seed."""
     first, listed, count = args["seed"], args["seeds"], args["count"]
     if listed is not None and count is not None:
         raise ConfigError("--seeds and --count exclude each other: name the seeds, or how many there are from --seed")
@@ -39,15 +39,15 @@ def seeds(args: Mapping[str, Any]) -> list[int]:
     if count is not None and not 1 <= count <= MOST_SEEDS:
         raise ConfigError(f"--count is {count}; it must be between 1 and {MOST_SEEDS}")
     if first == RANDOM:
-        first = secrets.randbelow(DRAWN_SEEDS)
+        first = secrets.randbelow(RANDOM_SEEDS)
     check_seed(first)
     check_seed(first + (count or 1) - 1)
     return list(range(first, first + (count or 1)))
 
 
 def _listed(text: str) -> list[int]:
-    """Returns the seeds of a text like 0-9,12."""
-    found: dict[int, None] = {}
+    """Return the seeds of a text like 0-9,12."""
+    seeds: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         numbers = [first, last] if dash else [first]
@@ -58,20 +58,20 @@ def _listed(text: str) -> list[int]:
         low, high = int(numbers[0]), int(numbers[-1])
         check_seed(low)
         check_seed(high)
-        if not low <= high < low + MOST_SEEDS - len(found):
+        if not low <= high < low + MOST_SEEDS - len(seeds):
             raise ConfigError(f"--seeds {text}: a range goes up, and there are at most {MOST_SEEDS} seeds")
-        found |= dict.fromkeys(range(low, high + 1))
-    return list(found)
+        seeds |= dict.fromkeys(range(low, high + 1))
+    return list(seeds)
 
 
 def template(args: Mapping[str, Any], seed: int) -> "Job":
-    """Returns what all pictures of the run have in common. Raises `SyncControlError` for flags that make no sense."""
+    """Return the template of the run's jobs. Raises `SyncControlError` for flags that contradict each other."""
     from synccontrol.batch.job import Job
 
     _check(args)
     return Job(
         guide=args["guide"],
-        control_maps=_control_maps(followed(args["control"]), args["control_map"]),
+        control_maps=_control_maps(mapped_controls(args["control"]), args["control_map"]),
         prompt=args["prompt"],
         negative_prompt=args["negative_prompt"],
         seed=seed,
@@ -84,30 +84,30 @@ def template(args: Mapping[str, Any], seed: int) -> "Job":
 
 
 def changer(args: Mapping[str, Any]) -> Change:
-    """Returns what makes a job of another one with the settings of a row, which change the flags."""
+    """Return a function that changes a job by the settings of a manifest's row; they override the flags."""
     recipes: dict[str, Recipe] = {}
 
     def change(job: "Job", values: Mapping[str, Any]) -> "Job":
-        own = {name: values[name] for name in _OF_A_JOB if name in values}
+        own = {name: values[name] for name in _JOB_KEYS if name in values}
         others = {name: values[name] for name in values if name not in own}
         key = json.dumps(others, sort_keys=True)
         if key not in recipes:
-            kept = {
+            flags = {
                 name: () if name in ("controlnet", "detector") and "control" in others else value
                 for name, value in args.items()
                 if not ("control" in others and name in STRENGTHS)
             }
-            recipes[key] = _recipe({**kept, **others}) if others else job.recipe
+            recipes[key] = _recipe({**flags, **others}) if others else job.recipe
         if not recipes[key].request.controls:
-            raise ConfigError("no control says how the picture follows its image; name one here or with --control")
+            raise ConfigError("no control says how the image follows its guide; name one here or with --control")
         return dataclasses.replace(job, **own, recipe=recipes[key])
 
     return change
 
 
 def _check(args: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for flags that make no sense together."""
-    controls, maps, guide = followed(args["control"]), args["control_map"], args["guide"]
+    """Raise `ConfigError` for flags that contradict each other."""
+    controls, maps, guide = mapped_controls(args["control"]), args["control_map"], args["guide"]
     if guide is not None and not controls and not _is_manifest(guide):
         from synccontrol import preprocess
 
@@ -133,7 +133,7 @@ def _is_manifest(guide: Path) -> bool:
 
 
 def _control_maps(controls: Sequence[str], given: Sequence[str | Path]) -> tuple[Path | None, ...]:
-    """Returns the ready-made map of each control, None where it is detected, of PATH for each or of TYPE=PATH."""
+    """Return the ready-made map of each control, None where it is detected; `given` has PATH for each, or TYPE=PATH."""
     if not given:
         return ()
     named: list[tuple[str, str]] = []
@@ -158,20 +158,22 @@ def _control_maps(controls: Sequence[str], given: Sequence[str | Path]) -> tuple
 
 
 def _recipe(args: Mapping[str, Any]) -> "Recipe":
-    """Returns a recipe: the model's defaults, changed by flags. Raises `SyncControlError` for a wrong value."""
+    """Return the recipe: the model's defaults, changed by flags. Raises `SyncControlError` for a wrong value."""
     from synccontrol.batch.job import Recipe, check_settings
     from synccontrol.batch.model_request import ModelRequest, own_detectors
     from synccontrol.io.images import open_image
     from synccontrol.models import loader
 
-    adapters, shown = extras_of(args), args["ip_image"]
-    if (shown is None) == bool(adapters.ip_adapter):
-        raise ConfigError("--ip-adapter and --ip-image belong together: what it is, and what it is shown; give both")
+    adapters = adapters_of(args)
+    if (args["ip_image"] is None) == bool(adapters.ip_adapter):
+        raise ConfigError(
+            "--ip-adapter and --ip-image belong together: the adapter, and the image that it sees; give both"
+        )
     request = ModelRequest(
         model=args["model"],
         controls=tuple(args["control"]),
         controlnets=tuple(args["controlnet"]),
-        detectors=tuple(args["detector"]) or own_detectors(args["model"], followed(args["control"])),
+        detectors=tuple(args["detector"]) or own_detectors(args["model"], mapped_controls(args["control"])),
         adapters=adapters,
         device=args["device"],
         dtype=args["dtype"],
@@ -186,8 +188,8 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         fit=args["fit"],
         anchor=anchor,
         regions=tuple(Region.parse(line) for line in args["region"]),
-        img2img=compose_of(args),
-        upscale=enlarge_of(args),
+        img2img=img2img_of(args),
+        upscale=upscale_of(args),
         **files,
         **{kind: _config(kind, getattr(defaults, kind), args) for kind in CONFIGS},
     )
@@ -195,7 +197,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
         raise ConfigError(
             "--style-image does nothing without sync; raise --sync-adain or --sync-weight, or leave it out"
         )
-    for path in recipe.shown.values():
+    for path in recipe.images.values():
         open_image(path)
     loader.controlnet_sources(request.model, request.controls, request.controlnets, request.offline)
     check_settings(recipe, loader.geometry(request.model, request.offline))
@@ -203,7 +205,7 @@ def _recipe(args: Mapping[str, Any]) -> "Recipe":
 
 
 def _anchor(args: Mapping[str, Any]) -> Path | None:
-    """Returns the file that all windows follow, if it is one."""
+    """Return the file of the anchor image; None if the anchor is a window."""
     anchor, style = args.get("anchor"), args["style_image"]
     if style is not None and anchor not in (None, MIDDLE):
         raise ConfigError("--style-image and --anchor exclude each other: all windows follow one of them")
@@ -213,14 +215,14 @@ def _anchor(args: Mapping[str, Any]) -> Path | None:
 
 
 def following_first(jobs: Sequence["Job"]) -> list["Job"]:
-    """Returns the jobs of a run, all but the first with its picture for their anchor.
+    """Return the jobs of a run; the anchor of all but the first is the first job's image.
 
     Raises:
-        ConfigError: there is one only, or one has an anchor of its own.
+        ConfigError: there is one job only, or a job has an anchor of its own.
     """
     first, *others = jobs
     if not others:
-        raise ConfigError("--style-image first is for several pictures, and this is one; name a picture")
+        raise ConfigError("--style-image first is for several images, and this is one; name an image file")
     if any(job.recipe.anchor is not None for job in jobs):
         raise ConfigError("--style-image first and an anchor in a row exclude each other; leave one out")
     return [

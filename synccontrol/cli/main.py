@@ -10,14 +10,14 @@ from synccontrol.cli.parser import EXAMPLES, PUBLISHED, build_parser
 from synccontrol.cli.terminal import BAD_INPUT, COMMANDS, DONE, Parser, status
 from synccontrol.errors import ConfigError, SyncControlError
 from synccontrol.models import registry
-from synccontrol.models.presets import Defaults, chosen, variants
+from synccontrol.models.presets import PresetSettings, preset_variants, select_preset
 from synccontrol.spec.image_settings import DEFAULT
 from synccontrol.spec.schema import nearest
 from synccontrol.spec.settings import record
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "synccontrol") -> int:
-    """Returns the exit status: 0 done, 1 an item failed, 2 bad usage or input, 130 interrupted.
+    """Return the exit status: 0 done, 1 an item failed, 2 bad usage or input, 130 interrupted.
 
     Args:
         argv: the flags; the process's own by default.
@@ -42,15 +42,15 @@ def _command(argv: Sequence[str], prog: str) -> int:
         raise ConfigError(
             f"there is no command {argv[0]!r}; {guess}use {', '.join(COMMANDS)}, or flags alone to generate an image"
         )
-    shown = _help_wanted(argv)
-    if shown is not None:
-        build_parser(prog, shown).print_help()
+    help_defaults = _help_defaults(argv)
+    if help_defaults is not None:
+        build_parser(prog, help_defaults).print_help()
         return DONE
     given = vars(build_parser(prog).parse_args(argv))
     if given.pop("list_models", False):
         from synccontrol.models import listing
 
-        print("\n".join(listing.lines()))
+        print("\n".join(listing.model_lines()))
         return DONE
     from synccontrol.cli import generate, settings_file
 
@@ -59,10 +59,10 @@ def _command(argv: Sequence[str], prog: str) -> int:
 
 
 def _again(argv: Sequence[str], prog: str, seed: int) -> str:
-    """Returns the command that goes on with a run; a seed that was drawn is named."""
+    """Return the command that resumes a run; a random seed is replaced by its number."""
     words = [*prog.split(), *argv]
-    drawn = [i for i, word in enumerate(words) if word in ("random", "--seed=random")]
-    for i in drawn:
+    random_seeds = [i for i, word in enumerate(words) if word in ("random", "--seed=random")]
+    for i in random_seeds:
         if words[i] == "--seed=random":
             words[i] = f"--seed={seed}"
         elif words[i - 1] == "--seed":
@@ -70,26 +70,26 @@ def _again(argv: Sequence[str], prog: str, seed: int) -> str:
     return shlex.join(words)
 
 
-def _help_wanted(argv: Sequence[str]) -> Mapping[str, Any] | None:
-    """Returns the defaults that help is to show, those of the model that is named; None when no help is wanted."""
+def _help_defaults(argv: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the defaults that --help shows, those of the named model; None without --help."""
     parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--preset", default=DEFAULT)
     if not {"-h", "--help"} & set(argv):
         return None
-    asked, _ = parser.parse_known_args(argv)
+    args, _ = parser.parse_known_args(argv)
     try:
-        defaults = _defaults(asked.model, asked.preset)
+        defaults = _defaults(args.model, args.preset)
     except SyncControlError:
-        return PUBLISHED  # a model, or a preset, that is not to be had here
+        return PUBLISHED  # the model or the preset is not available here
     return record(defaults.sampling, defaults.windows, defaults.sync)
 
 
-def _defaults(model: str, preset: str) -> Defaults:
-    if model in registry.PRESETS:  # at once; to look at a model takes torch and seconds
+def _defaults(model: str, preset: str) -> PresetSettings:
+    if model in registry.PRESETS:  # without torch, which takes seconds to load
         known = registry.PRESETS[model]
-        return chosen(variants(known.defaults, known.geometry), preset)
+        return select_preset(preset_variants(known.defaults, known.geometry), preset)
     from synccontrol.models import loader
 
     return loader.defaults(model, preset, offline=True)

@@ -65,7 +65,7 @@ def build_parser(prog: str = "synccontrol", defaults: Mapping[str, Any] = PUBLIS
 def control_types() -> list[str]:
     """Return the names of the control types, without loading them."""
     root = Path(synccontrol.__file__).parent
-    folder = next(one for one in (root / "preprocess", root.parent / "preprocess") if one.is_dir()) / "controls"
+    folder = next(path for path in (root / "preprocess", root.parent / "preprocess") if path.is_dir()) / "controls"
     return sorted(file.stem for file in folder.glob("*.py") if file.stem != "__init__")
 
 
@@ -78,9 +78,9 @@ def add_flags(settings: Iterable[tuple[Flag, argparse._ArgumentGroup, Any]]) -> 
     for flag, group, default in settings:
         setting = flag.setting
         text = setting.help + (f": {', '.join(setting.choices)}" if setting.choices else "")
-        shown = setting.shown_default or default
-        if shown is not None and shown != () and shown is not False and shown != "" and "(default" not in text:
-            text += f" (default: {shown})"
+        default = setting.shown_default or default
+        if default is not None and default is not False and default not in ((), "") and "(default" not in text:
+            text += f" (default: {default})"
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
         if flag.scalar is bool:
             options["action"] = argparse.BooleanOptionalAction if not setting.group else "store_true"

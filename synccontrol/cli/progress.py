@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM: the current step is finished first; a second one ends at once."""
+"""The terminal: progress bars, notes, paths and errors of a run, and Ctrl-C."""
 
 import signal
 import sys
@@ -25,19 +25,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Whether somebody wants an end."""
+    """Ends a run on SIGINT or SIGTERM after the current step; a second signal ends it at once."""
 
     def __init__(self) -> None:
-        self._wanted = False
+        self._is_requested = False
 
     def check(self) -> None:
-        """Raises `KeyboardInterrupt` if somebody wants an end; called between two steps."""
-        if self._wanted:
+        """Raise `KeyboardInterrupt` if a signal came; call it between two steps."""
+        if self._is_requested:
             raise KeyboardInterrupt
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Holds signals back until `check` is called, or a second one comes. In other threads it does nothing."""
+        """Defer signals until `check` is called, or a second one comes. In other threads it does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -49,37 +49,37 @@ class Interrupt:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._wanted:
+        if self._is_requested:
             raise KeyboardInterrupt
-        self._wanted = True
+        self._is_requested = True
 
 
-# Of a picture: how much of its work is done. Steps of a rough picture are cheaper than those of the canvas.
+# By the share of the work, not by steps: a step of a draft is cheaper than one of the canvas.
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Progress:
-    """Says what becomes of the pictures of a run, on the terminal and in the records beside them.
+    """Reports the images of a run on the terminal, and in the results log beside them.
 
-    Use it as a context. Paths of pictures go to stdout, all else to stderr.
+    Use it as a context. Paths of images go to stdout, all else to stderr.
 
     Args:
-        count: how many pictures there are to make.
-        folder: of all outputs, where the records lie; None: there are no records.
+        count: number of images to generate.
+        folder: folder of the outputs and of the results log; None: there is no log.
         quiet: no bars and no notes.
 
     Attributes:
-        made: how many pictures.
-        kept: how many pictures other runs have made meanwhile.
-        errors: of those that failed.
+        generated: number of images that this run has generated.
+        skipped: number of images that other runs have generated meanwhile.
+        errors: a line for each image that failed.
     """
 
     def __init__(self, count: int, folder: Path | None, quiet: bool) -> None:
-        self.made = self.kept = 0
+        self.generated = self.skipped = 0
         self.errors: list[str] = []
         self._folder, self._quiet, self._start = folder, quiet, time.monotonic()
-        self._all = tqdm(total=count, unit="picture", desc="all", disable=quiet or folder is None, leave=False)
-        self._one: tqdm[NoReturn] | None = None  # the steps of the picture that is drawn here
+        self._all = tqdm(total=count, unit="image", desc="all", disable=quiet or folder is None, leave=False)
+        self._steps: tqdm[NoReturn] | None = None  # of the image that is generated in this process
 
     def __enter__(self) -> "Progress":
         return self
@@ -87,27 +87,27 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._one is not None:
-            self._one.close()
+        if self._steps is not None:
+            self._steps.close()
         self._all.close()
 
     def step(self, job: "Job", step: "Step") -> None:
-        """Shows a denoising step."""
-        if self._one is None:
+        """Show a denoising step."""
+        if self._steps is None:
             place = 0 if self._all.disable else 1
-            self._one = tqdm(total=1, bar_format=BAR, disable=self._quiet, leave=False, position=place)
+            self._steps = tqdm(total=1, bar_format=BAR, disable=self._quiet, leave=False, position=place)
         if step.index == 0:
-            self._one.reset()
-            self._one.set_description_str(job.output.name)
-        self._one.set_postfix_str(f"{step.index + 1}/{step.steps} steps", refresh=False)
-        self._one.update(step.done - self._one.n)
+            self._steps.reset()
+            self._steps.set_description_str(job.output.name)
+        self._steps.set_postfix_str(f"{step.index + 1}/{step.steps} steps", refresh=False)
+        self._steps.update(step.done - self._steps.n)
 
     def report(self, job: "Job", outcome: "Outcome | None") -> None:
-        """Says what became of a picture; None: another run has made it."""
+        """Report the outcome of a job; None: another run has generated the image."""
         self._all.update()
         if outcome is None:
-            self.kept += 1
-            self.note(f"{job.output} was made by another run meanwhile, and is kept")
+            self.skipped += 1
+            self.note(f"{job.output} was generated by another run meanwhile, and is skipped")
             return
         if self._folder is not None:
             existing.append(self._folder, existing.record(job, outcome, self._folder))
@@ -116,12 +116,12 @@ class Progress:
         if outcome.error:
             self._failed(job, outcome)
         else:
-            self.made += 1
+            self.generated += 1
             self._print(str(job.output), to_stdout=True)
 
     def _failed(self, job: "Job", outcome: "Outcome") -> None:
         self.errors.append(outcome.error)
-        if self._folder is None:  # there is one picture, and its error is the run's
+        if self._folder is None:  # the error of a single image is the run's
             return
         if sys.flags.dev_mode and outcome.traceback:
             self._print(outcome.traceback)
@@ -130,23 +130,27 @@ class Progress:
         self._print(f"error: {text}")
 
     def note(self, text: str) -> None:
-        """Says what the user should know, if notes are wanted."""
+        """Print a line for the user, unless the run is quiet."""
         if not self._quiet:
             self._print(text)
 
-    def summary(self, kept: int) -> str:
-        """Returns in a line what has been done; `kept` pictures were there before."""
+    def summary(self, existing_count: int) -> str:
+        """Return a line with the counts of the run; `existing_count` images existed before it."""
         seconds = time.monotonic() - self._start
-        counts = {"made": self.made, "kept": kept + self.kept, "failed": len(self.errors)}
-        said = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what == "made")
-        rate = f", {seconds / self.made:.1f} s a picture" if self.made else ""
+        counts = {
+            "generated": self.generated,
+            "skipped": existing_count + self.skipped,
+            "failed": len(self.errors),
+        }
+        counted = ", ".join(f"{count} {name}" for name, count in counts.items() if count or name == "generated")
+        rate = f", {seconds / self.generated:.1f} s an image" if self.generated else ""
         where = f"; records are in {self._folder / existing.NAME}" if self._folder else ""
-        return f"{said} in {seconds:.0f} s{rate}{where}"
+        return f"{counted} in {seconds:.0f} s{rate}{where}"
 
-    def interrupted(self, kept: int, again: str) -> None:
-        """Says what has been done by the time of an interruption, and which command goes on."""
-        self._print(f"error: interrupted; {self.summary(kept)}; this goes on: {again}")
+    def interrupted(self, existing_count: int, command: str) -> None:
+        """Print the counts at an interruption, and the command that resumes the run."""
+        self._print(f"error: interrupted; {self.summary(existing_count)}; to resume: {command}")
 
     def _print(self, text: str, to_stdout: bool = False) -> None:
         with tqdm.external_write_mode(file=sys.stdout if to_stdout else sys.stderr):
-            print(object_store.told(text), file=sys.stdout if to_stdout else sys.stderr, flush=True)
+            print(object_store.replace_mirror_paths(text), file=sys.stdout if to_stdout else sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Guides and outputs in object stores: files of this machine while a run goes on."""
+"""Guides and outputs in object stores, mirrored to this machine for a run."""
 
 import argparse
 import dataclasses
@@ -18,36 +18,37 @@ from synccontrol.io.object_store import Store
 if TYPE_CHECKING:
     from synccontrol.batch.job import Job, Outcome
 
-PNG, RECORDS = ".png", "results.jsonl"
+PNG = ".png"
+RESULTS_LOG = "results.jsonl"
 
 
 class Outputs:
-    """A folder of this machine whose finished files go to a store.
+    """A folder of this machine whose finished files are put into a store.
 
     Args:
-        store: where they go.
-        folder: where they are made.
+        store: the store.
+        folder: the folder in which the run writes.
     """
 
     def __init__(self, store: Store, folder: Path) -> None:
         self._store, self._folder = store, folder
 
     def publish(self, job: "Job", outcome: "Outcome") -> "Outcome":
-        """Returns what became of a job, its files put into the store, the picture last."""
+        """Put a job's files into the store, the image last, and return the outcome."""
         if outcome.error:
             return outcome
-        first, *others = job.outputs
+        image, *maps = job.outputs
         try:
-            for path in (*others, first):
+            for path in (*maps, image):
                 if path.exists():
                     self._store.put(path.read_bytes(), path.relative_to(self._folder).as_posix(), job.overwrite)
         except OutputError as error:
-            return dataclasses.replace(outcome, error=str(error))
+            return dataclasses.replace(outcome, error=error.message)
         return outcome
 
     def close(self) -> None:
-        """Puts the records of the run into the store, under a name of its own. Raises `OutputError`."""
-        path = self._folder / RECORDS
+        """Put the run's results log into the store, under a unique name. Raises `OutputError`."""
+        path = self._folder / RESULTS_LOG
         if path.exists():
             run = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
             self._store.put(path.read_bytes(), f"results-{run}.jsonl")
@@ -55,13 +56,13 @@ class Outputs:
 
 @contextmanager
 def mirrored(args: argparse.Namespace) -> Iterator[tuple[argparse.Namespace, Outputs | None]]:
-    """Yields flags in which every path is one of this machine, and what puts outputs where they belong; None: here.
+    """Yield flags whose paths are all on this machine, and the outputs of a store; None: the outputs are local.
 
-    Guides are fetched first. Of pictures that are in the output's folder their beginning is, in which stands what they
-    are: so they are kept as files would be.
+    Guides are fetched first. Of existing images in the output store the beginning is fetched, which holds their
+    settings: so they are skipped as local files would be.
 
     Raises:
-        SyncControlError: a store cannot be used; any error from inside, with URLs for what lies in one.
+        SyncControlError: a store cannot be used; also any error of the run, with URLs in place of mirrored paths.
     """
     guide, output = (object_store.url_of(path) if path is not None else "" for path in (args.guide, args.output))
     local = f"{object_store.FILE}://"
@@ -88,49 +89,49 @@ def mirrored(args: argparse.Namespace) -> Iterator[tuple[argparse.Namespace, Out
                 if outputs is not None:
                     outputs.close()
         except SyncControlError as error:
-            error.args = tuple(object_store.told(str(part)) for part in error.args)
+            error.args = tuple(object_store.replace_mirror_paths(str(part)) for part in error.args)
             raise
 
 
 def _check(args: argparse.Namespace, guide: str, output: str) -> None:
-    """Raises `ConfigError` for what stores cannot do."""
+    """Raise `ConfigError` for flags that stores do not support."""
     url = guide or output
     if args.address:
         raise ConfigError(
-            f"{url} is fetched by this machine alone, and --address has others draw; mount the store there"
+            f"{url} is fetched by this machine alone, and --address uses other machines; mount the store there"
         )
     if output and args.report:
         raise ConfigError("--report links files of this machine; leave it out, or name a folder as --output")
-    folders = [f"{one.rstrip('/')}/" for one in (guide, output)]
+    folders = [f"{url.rstrip('/')}/" for url in (guide, output)]
     if guide and output and (folders[0].startswith(folders[1]) or folders[1].startswith(folders[0])):
         raise ConfigError(
-            f"pictures cannot go to {output}, which holds the guides or lies in them; name another --output"
+            f"images cannot go to {output}, which holds the guides or lies in them; name another --output"
         )
     if guide and guide.lower().endswith((".jsonl", ".csv")):
-        raise ConfigError(f"{guide} is a manifest in a store; copy it, and what it names, to this machine")
+        raise ConfigError(f"{guide} is a manifest in a store; copy it and its files to this machine")
 
 
 def _fetched(store: Store, place: Path) -> Path:
-    """Returns where the guides of a store, or the one that it is, lie on this machine."""
+    """Fetch the guides of a store, or a single one, and return their place on this machine."""
     names = store.names()
     if names == [""]:
         parent, _, name = store.url.rpartition("/")
-        store.fetch(names, object_store.mirror(place, parent) / name)
-        return object_store.mirror(place, parent) / name
-    folder = object_store.mirror(place, store.url)
+        store.fetch(names, object_store.mirror_folder(place, parent) / name)
+        return object_store.mirror_folder(place, parent) / name
+    folder = object_store.mirror_folder(place, store.url)
     store.fetch([name for name in names if not name or name.lower().endswith(SUFFIXES)], folder)
     return folder
 
 
 def _opened(store: Store, place: Path, args: argparse.Namespace) -> Outputs:
-    """Returns the outputs of a run; the flags' output is a folder, or a file in it, of this machine from now on."""
+    """Return the outputs of a run; `args.output` becomes their folder on this machine, or a file in it."""
     single = store.url.lower().endswith(PNG)
     if single:
         url, _, name = store.url.rpartition("/")
         store = Store(url)
-    folder = object_store.mirror(place, store.url)
+    folder = object_store.mirror_folder(place, store.url)
     folder.mkdir(parents=True)
     if not args.overwrite:
-        store.fetch([one for one in store.names() if one.endswith(PNG)], folder, object_store.HEAD)
+        store.fetch([name for name in store.names() if name.endswith(PNG)], folder, object_store.HEAD_BYTES)
     args.output = folder / name if single else folder
     return Outputs(store, folder)

@@ -1,4 +1,4 @@
-"""`--settings`: what decides a picture that is there, as flags; nothing else is read."""
+"""`--settings`: read the settings of an existing image as flags. Only settings of the schema are read."""
 
 import dataclasses
 from collections.abc import Container, Mapping
@@ -12,52 +12,52 @@ from synccontrol.spec import image_spec
 from synccontrol.spec.image_settings import PAPER, defaults, image_flags
 from synccontrol.spec.image_spec import ANCHOR, CONTROL_MAP, GUIDE, INIT_IMAGE, MASK, REGION_MAP, SINGLE, Source
 from synccontrol.spec.schema import flags, read_config
-from synccontrol.spec.settings import DRAWN, MIDDLE, UPSCALE, Adapters, Img2ImgConfig, UpscaleConfig
+from synccontrol.spec.settings import MATCH_NONE, MIDDLE, UPSCALE, Adapters, Img2ImgConfig, UpscaleConfig
 
-OF_THE_PICTURE = ("loop", "projection", "anchor")  # of those that presets say, what is the picture's and no model's
+IMAGE_KEYS = ("loop", "projection", "anchor")  # settings of presets that belong to the image, not to the model
 PER_CONTROL = ("controlnet", "detector", "control_map", *(f.key for f in image_flags() if f.setting.per_control))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stored:
-    """The settings of a picture."""
+    """The settings that a file holds."""
 
-    path: Path  # the file that they were read from
+    path: Path
     flags: Mapping[str, Any]  # as the parser returns them
-    sources: tuple[Source, ...]  # of these flags, with the hashes that were recorded
-    everything: Mapping[str, Any]
+    sources: tuple[Source, ...]  # files of these flags, with their recorded hashes
+    everything: Mapping[str, Any]  # all values of the file
 
     @property
     def unused(self) -> list[str]:
-        """Returns what else the file holds; what a PNG says about versions and machine is no setting."""
+        """Return the keys that are neither settings nor the versions and the machine of a PNG."""
         return sorted(set(self.everything) - image_spec.recorded_keys() - set(provenance.KEYS))
 
     def notes(self, device: str, dtype: str) -> list[str]:
-        """Returns what the user should know: what is left out, and why the same picture cannot be promised."""
-        found = []
+        """Return lines for the user: which keys are ignored, and why the image may differ."""
+        notes = []
         if self.unused:
-            found.append(f"{self.path}: {', '.join(self.unused)} do not decide a picture, and are left out")
-        changes = provenance.changes(self.everything, provenance.made_with(device, dtype), self.sources)
+            notes.append(f"{self.path}: {', '.join(self.unused)} do not decide an image, and are left out")
+        changes = provenance.describe_changes(self.everything, provenance.runtime_settings(device, dtype), self.sources)
         if changes:
-            found.append(f"{self.path} was made otherwise ({'; '.join(changes)}): the picture may differ")
-        return found
+            notes.append(f"{self.path} was generated otherwise ({'; '.join(changes)}): the image may differ")
+        return notes
 
 
 def read(path: Path, given: Container[str]) -> Stored:
-    """Returns the settings of a PNG or JSON file.
+    """Return the settings of a PNG or JSON file.
 
-    Files that it names are looked for from the current folder, then beside it.
+    Files that it names are searched for from the current folder, then beside it.
 
     Args:
         path: the file.
-        given: flags on the command line; what belongs to that which they replace is not read.
+        given: flags on the command line; settings that they replace are not read.
 
     Raises:
         InputError: the file has no settings, or one of them is wrong.
     """
     everything = metadata.read_settings(path)
     try:
-        values = image_spec.of_picture(everything)
+        values = image_spec.recorded_settings(everything)
     except ConfigError as error:
         raise InputError(f"{path}: {error.message}") from error
     for name in _replaced(values, given):
@@ -78,20 +78,20 @@ def read(path: Path, given: Container[str]) -> Stored:
 
 
 def merged(given: Mapping[str, Any]) -> tuple[dict[str, Any], Stored | None]:
-    """Returns all flags: as given, else as stored, else their defaults; and what was stored.
+    """Return all flags: as given, else as stored, else their defaults; and the stored settings.
 
-    Flags of the configs are there if they were given or stored. Raises `InputError` as `read`.
+    Flags of the configs are present only if given or stored. Raises `InputError` as `read`.
     """
     stored = read(given["settings"], given) if "settings" in given else None
     return {**defaults(), **(stored.flags if stored else {}), **given}, stored
 
 
-def extras_of(given: Mapping[str, Any]) -> Adapters:
-    """Return what is loaded beside a model's own parts, of flags as given or stored."""
+def adapters_of(given: Mapping[str, Any]) -> Adapters:
+    """Return the adapters of flags as given or stored."""
     return Adapters(**read_config(Adapters, given))
 
 
-def compose_of(given: Mapping[str, Any]) -> Img2ImgConfig:
+def img2img_of(given: Mapping[str, Any]) -> Img2ImgConfig:
     """Return how an image starts from another one, of flags as given or stored.
 
     Raises:
@@ -103,26 +103,26 @@ def compose_of(given: Mapping[str, Any]) -> Img2ImgConfig:
         raise ConfigError(f"--{name} does nothing without an --init-image; name one, or leave it out")
     if given[MASK] is not None and given[INIT_IMAGE] is None:
         raise ConfigError("--mask needs an --init-image, the image that is inpainted")
-    made = Img2ImgConfig(**values).complete()
-    return made if given[INIT_IMAGE] is None else made.chosen(given[MASK] is not None)
+    config = Img2ImgConfig(**values).complete()
+    return config if given[INIT_IMAGE] is None else config.with_strength(given[MASK] is not None)
 
 
-def enlarge_of(given: Mapping[str, Any]) -> UpscaleConfig:
+def upscale_of(given: Mapping[str, Any]) -> UpscaleConfig:
     """Return how a finished image is upscaled, of flags as given or stored.
 
-    A landscape higher than a window is generated as one row and upscaled, unless it is to be as published, or as an
-    image that was made when there was no choice; such images have the colours that were generated, too.
+    A landscape higher than a window is generated as one row and upscaled, unless the preset is `paper` or the settings
+    are those of an existing image, which may be older than this choice; likewise the colours of that image.
     """
     values = read_config(UpscaleConfig, given)
     if "tall_canvas" not in values and given["preset"] != PAPER and given["settings"] is None:
         values["tall_canvas"] = UPSCALE
     if given["settings"] is not None:
-        values.setdefault("upscale_color_match", DRAWN)
+        values.setdefault("upscale_color_match", MATCH_NONE)
     return UpscaleConfig(**values).complete()
 
 
 def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
-    """Returns which settings fall with those that flags replace: of other controls, or of the other kind of source."""
+    """Return the stored settings that given flags make void: those of other controls, or of another kind of source."""
     names = [GUIDE, GUIDE + image_spec.SHA256, "detector"] if CONTROL_MAP in given else []
     if GUIDE in given:
         names.append(CONTROL_MAP)
@@ -135,7 +135,7 @@ def _replaced(values: Mapping[str, Any], given: Container[str]) -> list[str]:
             *(flag.key for flag in flags(Img2ImgConfig).values() if flag.field != "mask_feather"),
         ]
     if "preset" in given:
-        names += [name for name in PUBLISHED if name not in OF_THE_PICTURE]
+        names += [name for name in PUBLISHED if name not in IMAGE_KEYS]
     if "control" in given:
         names += [name for name in PER_CONTROL if isinstance(values.get(name), list)]
     return names

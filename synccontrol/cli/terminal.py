@@ -1,4 +1,4 @@
-"""What the command lines have in common: every error is one line, and the exit status says of what kind it is."""
+"""Parsers, commands and exit statuses of the command line; every error is one line."""
 
 import argparse
 import io
@@ -17,10 +17,10 @@ DONE, ITEM_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser for which bad usage is an error like every other. Raises `ConfigError`.
+    """A parser that raises `ConfigError` for bad usage.
 
     Attributes:
-        renamed: earlier names of flags, without dashes, and today's: they work, and one note says the new name.
+        renamed: earlier names of flags -> today's, without dashes. Earlier ones work, with a note.
     """
 
     renamed: Mapping[str, str] = MappingProxyType({})
@@ -45,16 +45,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def status(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Returns a command's exit status: its own; 2 when it raises, 130 on Ctrl+C, having said in one line why.
+    """Run a command and return its exit status: its own, 2 if it raises, 130 on Ctrl+C; an error is one line.
 
     Args:
         command: parses, runs, and returns the status; None is 0.
-        interrupted: what to say on Ctrl+C.
+        interrupted: the error on Ctrl+C.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of the libraries below; -W shows them
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names come out byte by byte as they are
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names are printed byte by byte
     try:
         return command() or DONE
     except KeyboardInterrupt:
@@ -68,29 +68,29 @@ def status(command: Callable[[], int | None], interrupted: str = "interrupted") 
 
 
 class Command(NamedTuple):
-    """A command: a module that holds `main(argv, prog) -> int` and `build_parser(prog)`, and what it is for."""
+    """A command: a module with `main(argv, prog) -> int` and `build_parser(prog)`, and its description."""
 
     module: str
     about: str
 
     def load(self) -> Any:
-        """Returns the module, loaded."""
+        """Return the loaded module."""
         return import_module(self.module)
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
-        "map": Command("synccontrol.cli.map", "shows the control map of a guide, and draws nothing"),
-        "upscale": Command("synccontrol.cli.upscale", "enlarges a finished picture and draws over it"),
+        "map": Command("synccontrol.cli.map", "writes the control map of a guide"),
+        "upscale": Command("synccontrol.cli.upscale", "enlarges a finished image and denoises it again"),
         "evaluate": Command("synccontrol.cli.evaluate", "scores folders of montages"),
-        "doctor": Command("synccontrol.cli.doctor", "says what is installed, and which models would fit here"),
-        "app": Command("synccontrol.studio.__main__", "serves the page on which wide pictures are composed"),
-        "completion": Command("synccontrol.cli.completion", "prints what completes flags and names in a shell"),
+        "doctor": Command("synccontrol.cli.doctor", "lists what is installed, and which models fit this machine"),
+        "app": Command("synccontrol.studio.__main__", "serves the page in the browser"),
+        "completion": Command("synccontrol.cli.completion", "prints the completion of flags and names for a shell"),
     }
 )
 
 
 def overview() -> str:
-    """Returns the commands in lines, for help."""
+    """Return the commands in lines, for --help."""
     width = max(map(len, COMMANDS)) + 2
     return "\n".join(f"  {name:{width}}{command.about}" for name, command in COMMANDS.items())

@@ -1,4 +1,4 @@
-"""The instrument: how coherent, faithful, obedient and seamless a folder of montages is."""
+"""Evaluate folders of montages: coherence, fidelity, control and seams."""
 
 from synccontrol.evaluate.measurement import Measurement, Scores, Settings
 from synccontrol.evaluate.scoring import score

@@ -1,7 +1,7 @@
-"""Coherence: how alike the crops of one montage are.
+"""Coherence: the similarity of the crops of one montage.
 
-Every figure is a mean over all pairs of the non-overlapping native-size crops of a montage, as the published evaluation
-takes it (SyncDiffusion, arXiv 2306.05178, section 5, and its eval_code/). Crops are looked at once, then paired.
+Every figure is a mean over all pairs of non-overlapping native-size crops of a montage, as in the published evaluation
+(SyncDiffusion, arXiv 2306.05178, section 5, and its eval_code/). Features are computed once per crop, then paired.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ import torch
 from synccontrol.errors import ModelError
 from synccontrol.evaluate.dataset import Gallery
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings, summary
-from synccontrol.evaluate.networks import VGG19, Eyes, Look, Seen
+from synccontrol.evaluate.networks import VGG19, CropFeatures, FeatureBlocks, FeatureNetworks
 
-Compare = Callable[[Look, int, Look, int], float]  # crop i of one look with crop j of another
+Compare = Callable[[CropFeatures, int, CropFeatures, int], float]  # crop i of the first features, crop j of the second
 
 LPIPS_WHAT = "how different two windows of one montage look on average, to a network trained on what people see"
 LPIPS = "arXiv 2306.05178, eval_code/eval_intra_lpips.py; arXiv 1801.03924, eq. 1"
@@ -24,58 +24,60 @@ STYLE_WHAT = "how different the style (textures and colours, wherever they are) 
 STYLE = "arXiv 2306.05178, eval_code/eval_style_loss.py; arXiv 1508.06576, eq. 5"
 
 
-def perceptual_distance(a: Look, i: int, b: Look, j: int) -> float:
-    """Returns the LPIPS distance of two crops: the squared distance of their points."""
-    apart = a.points[i] - b.points[j]
-    return float(torch.dot(apart, apart))
+def perceptual_distance(a: CropFeatures, i: int, b: CropFeatures, j: int) -> float:
+    """Return the LPIPS distance of two crops: the squared distance of their points."""
+    difference = a.points[i] - b.points[j]
+    return float(torch.dot(difference, difference))
 
 
-def style_distance(a: Look, i: int, b: Look, j: int) -> float:
-    """Returns the sum over layers of the mean squared difference of two crops' Gram matrices."""
+def style_distance(a: CropFeatures, i: int, b: CropFeatures, j: int) -> float:
+    """Return the sum over layers of the mean squared difference of two crops' Gram matrices."""
     return sum(float(((x[i] - y[j]) ** 2).mean()) for x, y in zip(a.grams, b.grams, strict=True))
 
 
-def similarity(a: Look, i: int, b: Look, j: int) -> float:
-    """Returns the cosine -1..1 between two crops' pooled features."""
+def similarity(a: CropFeatures, i: int, b: CropFeatures, j: int) -> float:
+    """Return the cosine -1..1 between two crops' pooled features."""
     return float(torch.nn.functional.cosine_similarity(a.pooled[i].double(), b.pooled[j].double(), dim=0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One figure of coherence."""
+class CoherenceMetric:
+    """One metric of coherence."""
 
     metric: str
-    network: str  # a name of `Eyes.load`
+    network: str  # a name that `FeatureNetworks.load` takes
     compare: Compare
     what: str
     source: str
     better: str = "lower"
-    summed: bool = False  # over pairs, as the published style loss is; else the mean
+    summed: bool = False  # sum over pairs, as in the published style loss, instead of the mean
 
 
-def kinds(settings: Settings) -> tuple[Kind, ...]:
-    """Returns all figures of coherence, whether or not their networks can be had."""
-    lpips = (
+def coherence_metrics(settings: Settings) -> tuple[CoherenceMetric, ...]:
+    """Return all metrics of coherence, including those whose networks are not available."""
+    lpips_rows = (
         ("Intra-LPIPS", "lpips", LPIPS_WHAT, LPIPS),
         ("Intra-LPIPS (alex)", "lpips-alex", LPIPS_WHAT, LPIPS + ", with AlexNet"),
         ("Intra-ST-LPIPS (alex)", "stlpips", LPIPS_WHAT + ", small shifts forgiven", STLPIPS),
         ("Intra-ST-LPIPS (vgg)", "stlpips-vgg", LPIPS_WHAT + ", small shifts forgiven", STLPIPS),
     )
-    style = (
+    style_rows = (
         ("Intra-Style-L", VGG19, STYLE_WHAT, STYLE + ", divided by the number of pairs", False),
         ("Intra-Style-L (sum)", VGG19, STYLE_WHAT + ", added up over the pairs, so it grows with width", STYLE, True),
         ("Intra-ST-Style-L", "stlpips-vgg", STYLE_WHAT, "Intra-Style-L on the VGG-16 of ST-LPIPS, per pair", False),
     )
     return (
         *(
-            Kind(metric=metric, network=network, compare=perceptual_distance, what=what, source=source)
-            for metric, network, what, source in lpips
+            CoherenceMetric(metric=metric, network=network, compare=perceptual_distance, what=what, source=source)
+            for metric, network, what, source in lpips_rows
         ),
         *(
-            Kind(metric=metric, network=network, compare=style_distance, what=what, source=source, summed=summed)
-            for metric, network, what, source, summed in style
+            CoherenceMetric(
+                metric=metric, network=network, compare=style_distance, what=what, source=source, summed=summed
+            )
+            for metric, network, what, source, summed in style_rows
         ),
-        Kind(
+        CoherenceMetric(
             metric=f"embedding similarity ({settings.embedding})",
             network=settings.embedding,
             compare=similarity,
@@ -87,57 +89,62 @@ def kinds(settings: Settings) -> tuple[Kind, ...]:
 
 
 def measure(
-    gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress
+    gallery: Gallery, eyes: FeatureNetworks, settings: Settings, progress: Progress
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
-    """Returns the figures of coherence, and those whose networks cannot be had, with why.
+    """Return the measurements of coherence, and the skipped metrics with the reason.
 
-    `bounds` holds each against one crop repeated, and against crops of different montages: what windows without any
-    connection would give. The latter pairs a montage with the next one, at the places of the pairs inside a montage.
-    One network at a time looks at all montages, so that memory holds what one saw in two of them.
+    `bounds` compares each with one crop repeated, and with crops of different montages, which is what unrelated windows
+    would give. The latter pairs a montage with the next one, at the positions of the pairs inside a montage. One
+    network at a time processes all montages, so memory holds the features of two montages.
     """
-    wanted, skipped = [], []
-    for kind in kinds(settings):
+    loadable, skipped = [], []
+    for metric in coherence_metrics(settings):
         try:
-            eyes.load(kind.network)
-            wanted.append(kind)
+            eyes.load(metric.network)
+            loadable.append(metric)
         except ModelError as error:
-            skipped.append((kind.metric, str(error)))
-    inside: dict[str, dict[str, float]] = {kind.metric: {} for kind in wanted}
-    across: dict[str, list[float]] = {kind.metric: [] for kind in wanted}
-    same: dict[str, float] = {}
-    for network in sorted({kind.network for kind in wanted}):
-        own = [kind for kind in wanted if kind.network == network]
-        before: Seen | None = None
+            skipped.append((metric.metric, str(error)))
+    within: dict[str, dict[str, float]] = {metric.metric: {} for metric in loadable}
+    between: dict[str, list[float]] = {metric.metric: [] for metric in loadable}
+    repeated: dict[str, float] = {}
+    for network in sorted({metric.network for metric in loadable}):
+        own_metrics = [metric for metric in loadable if metric.network == network]
+        previous: FeatureBlocks | None = None
         for number, montage in enumerate(gallery.montages, 1):
             progress(f"coherence, {network}: {montage.name} ({number} of {len(gallery.montages)})")
-            seen = eyes.seen(network, montage)
-            first = seen.block(0)
-            for kind in own:
-                same.setdefault(kind.metric, kind.compare(first, 0, first, 0))
-            for metric, value in over_pairs(own, seen, seen).items():
-                inside[metric][montage.name] = value
-            if before is not None:
-                for metric, value in over_pairs(own, before, seen).items():
-                    across[metric].append(value)
-            before = seen
+            blocks = eyes.feature_blocks(network, montage)
+            first = blocks.block(0)
+            for metric in own_metrics:
+                repeated.setdefault(metric.metric, metric.compare(first, 0, first, 0))
+            for name, value in over_pairs(own_metrics, blocks, blocks).items():
+                within[name][montage.name] = value
+            if previous is not None:
+                for name, value in over_pairs(own_metrics, previous, blocks).items():
+                    between[name].append(value)
+            previous = blocks
     measured = [
-        _summary(kind, inside[kind.metric], same[kind.metric], across[kind.metric], gallery, settings)
-        for kind in wanted
+        _summary(metric, within[metric.metric], repeated[metric.metric], between[metric.metric], gallery, settings)
+        for metric in loadable
     ]
     return measured, skipped
 
 
-def over_pairs(kinds: Sequence[Kind], one: Seen, other: Seen) -> dict[str, float]:
-    """Returns by metric the mean (or sum) of crop i of one against crop j of another, over all i < j."""
-    values: dict[str, list[float]] = {kind.metric: [] for kind in kinds}
-    for a, i, b, j in one.pairs(other):
-        for kind in kinds:
-            values[kind.metric].append(kind.compare(a, i, b, j))
-    return {kind.metric: float((np.sum if kind.summed else np.mean)(values[kind.metric])) for kind in kinds}
+def over_pairs(metrics: Sequence[CoherenceMetric], first: FeatureBlocks, second: FeatureBlocks) -> dict[str, float]:
+    """Return, by metric, the mean (or sum) over all i < j of crop i of the first against crop j of the second."""
+    values: dict[str, list[float]] = {metric.metric: [] for metric in metrics}
+    for a, i, b, j in first.pairs(second):
+        for metric in metrics:
+            values[metric.metric].append(metric.compare(a, i, b, j))
+    return {metric.metric: float((np.sum if metric.summed else np.mean)(values[metric.metric])) for metric in metrics}
 
 
 def _summary(
-    kind: Kind, values: dict[str, float], same: float, across: Sequence[float], gallery: Gallery, settings: Settings
+    kind: CoherenceMetric,
+    values: dict[str, float],
+    same: float,
+    across: Sequence[float],
+    gallery: Gallery,
+    settings: Settings,
 ) -> Measurement:
     bounds = {"one crop repeated": same}
     if across:

@@ -1,4 +1,4 @@
-"""KID: the kernel distance of windows to a reference, its interval, and the interval of a difference between two."""
+"""Fidelity: FID, KID and GIQA against reference images, and the CLIP score of the prompts."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,27 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from synccontrol.errors import InputError, ModelError
-from synccontrol.evaluate.dataset import Crops, Gallery, grid, picture_files
+from synccontrol.evaluate.dataset import Crops, Gallery, grid, image_files
 from synccontrol.evaluate.measurement import Measurement, Progress, Settings, percentiles, resamples, summary
-from synccontrol.evaluate.networks import NO_MODEL_HINT, Eyes
+from synccontrol.evaluate.networks import NO_MODEL_HINT, FeatureNetworks
 from synccontrol.families import checkpoints
 from synccontrol.io import images
 
-KID_SUBSET = 1000  # windows that one estimate of KID takes at most (arXiv 1801.01401, section 4)
-KID_SUBSETS = 20  # estimates whose mean is KID where the two sets differ in size
+KID_SUBSET = 1000  # maximum number of windows in one estimate of KID (arXiv 1801.01401, section 4)
+KID_SUBSETS = 20  # number of estimates to average if the two sets differ in size
 
 Floats = npt.NDArray[np.float64]
 
 
 def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
-    """Returns the squared kernel distance of features (n, d) to reference features (m, d), by torchmetrics (KID)."""
+    """Return the squared kernel distance of features (n, d) to reference features (m, d), by torchmetrics (KID)."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(features), len(reference), KID_SUBSET)
     subsets = 1 if size == len(features) == len(reference) else KID_SUBSETS
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it keeps the features
-        metric = KernelInceptionDistance(feature=Features(features.shape[1]), subsets=subsets, subset_size=size)
+        warnings.simplefilter("ignore", UserWarning)  # about stored features
+        metric = KernelInceptionDistance(
+            feature=PrecomputedFeatures(features.shape[1]), subsets=subsets, subset_size=size
+        )
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)
     with torch.random.fork_rng(devices=[]):
@@ -39,8 +41,8 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
         return float(metric.compute()[0])
 
 
-class Features(nn.Module):
-    """The feature network that torchmetrics asks for: "pictures" are features already."""
+class PrecomputedFeatures(nn.Module):
+    """A feature network for torchmetrics whose input is features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -51,7 +53,7 @@ class Features(nn.Module):
 
 
 def kernel_interval(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of KID when montages are resampled; nan, nan for fewer than two.
+    """Return the 95 % bootstrap interval of KID over resampled montages; nan, nan for fewer than two.
 
     Args:
         montages: features (n_i, d) of the windows of each montage.
@@ -59,86 +61,88 @@ def kernel_interval(montages: Sequence[Tensor], reference: Tensor, draws: int, s
     """
     if len(montages) < 2:
         return np.nan, np.nan
-    found = _resampled(montages, reference, draws, seed)
-    return percentiles(found[~np.isnan(found)])
+    resampled = _resampled_kid(montages, reference, draws, seed)
+    return percentiles(resampled[~np.isnan(resampled)])
 
 
 def kernel_difference(
     montages: Sequence[Tensor], baseline: Sequence[Tensor], reference: Tensor, draws: int, seed: int
 ) -> tuple[float, float]:
-    """Returns the 95 % bootstrap interval of how much more KID montages have than others of the same guides.
+    """Return the 95 % bootstrap interval of the difference in KID between montages and a baseline of the same guides.
 
-    Montage by montage: each resample draws the same ones of both, so that what a guide does to both falls out.
+    The resamples are paired by montage, so the effect of a guide cancels out.
 
     Args:
-        montages: features (n_i, d) of the windows of each montage, two at least.
-        baseline: the same of the others, in the same order.
+        montages: features (n_i, d) of the windows of each montage, at least two.
+        baseline: features of the baseline's montages, in the same order.
         reference: features (m, d).
     """
-    found = _resampled(montages, reference, draws, seed) - _resampled(baseline, reference, draws, seed)
-    return percentiles(found[~np.isnan(found)])
+    differences = _resampled_kid(montages, reference, draws, seed) - _resampled_kid(baseline, reference, draws, seed)
+    return percentiles(differences[~np.isnan(differences)])
 
 
-def _resampled(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> Floats:
-    """Returns KID (draws,) of resampled montages; nan where one montage alone was drawn.
+def _resampled_kid(montages: Sequence[Tensor], reference: Tensor, draws: int, seed: int) -> Floats:
+    """Return KID (draws,) of resampled montages; nan where a resample holds a single montage.
 
-    The unbiased estimate (arXiv 1801.01401, eq. 4) with each montage as often as it was drawn. Two windows of one
-    montage count as a pair as often as it was drawn, copies of it never meet.
+    The unbiased estimate (arXiv 1801.01401, eq. 4), with each montage weighted by its count in the resample. Copies of
+    a window form no pairs with each other.
     """
     sizes = np.array([len(features) for features in montages])
-    every = torch.cat(list(montages)).double().numpy()
-    real = reference.double().numpy()
+    all_features = torch.cat(list(montages)).double().numpy()
+    reference_features = reference.double().numpy()
     starts = np.cumsum(sizes) - sizes
-    own = _kernel(every, every)
-    blocks = np.add.reduceat(np.add.reduceat(own, starts, axis=0), starts, axis=1)
-    inside = np.diag(blocks) - np.add.reduceat(np.diag(own), starts)
-    cross = np.add.reduceat(_kernel(every, real).mean(axis=1), starts)
+    kernel = _kernel(all_features, all_features)
+    blocks = np.add.reduceat(np.add.reduceat(kernel, starts, axis=0), starts, axis=1)
+    within = np.diag(blocks) - np.add.reduceat(np.diag(kernel), starts)
+    cross = np.add.reduceat(_kernel(all_features, reference_features).mean(axis=1), starts)
     np.fill_diagonal(blocks, 0)
-    real_own = _kernel(real, real)
-    real_mean = (real_own.sum() - np.trace(real_own)) / (len(real) * (len(real) - 1))
-    found = []
+    real_own = _kernel(reference_features, reference_features)
+    real_mean = (real_own.sum() - np.trace(real_own)) / (len(reference_features) * (len(reference_features) - 1))
+    values = []
     for counts in resamples(len(montages), draws, seed):
         windows = counts * sizes
         pairs = windows.sum() ** 2 - (windows**2).sum() + (counts * sizes * (sizes - 1)).sum()
-        own_mean = (counts @ blocks @ counts + counts @ inside) / pairs if pairs else np.nan
-        found.append(own_mean + real_mean - 2 * (counts @ cross) / windows.sum())
-    return np.array(found)
+        own_mean = (counts @ blocks @ counts + counts @ within) / pairs if pairs else np.nan
+        values.append(own_mean + real_mean - 2 * (counts @ cross) / windows.sum())
+    return np.array(values)
 
 
-def _kernel(one: Floats, other: Floats) -> Floats:
-    kernel: Floats = (one @ other.T / one.shape[1] + 1) ** 3
+def _kernel(features: Floats, other_features: Floats) -> Floats:
+    kernel: Floats = (features @ other_features.T / features.shape[1] + 1) ** 3
     return kernel
 
 
 def measure_clip(
     gallery: Gallery, settings: Settings, progress: Progress
 ) -> tuple[list[Measurement], list[tuple[str, str]]]:
-    """Returns the CLIP score of the windows for the prompts that montages carry, and what is left out, with why."""
+    """Return the CLIP score of the windows for the montages' recorded prompts, and what is skipped, with the reason."""
     metric = f"CLIP score ({settings.clip})"
     prompts = {montage.name: str(montage.settings.get("prompt", "")) for montage in gallery.montages}
-    silent = [(f"CLIP score of {name}", "it carries no prompt") for name, prompt in prompts.items() if not prompt]
-    if len(silent) == len(prompts):
+    without_prompt = [
+        (f"CLIP score of {name}", "it carries no prompt") for name, prompt in prompts.items() if not prompt
+    ]
+    if len(without_prompt) == len(prompts):
         return [], [(metric, "needs the prompts, and no montage carries one; use PNG files as SyncControl writes")]
     try:
         clip = Clip(settings)
     except ModelError as error:
         return [], [(metric, str(error))]
     values = {}
-    spoken = [montage for montage in gallery.montages if prompts[montage.name]]
-    for number, montage in enumerate(spoken, 1):
-        progress(f"CLIP score: {montage.name} ({number} of {len(spoken)})")
+    with_prompt = [montage for montage in gallery.montages if prompts[montage.name]]
+    for number, montage in enumerate(with_prompt, 1):
+        progress(f"CLIP score: {montage.name} ({number} of {len(with_prompt)})")
         values[montage.name] = clip.score(gallery.crops(montage), prompts[montage.name])
     what = "How well the windows fit the prompt, as CLIP sees it; 0..100."
     source = "arXiv 2104.08718, by torchmetrics; Mean-CLIP-S of arXiv 2306.05178"
     measured = summary(metric, "fidelity", values, settings, better="higher", what=what, source=source, bounds={})
-    return [measured], silent
+    return [measured], without_prompt
 
 
 class Clip:
-    """A CLIP model as torchmetrics calls it; whatever transformers' own methods return, these return tensors."""
+    """A CLIP model with the interface that torchmetrics calls; its methods always return tensors."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises `ModelError` when the model cannot be had."""
+        """Raise `ModelError` when the model cannot be had."""
         from transformers import CLIPModel, CLIPProcessor
 
         def load(local: bool) -> tuple[Any, Any]:
@@ -152,15 +156,17 @@ class Clip:
         self.config = model.config
 
     def score(self, crops: Crops, prompt: str) -> float:
-        """Returns the mean CLIP score of crops for a prompt; so many at a time as one call of a network takes."""
+        """Return the mean CLIP score of crops for a prompt, computed in batches."""
         from torchmetrics.functional.multimodal import clip_score as score
 
         total = 0.0
         for start in range(0, len(crops), self._batch):
-            some = (crops.take(start, start + self._batch) * 255).round().to(self._device, torch.uint8)
+            batch = (crops.take(start, start + self._batch) * 255).round().to(self._device, torch.uint8)
             with torch.inference_mode():
-                found = score(list(some), [prompt] * len(some), model_name_or_path=lambda: (self, self._processor))
-            total += float(found) * len(some)
+                batch_score = score(
+                    list(batch), [prompt] * len(batch), model_name_or_path=lambda: (self, self._processor)
+                )
+            total += float(batch_score) * len(batch)
         return total / len(crops)
 
     def to(self, device: torch.device) -> "Clip":
@@ -176,152 +182,156 @@ class Clip:
         return features
 
 
-LEAST = 50  # windows of the montages, and of the reference, that KID needs
+MIN_WINDOWS = 50  # minimum number of windows of the montages, and of the reference's halves
 NEIGHBOURS = 8  # K of KNN-GIQA (arXiv 2306.05178, section 5)
-GIQA_EPSILON = 1e-6  # per feature, so that a picture of the reference itself has a finite score
+GIQA_EPSILON = 1e-6  # per feature; gives reference images themselves a finite score
 HALVES = "reference against itself, in halves"
 
 Skipped = list[tuple[str, str]]
 
-_last_reference: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Skipped]] = {}  # folders that are compared share it
+_last_reference: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Skipped]] = {}  # shared by compared folders
 
 
 def frechet_distance(features: Tensor, reference: Tensor) -> float:
-    """Returns the Frechet distance of features (n, d) to reference features (m, d), by torchmetrics (FID)."""
+    """Return the Frechet distance of features (n, d) to reference features (m, d), by torchmetrics (FID)."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(feature=Features(features.shape[1]))
+    metric = FrechetInceptionDistance(feature=PrecomputedFeatures(features.shape[1]))
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)
     return float(metric.compute())
 
 
 def giqa(features: Tensor, reference: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """Returns the KNN-GIQA score (n,) of features (n, d): the sum of 1 / distance to the K nearest of the reference.
+    """Return the KNN-GIQA score (n,) of features (n, d): the sum of 1 / distance to the K nearest reference features.
 
     Gu et al., arXiv 2003.08932, section 3.2, with the L1 distance and the sum of their program (knn_score.py).
     """
-    apart = torch.cdist(features.double(), reference.double(), p=1) + GIQA_EPSILON * features.shape[1]
-    return (1 / apart.topk(neighbours, largest=False).values).sum(dim=1)
+    distances = torch.cdist(features.double(), reference.double(), p=1) + GIQA_EPSILON * features.shape[1]
+    return (1 / distances.topk(neighbours, largest=False).values).sum(dim=1)
 
 
 def check(gallery: Gallery, settings: Settings) -> None:
-    """Raises `InputError` when there is a reference, and it or the montages have too few windows."""
+    """Raise `InputError` if there is a reference, and it or the montages have too few windows."""
     if settings.reference is None:
         return
     windows = len(gallery.boxes) * len(gallery.montages)
-    if windows < LEAST:
+    if windows < MIN_WINDOWS:
         raise InputError(
-            f"{gallery.folder} has {windows} windows of {gallery.window} px, and FID and KID need {LEAST}: give "
-            f"{-(-LEAST // len(gallery.boxes))} montages of this size, or leave the reference out"
+            f"{gallery.folder} has {windows} windows of {gallery.window} px, and FID and KID need {MIN_WINDOWS}: give "
+            f"{-(-MIN_WINDOWS // len(gallery.boxes))} montages of this size, or leave the reference out"
         )
-    files, left_out = _usable(settings.reference, gallery.window)
-    found = sum(files.values())
-    if found < 2 * LEAST or len(files) < 2:
+    files, excluded = _usable(settings.reference, gallery.window)
+    count = sum(files.values())
+    if count < 2 * MIN_WINDOWS or len(files) < 2:
         raise InputError(
-            f"{settings.reference} has {found} windows of {gallery.window} px in {len(files)} pictures; FID and KID "
-            f"need {2 * LEAST} in two at least, to hold its halves against each other; give more pictures"
-            + (f" ({len(left_out)} cannot be used: {left_out[0][1]})" if left_out else "")
+            f"{settings.reference} has {count} windows of {gallery.window} px in {len(files)} images; FID and KID "
+            f"need {2 * MIN_WINDOWS} in two at least, to hold its halves against each other; give more images"
+            + (f" ({len(excluded)} cannot be used: {excluded[0][1]})" if excluded else "")
         )
 
 
 def _usable(folder: Path, window: int) -> tuple[dict[Path, int], Skipped]:
-    """Returns how many windows each picture of a reference holds, and which hold none or cannot be read, with why."""
+    """Return the number of windows of each reference image, and the unusable images with the reason."""
     usable: dict[Path, int] = {}
-    left_out = []
-    for path in picture_files(folder):
+    excluded = []
+    for path in image_files(folder):
         try:
-            width, height = images.open_image(path, kept=images.LARGEST).size
+            width, height = images.open_image(path, max_pixels=images.LARGEST).size
             usable[path] = len(grid(height, width, window))
             if not usable[path]:
-                left_out.append((f"reference {path.name}", f"{width}x{height}, below a window of {window} px"))
+                excluded.append((f"reference {path.name}", f"{width}x{height}, below a window of {window} px"))
         except InputError as error:
-            left_out.append((f"reference {path.name}", str(error)))
-    return {path: windows for path, windows in usable.items() if windows}, left_out
+            excluded.append((f"reference {path.name}", str(error)))
+    return {path: windows for path, windows in usable.items() if windows}, excluded
 
 
-def measure(gallery: Gallery, eyes: Eyes, settings: Settings, progress: Progress) -> tuple[list[Measurement], Skipped]:
-    """Returns the figures of fidelity, and those that cannot be had, with why.
+def measure(
+    gallery: Gallery, eyes: FeatureNetworks, settings: Settings, progress: Progress
+) -> tuple[list[Measurement], Skipped]:
+    """Return the measurements of fidelity, and the skipped metrics with the reason.
 
-    `bounds` holds each against the reference's own halves: what pictures just like the reference would give.
+    `bounds` compares each with the reference's own halves: the score of images just like the reference.
     """
     measured, skipped = measure_clip(gallery, settings, progress)
     metrics = [f"{metric} ({settings.features})" for metric in ("FID", "KID", "Mean-GIQA")]
     if settings.reference is None:
-        why = "needs pictures to compare with: name their folder with --reference"
-        return measured, [*((metric, why) for metric in metrics), *skipped]
+        reason = "needs images to compare with: name their folder with --reference"
+        return measured, [*((metric, reason) for metric in metrics), *skipped]
     try:
         eyes.load(settings.features)
     except ModelError as error:
         return measured, [*((metric, str(error)) for metric in metrics), *skipped]
     progress("fidelity: the montages")
-    found = {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
+    features = {montage.name: eyes.pooled(settings.features, montage) for montage in gallery.montages}
     files, left_out = _usable(settings.reference, gallery.window)
-    reference, broken = _reference(list(files), gallery.window, eyes, settings, progress)
-    skipped = [*left_out, *broken, *skipped]
+    reference, unreadable = _reference(list(files), gallery.window, eyes, settings, progress)
+    skipped = [*left_out, *unreadable, *skipped]
     windows = sum(map(len, reference))
-    if windows < 2 * LEAST or len(reference) < 2:
-        why = f"the reference has {windows} windows in {len(reference)} pictures that can be read; it needs {2 * LEAST}"
-        return measured, [*((metric, why) for metric in metrics), *skipped]
+    if windows < 2 * MIN_WINDOWS or len(reference) < 2:
+        reason = f"the reference has {windows} windows in {len(reference)} readable images; it needs {2 * MIN_WINDOWS}"
+        return measured, [*((metric, reason) for metric in metrics), *skipped]
     progress("fidelity: FID, KID, GIQA")
-    return [*distances(metrics, found, reference, settings), *measured], skipped
+    return [*distances(metrics, features, reference, settings), *measured], skipped
 
 
 def _reference(
-    files: Sequence[Path], window: int, eyes: Eyes, settings: Settings, progress: Progress
+    files: Sequence[Path], window: int, eyes: FeatureNetworks, settings: Settings, progress: Progress
 ) -> tuple[tuple[Tensor, ...], Skipped]:
-    """Returns the features (n, d) of the windows of each picture of the reference, from last time if it is the same,
-    and which pictures cannot be read."""
+    """Return the window features (n, d) of each reference image, cached while the files stay the same.
+
+    Also return the images that cannot be read.
+    """
     key = (settings.features, window, *((path, path.stat().st_mtime_ns) for path in files))
     if key not in _last_reference:
-        found, broken = [], []
+        features, unreadable = [], []
         for path in files:
             progress(f"fidelity: reference {path.name}")
             try:
-                picture = images.open_image(path, kept=images.LARGEST)
+                image = images.open_image(path, max_pixels=images.LARGEST)
             except InputError as error:
-                broken.append((f"reference {path.name}", str(error)))
+                unreadable.append((f"reference {path.name}", str(error)))
                 continue
-            found.append(eyes.pool(settings.features, Crops(picture=picture, window=window)))
+            features.append(eyes.pool(settings.features, Crops(image=image, window=window)))
         _last_reference.clear()
-        _last_reference[key] = tuple(found), broken
+        _last_reference[key] = tuple(features), unreadable
     return _last_reference[key]
 
 
 def distances(
     metrics: Sequence[str], montages: Mapping[str, Tensor], reference: Sequence[Tensor], settings: Settings
 ) -> list[Measurement]:
-    """Returns FID, KID and Mean-GIQA, by the names `metrics`.
+    """Return FID, KID and Mean-GIQA under the names in `metrics`.
 
     Args:
-        montages: features (n, d) of the windows of each montage, by its name.
-        reference: features (m, d) of the windows of each picture of the reference.
+        montages: window features (n, d) of each montage, by name.
+        reference: window features (m, d) of each reference image.
     """
-    every, real = torch.cat(list(montages.values())), torch.cat(list(reference))
+    all_features, reference_features = torch.cat(list(montages.values())), torch.cat(list(reference))
     order = np.random.default_rng(settings.seed).permutation(len(reference))
-    one, other = (torch.cat([reference[i] for i in order[start::2]]) for start in (0, 1))
-    low, high = kernel_interval(list(montages.values()), real, settings.draws, settings.seed)
+    first_half, second_half = (torch.cat([reference[i] for i in order[start::2]]) for start in (0, 1))
+    low, high = kernel_interval(list(montages.values()), reference_features, settings.draws, settings.seed)
     common: dict[str, Any] = {"group": "fidelity", "n": len(montages), "better": "lower", "values": {}}
-    scores = {name: float(giqa(features, real).mean()) for name, features in montages.items()}
+    scores = {name: float(giqa(features, reference_features).mean()) for name, features in montages.items()}
     return [
         Measurement(
             metric=metrics[0],
-            value=frechet_distance(every, real),
-            low=np.nan,  # FID is biased by the number of pictures, and a resample holds fewer different ones
+            value=frechet_distance(all_features, reference_features),
+            low=np.nan,  # FID depends on the number of distinct images, which a resample lowers
             high=np.nan,
             what="How far the windows as a set are from the reference; compare only sets of equal size.",
             source="arXiv 1706.08500, eq. 6, by torchmetrics, over all windows of the montages",
-            bounds={HALVES: frechet_distance(one, other)},
+            bounds={HALVES: frechet_distance(first_half, second_half)},
             **common,
         ),
         Measurement(
             metric=metrics[1],
-            value=kernel_distance(every, real, settings.seed),
+            value=kernel_distance(all_features, reference_features, settings.seed),
             low=low,
             high=high,
             what="How far the windows as a set are from the reference, at any size of the sets; 0: no difference.",
             source="arXiv 1801.01401, eq. 4, by torchmetrics, over all windows of the montages",
-            bounds={HALVES: kernel_distance(one, other, settings.seed)},
+            bounds={HALVES: kernel_distance(first_half, second_half, settings.seed)},
             **common,
         ),
         summary(
@@ -330,8 +340,8 @@ def distances(
             scores,
             settings,
             better="higher",
-            what=f"How near each window is to the {NEIGHBOURS} pictures of the reference that are most like it.",
+            what=f"How near each window is to the {NEIGHBOURS} most similar reference images.",
             source="KNN-GIQA, arXiv 2003.08932 and its knn_score.py, K = 8, as in arXiv 2306.05178",
-            bounds={HALVES: float(giqa(one, other).mean())},
+            bounds={HALVES: float(giqa(first_half, second_half).mean())},
         ),
     ]

@@ -1,4 +1,4 @@
-"""How HTML pages look."""
+"""HTML reports: the evaluation page with its plots, and contact sheets."""
 
 import base64
 import dataclasses
@@ -22,14 +22,14 @@ from synccontrol.evaluate.measurement import Measurement, Settings
 from synccontrol.evaluate.report import (
     DASH,
     QUESTIONS,
-    best,
-    bounds,
-    metrics,
-    number,
-    verdict,
-    with_interval,
+    all_metrics,
+    better_text,
+    bounds_text,
+    format_interval,
+    format_number,
+    verdict_text,
 )
-from synccontrol.evaluate.scoring import Difference, Scored
+from synccontrol.evaluate.scoring import Difference, FolderScores
 from synccontrol.io import images
 
 if TYPE_CHECKING:
@@ -53,12 +53,20 @@ img { max-width: 100%; height: auto; display: block; }
 
 
 INK, SOFT = "#222222", "#8a8a8a"
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a6d00", "#56a0d3", "#5c5c5c")  # told apart by all eyes
+PALETTE = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#aa4499",
+    "#8a6d00",
+    "#56a0d3",
+    "#5c5c5c",
+)  # distinguishable with colour blindness
 PANEL = (4.6, 3.3)  # inches
 DPI = 130
-METRICS = "metrics.png"  # every figure with its interval
+METRICS = "metrics.png"  # plot of all metrics with intervals
 COLUMNS = 3  # panels in a row
-LABEL_STEP = 11  # points between labels that would cover each other
+LABEL_STEP = 11  # points between overlapping labels
 _STYLE: Any = {  # matplotlib's type lists every name it has
     "font.size": 9,
     "axes.spines.top": False,
@@ -72,21 +80,21 @@ _STYLE: Any = {  # matplotlib's type lists every name it has
 }
 
 Point = tuple[float, float, float]  # value, low, high
-Named = tuple[float, float, str, str]  # x, y, what to write beside it, in which colour
+PointLabel = tuple[float, float, str, str]  # x, y, text, colour
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A plot that is ready to be shown."""
+    """A rendered plot."""
 
-    file: str  # a name for it
+    file: str  # file name
     caption: str
     png: bytes
 
 
-def all_of(folders: Sequence[Scored]) -> list[Plot]:
-    """Returns the plots that the folders have figures for; those of costs only for several folders."""
-    drawn = [
+def make_plots(folders: Sequence[FolderScores]) -> list[Plot]:
+    """Return the plots that the folders have figures for; coherence against cost only for several folders."""
+    plots = [
         (METRICS, "Every figure with its interval, and every montage", intervals(folders)),
         *(
             (
@@ -97,41 +105,41 @@ def all_of(folders: Sequence[Scored]) -> list[Plot]:
             else ()
         ),
     ]
-    return [Plot(file=file, caption=caption, png=png) for file, caption, png in drawn if png]
+    return [Plot(file=file, caption=caption, png=png) for file, caption, png in plots if png]
 
 
-def intervals(folders: Sequence[Scored]) -> bytes:
-    """Returns a PNG with a panel for every metric: its value and 95 % interval in every folder, montages as dots."""
-    known = metrics(folders)
+def intervals(folders: Sequence[FolderScores]) -> bytes:
+    """Return a PNG with a panel per metric: value, 95 % interval and single montages of every folder."""
+    known = all_metrics(folders)
     height = 0.9 + 0.34 * len(folders)
     return _png(len(known), height, lambda axes, index: _interval_panel(axes, known[index], folders))
 
 
-def coherence_against_fidelity(folders: Sequence[Scored]) -> bytes | None:
-    """Returns a PNG with a panel for every coherence metric, fidelity on the x axis; None without both.
+def coherence_against_fidelity(folders: Sequence[FolderScores]) -> bytes | None:
+    """Return a PNG with a panel per coherence metric, fidelity on the x axis; None without both.
 
-    Fidelity is KID where it was measured (with few pictures it is the one without bias), else the first there is.
+    Fidelity is KID if it was measured (it is unbiased for few images), else the first fidelity metric.
     """
-    fidelity = [metric for metric in metrics(folders) if metric.group == "fidelity"]
-    chosen = next((metric for metric in fidelity if metric.metric.startswith("KID")), None) or next(
+    fidelity = [metric for metric in all_metrics(folders) if metric.group == "fidelity"]
+    fidelity_metric = next((metric for metric in fidelity if metric.metric.startswith("KID")), None) or next(
         iter(fidelity), None
     )
-    if chosen is None:
+    if fidelity_metric is None:
         return None
 
-    def across(folder: Scored) -> Point | None:
-        return _point(folder.measurement(chosen.metric))
+    def across(folder: FolderScores) -> Point | None:
+        return _point(folder.measurement(fidelity_metric.metric))
 
-    return _frontiers(folders, _axis(chosen), across, chosen.better)
+    return _frontiers(folders, _axis(fidelity_metric), across, fidelity_metric.better)
 
 
-def coherence_against_seconds(folders: Sequence[Scored]) -> bytes | None:
-    """Returns a PNG with a panel for every coherence metric, the median seconds of a montage on the x axis.
+def coherence_against_seconds(folders: Sequence[FolderScores]) -> bytes | None:
+    """Return a PNG with a panel per coherence metric, the median seconds of a montage on the x axis.
 
-    The bar reaches from the fastest to the slowest montage. None where no folder has timings.
+    The bar spans the fastest to the slowest montage. The result is None if no folder has timings.
     """
 
-    def across(folder: Scored) -> Point | None:
+    def across(folder: FolderScores) -> Point | None:
         taken = list(folder.seconds.values())
         return (statistics.median(taken), min(taken), max(taken)) if taken else None
 
@@ -139,11 +147,11 @@ def coherence_against_seconds(folders: Sequence[Scored]) -> bytes | None:
 
 
 def frontier(points: Sequence[tuple[float, float]], better: tuple[str, str]) -> list[tuple[float, float]]:
-    """Returns the points (x, y) that no other is better than, or as good as, in both, sorted by x.
+    """Return the Pareto frontier: the points (x, y) that no other point equals or beats in both, sorted by x.
 
     Args:
         points: their coordinates.
-        better: "lower" or "higher", of x and of y.
+        better: "lower" or "higher", for x and for y.
     """
     signs = [1 if side == "lower" else -1 for side in better]
 
@@ -157,17 +165,17 @@ def frontier(points: Sequence[tuple[float, float]], better: tuple[str, str]) -> 
 
 
 def _frontiers(
-    folders: Sequence[Scored], label: str, across: Callable[[Scored], Point | None], better: str
+    folders: Sequence[FolderScores], label: str, across: Callable[[FolderScores], Point | None], better: str
 ) -> bytes | None:
-    """Returns a PNG with a panel for every coherence metric over `across`, of the folders that have a value there."""
-    shown = [folder for folder in folders if across(folder)]
-    panels = [metric for metric in metrics(shown) if metric.group == "coherence"]
-    if not shown or not panels:
+    """Return a PNG with a panel per coherence metric over `across`, for the folders with a value there."""
+    folders_shown = [folder for folder in folders if across(folder)]
+    panels = [metric for metric in all_metrics(folders_shown) if metric.group == "coherence"]
+    if not folders_shown or not panels:
         return None
 
-    def draw(axes: "Axes", index: int) -> list[Named]:
-        points: list[Named] = []
-        for folder, colour in zip(shown, itertools.cycle(PALETTE), strict=False):
+    def draw(axes: "Axes", index: int) -> list[PointLabel]:
+        points: list[PointLabel] = []
+        for folder, colour in zip(folders_shown, itertools.cycle(PALETTE), strict=False):
             x, y = across(folder), _point(folder.measurement(panels[index].metric))
             if x is None or y is None:
                 continue
@@ -184,8 +192,8 @@ def _frontiers(
     return _png(len(panels), PANEL[1], draw)
 
 
-def _label(axes: "Axes", points: Sequence[Named]) -> None:
-    """Writes a name beside every point, pushed up where it would cover the one below."""
+def _label(axes: "Axes", points: Sequence[PointLabel]) -> None:
+    """Write a name next to every point, moved up to avoid the one below."""
     from matplotlib import patheffects
 
     taken: list[tuple[float, float, float]] = []  # left, right, bottom in points of the page
@@ -202,22 +210,22 @@ def _label(axes: "Axes", points: Sequence[Named]) -> None:
         text.set_path_effects(halo)
 
 
-def _interval_panel(axes: "Axes", metric: Measurement, folders: Sequence[Scored]) -> list[Named]:
+def _interval_panel(axes: "Axes", metric: Measurement, folders: Sequence[FolderScores]) -> list[PointLabel]:
     for row, folder in enumerate(folders):
-        found = folder.measurement(metric.metric)
-        if found is None:
+        measurement = folder.measurement(metric.metric)
+        if measurement is None:
             continue
-        dots = list(found.values.values())
+        dots = list(measurement.values.values())
         axes.plot(dots, [row] * len(dots), "|", color=SOFT, markersize=7, zorder=1)
-        point = _point(found)
+        point = _point(measurement)
         if point:
             axes.errorbar(point[0], row, xerr=_bar(point), fmt="o", color=PALETTE[0], elinewidth=2, capsize=3, zorder=2)
-        for colour, (what, bound) in zip(PALETTE[1:], found.bounds.items(), strict=False):
+        for colour, (what, bound) in zip(PALETTE[1:], measurement.bounds.items(), strict=False):
             axes.plot([bound] * 2, [row - 0.35, row + 0.35], color=colour, linewidth=1.5, label=what if not row else "")
     axes.set_yticks(range(len(folders)), [folder.label for folder in folders])
     axes.set_ylim(len(folders) - 0.4, -0.6)
     axes.set_title(_axis(metric), fontsize=9, loc="left")
-    if bounds(metric):
+    if bounds_text(metric):
         axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.12 / len(folders)), ncols=2)
     return []
 
@@ -226,18 +234,22 @@ def _axis(metric: Measurement) -> str:
     return f"{metric.metric} ({'best at 1' if metric.better == '1' else f'{metric.better} is better'})"
 
 
-def _point(found: Measurement | None) -> Point | None:
-    return None if found is None or math.isnan(found.value) else (found.value, found.low, found.high)
+def _point(measurement: Measurement | None) -> Point | None:
+    return (
+        None
+        if measurement is None or math.isnan(measurement.value)
+        else (measurement.value, measurement.low, measurement.high)
+    )
 
 
 def _bar(point: Point) -> list[list[float]] | None:
-    """Returns how far an interval reaches below and above its value, as matplotlib wants it; None without one."""
+    """Return an interval's distances below and above its value, as matplotlib takes them; None without an interval."""
     value, low, high = point
     return None if math.isnan(low) else [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
-def _png(panels: int, height: float, draw: Callable[["Axes", int], list[Named]]) -> bytes:
-    """Returns a PNG of panels in rows of `COLUMNS`, each drawn by `draw(axes, index)`, which returns what to label."""
+def _png(panels: int, height: float, draw: Callable[["Axes", int], list[PointLabel]]) -> bytes:
+    """Return a PNG of panels in rows of `COLUMNS`. `draw(axes, index)` draws one and returns its labels."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -246,34 +258,34 @@ def _png(panels: int, height: float, draw: Callable[["Axes", int], list[Named]])
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(PANEL[0] * columns, height * rows), dpi=DPI, layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-        named = [(axes, draw(axes, index)) for index, axes in enumerate(grid[:panels])]
+        labels = [(axes, draw(axes, index)) for index, axes in enumerate(grid[:panels])]
         for axes in grid[panels:]:
             axes.set_visible(False)
-        figure.draw_without_rendering()  # lays out: only now it is known where on the page points are
-        for axes, points in named:
+        figure.draw_without_rendering()  # computes the layout, which the label positions need
+        for axes, points in labels:
             _label(axes, points)
         buffer = BytesIO()
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
-LONGEST_SIDE = 1024  # px of a picture in the page; a file of 100 wide montages stays small enough for a mail
-QUALITY = 80  # of their JPEG
+LONGEST_SIDE = 1024  # px of an image in the page, so that a report of 100 wide montages stays small
+QUALITY = 80  # JPEG quality
 
 
 def html_page(
-    folders: Sequence[Scored],
+    folders: Sequence[FolderScores],
     differences: Sequence[Difference],
     plots: Sequence[Plot],
-    shown: Mapping[str, Mapping[str, Path]],
+    files: Mapping[str, Mapping[str, Path]],
 ) -> str:
-    """Returns the report.
+    """Return the evaluation report as an HTML page.
 
     Args:
-        folders: their figures stand side by side.
-        differences: of the others from the first.
-        plots: shown in their order.
-        shown: by montage name, the pictures below each other by what to call them, as `pictures` returns them.
+        folders: the folders, shown side by side.
+        differences: differences of the other folders from the first.
+        plots: plots in their order.
+        files: by montage name, its image files by label, as `montage_files` returns them.
     """
     names = " and ".join(folder.label for folder in folders)
     parts = [
@@ -281,11 +293,14 @@ def html_page(
         "<p>Every figure is a mean over montages with its 95 % bootstrap interval; n is how many there are. "
         "Coherence alone says little: one crop repeated is perfectly coherent, so read fidelity beside it.</p>",
         *(_section(folders, group) for group in QUESTIONS),
-        *(_difference_section(differences, other) for other in dict.fromkeys(found.other for found in differences)),
+        *(
+            _difference_section(differences, other)
+            for other in dict.fromkeys(difference.other for difference in differences)
+        ),
         _missing(folders),
         *(f"<h2>{escape(plot.caption)}</h2>{_inline(plot.png, 'png', plot.caption)}" for plot in plots),
-        "<h2>Pictures</h2>",
-        *(_pictures(montage, files, folders) for montage, files in shown.items()),
+        "<h2>Images</h2>",
+        *(_montage_section(montage, paths, folders) for montage, paths in files.items()),
     ]
     head = f'<meta charset="utf-8"><title>Montages of {escape(names)}</title><style>{STYLE}</style>'
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -294,49 +309,49 @@ def html_page(
 
 
 def montage_files(
-    folders: Sequence[Scored], galleries: Sequence[Gallery], settings: Settings
+    folders: Sequence[FolderScores], galleries: Sequence[Gallery], settings: Settings
 ) -> dict[str, dict[str, Path]]:
-    """Returns what to show: by montage name, its guides and then its file in every folder, by what to call them.
+    """Return the files to show: by montage name, its guides and its file in every folder, by label.
 
     Args:
         folders: the folders.
-        galleries: their montages.
-        settings: how they were scored.
+        galleries: montages of the folders.
+        settings: evaluation settings.
     """
-    shown: dict[str, dict[str, Path]] = {}
+    files: dict[str, dict[str, Path]] = {}
     for folder, gallery in zip(folders, galleries, strict=True):
         if settings.guides is not None and "control" in settings.groups:
             for (control, name), path in guide_files(gallery, settings)[0].items():
-                shown.setdefault(name, {})[f"guide ({control})"] = path
+                files.setdefault(name, {})[f"guide ({control})"] = path
         for montage in gallery.montages:
-            shown.setdefault(montage.name, {})[folder.label] = montage.path
-    return dict(sorted(shown.items()))
+            files.setdefault(montage.name, {})[folder.label] = montage.path
+    return dict(sorted(files.items()))
 
 
-def _section(folders: Sequence[Scored], group: str) -> str:
-    """Returns a group's table; nothing if no folder has a figure of the group."""
+def _section(folders: Sequence[FolderScores], group: str) -> str:
+    """Return the table of a group; empty if no folder has a figure of the group."""
     rows = []
-    for metric in metrics(folders):
+    for metric in all_metrics(folders):
         if metric.group != group:
             continue
-        about = f"{escape(metric.what)} {escape(metric.source)}."
+        description = f"{escape(metric.what)} {escape(metric.source)}."
         cells = []
         for folder in folders:
-            found = folder.measurement(metric.metric)
-            against = f"<small>{escape(bounds(found))}</small>" if found else ""
-            cells.append(f"{with_interval(found)}, n {found.n}{against}" if found else DASH)
-        rows.append([f"{escape(metric.metric)}<small>{about}</small>", best(metric), *cells])
+            measurement = folder.measurement(metric.metric)
+            bounds_note = f"<small>{escape(bounds_text(measurement))}</small>" if measurement else ""
+            cells.append(f"{format_interval(measurement)}, n {measurement.n}{bounds_note}" if measurement else DASH)
+        rows.append([f"{escape(metric.metric)}<small>{description}</small>", better_text(metric), *cells])
     head = ["metric", "better is", *(escape(folder.label) for folder in folders)]
     return f"<h2>{group.capitalize()}: {QUESTIONS[group]}</h2>{_table(head, rows)}" if rows else ""
 
 
 def _difference_section(differences: Sequence[Difference], other: str) -> str:
-    shown = [found for found in differences if found.other == other]
-    title = escape(f"{other} minus {shown[0].baseline}, montage by montage of the same name")
+    selected = [difference for difference in differences if difference.other == other]
+    title = escape(f"{other} minus {selected[0].baseline}, montage by montage of the same name")
     rows = []
-    for found in shown:
-        words = f'<span class="{found.verdict}">{escape(verdict(found))}</span>'
-        rows.append([escape(found.metric), with_interval(found), str(found.n), words])
+    for difference in selected:
+        verdict_html = f'<span class="{difference.verdict}">{escape(verdict_text(difference))}</span>'
+        rows.append([escape(difference.metric), format_interval(difference), str(difference.n), verdict_html])
     return f"<h2>{title}</h2>{_table(['metric', 'difference', 'pairs', f'{escape(other)} is'], rows)}"
 
 
@@ -352,38 +367,44 @@ def _kind(place: int) -> str:
     return ' class="figure"' if place else ""
 
 
-def _missing(folders: Sequence[Scored]) -> str:
+def _missing(folders: Sequence[FolderScores]) -> str:
     pairs = dict.fromkeys(pair for folder in folders for pair in folder.scores.skipped)
     items = "".join(f"<li>{escape(metric)}: {escape(why)}</li>" for metric, why in pairs)
     return f"<h2>Not measured</h2><ul>{items}</ul>" if items else ""
 
 
-def _pictures(montage: str, files: Mapping[str, Path], folders: Sequence[Scored]) -> str:
+def _montage_section(montage: str, files: Mapping[str, Path], folders: Sequence[FolderScores]) -> str:
     by_label = {folder.label: folder for folder in folders}
     figures = []
     for label, path in files.items():
-        said = [label, *(_said(by_label[label], montage) if label in by_label else ())]
-        caption = escape(" · ".join(said))
+        details = [label, *(_montage_details(by_label[label], montage) if label in by_label else ())]
+        caption = escape(" · ".join(details))
         try:
-            shown = _inline(_jpeg(path), "jpeg", f"{montage}, {label}")
-        except InputError as error:  # a guide; montages have been read
-            shown = f"<p>{escape(str(error))}</p>"
-        figures.append(f"<figure>{shown}<figcaption>{caption}</figcaption></figure>")
+            figure_html = _inline(_jpeg(path), "jpeg", f"{montage}, {label}")
+        except InputError as error:  # only a guide can fail here: the montages were read before
+            figure_html = f"<p>{escape(str(error))}</p>"
+        figures.append(f"<figure>{figure_html}<figcaption>{caption}</figcaption></figure>")
     return f"<h3>{escape(montage)}</h3>{''.join(figures)}"
 
 
-def _said(folder: Scored, montage: str) -> list[str]:
-    """Returns what is known about one montage: its figures of coherence and control, and its seconds."""
-    known = [found for found in folder.scores.measurements if found.group in ("coherence", "control")]
-    said = [f"{found.metric} {number(found.values[montage])}" for found in known if montage in found.values]
-    return [*said, *([f"{number(folder.seconds[montage])} s"] if montage in folder.seconds else [])]
+def _montage_details(folder: FolderScores, montage: str) -> list[str]:
+    """Return the figures of one montage: coherence, control and seconds."""
+    measurements = [
+        measurement for measurement in folder.scores.measurements if measurement.group in ("coherence", "control")
+    ]
+    details = [
+        f"{measurement.metric} {format_number(measurement.values[montage])}"
+        for measurement in measurements
+        if montage in measurement.values
+    ]
+    return [*details, *([f"{format_number(folder.seconds[montage])} s"] if montage in folder.seconds else [])]
 
 
 def _jpeg(path: Path) -> bytes:
-    picture = images.open_image(path)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
+    image = images.open_image(path)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
     buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
@@ -393,22 +414,22 @@ def _inline(data: bytes, kind: str, text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One picture of a batch."""
+class ContactSheetEntry:
+    """One image of a batch."""
 
     title: str
-    said: str  # what is known of it: prompt, seed, seconds
+    caption: str  # details: prompt, seed, seconds
     error: str = ""
-    shown: tuple[tuple[str, Path], ...]  # what to call each picture, and its file
+    images: tuple[tuple[str, Path], ...]  # label and file of each image
 
 
-def contact_sheet(title: str, entries: Sequence[Entry], folder: Path) -> str:
-    """Returns the sheet. Pictures are linked, not held, so that it stays small however many there are.
+def contact_sheet(title: str, entries: Sequence[ContactSheetEntry], folder: Path) -> str:
+    """Return a contact sheet as an HTML page. Images are linked, not embedded, so the page stays small.
 
     Args:
-        title: of the whole.
-        entries: in their order.
-        folder: where the sheet will lie; links are relative to it.
+        title: title of the page.
+        entries: entries in their order.
+        folder: folder of the contact sheet; links are relative to it.
     """
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -416,21 +437,22 @@ def contact_sheet(title: str, entries: Sequence[Entry], folder: Path) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}{view}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _sheet_entry(entry: Entry, folder: Path) -> str:
-    figures = "".join(_figure(label, path, folder, entry.title) for label, path in entry.shown)
-    error = f'<p class="worse">{escape(_plain(entry.error))}</p>' if entry.error else ""
-    return f"<h2>{escape(_plain(entry.title))}</h2><p><small>{escape(_plain(entry.said))}</small></p>{error}{figures}"
+def _sheet_entry(entry: ContactSheetEntry, folder: Path) -> str:
+    figures = "".join(_figure(label, path, folder, entry.title) for label, path in entry.images)
+    error = f'<p class="worse">{escape(_encodable(entry.error))}</p>' if entry.error else ""
+    details = f"<p><small>{escape(_encodable(entry.caption))}</small></p>"
+    return f"<h2>{escape(_encodable(entry.title))}</h2>{details}{error}{figures}"
 
 
 def _figure(label: str, path: Path, folder: Path, title: str) -> str:
     link = quote(os.fsencode(os.path.relpath(path, folder)))
-    text = escape(_plain(f"{title}, {label}"), quote=True)
+    text = escape(_encodable(f"{title}, {label}"), quote=True)
     return (
         f'<figure><a href="{link}"><img loading="lazy" alt="{text}" src="{link}"></a>'
         f"<figcaption>{escape(label)}</figcaption></figure>"
     )
 
 
-def _plain(text: str) -> str:
-    """Returns a text that UTF-8 can hold, whatever bytes a file's name has."""
+def _encodable(text: str) -> str:
+    """Replace the characters of a file name that UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8")

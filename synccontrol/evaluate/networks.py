@@ -1,4 +1,4 @@
-"""What networks saw in crops, held block by block, so that memory does not grow with how many crops there are."""
+"""Feature networks of the evaluation. Features are computed in blocks of crops, to bound memory."""
 
 import abc
 import dataclasses
@@ -14,16 +14,16 @@ from synccontrol.errors import ModelError
 from synccontrol.evaluate.dataset import Crops, Gallery, Montage
 from synccontrol.evaluate.measurement import INCEPTION, Settings
 from synccontrol.families import checkpoints
-from synccontrol.preprocess.hub import is_off
+from synccontrol.preprocess.hub import is_offline
 from synccontrol.sampling import objectives
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a network saw in n crops; a part that it does not have is empty."""
+class CropFeatures:
+    """The features of n crops; parts that a network does not have are empty."""
 
-    points: tuple[Tensor, ...] = ()  # one (d,) a crop: LPIPS is the squared distance between two of them
-    grams: tuple[Tensor, ...] = ()  # one (n, c, c) a layer
+    points: tuple[Tensor, ...] = ()  # (d,) per crop: LPIPS is the squared distance of two points
+    grams: tuple[Tensor, ...] = ()  # Gram matrices (n, c, c) per layer
     pooled: Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))  # (n, c): mean over the crop
 
     def __len__(self) -> int:
@@ -31,66 +31,66 @@ class Look:
 
     @property
     def bytes(self) -> int:
-        """Returns how much memory it takes."""
+        """Return the memory of the features in bytes."""
         return sum(part.nbytes for part in (*self.points, *self.grams, self.pooled))
 
 
-class Seen:
-    """What a network sees in n crops, block by block; the last block that was asked for is kept.
+class FeatureBlocks:
+    """The features of n crops, computed block by block; the last block is cached.
 
     Args:
-        look: returns what it sees in crops start..stop.
-        n: how many crops there are.
-        block: how many are looked at together.
+        extract: returns the features of crops start..stop.
+        n: number of crops.
+        block: crops in one block.
     """
 
-    def __init__(self, look: Callable[[int, int], Look], n: int, block: int) -> None:
+    def __init__(self, extract: Callable[[int, int], CropFeatures], n: int, block: int) -> None:
         self.starts = range(0, n, block)
-        self._look, self._n, self._size = look, n, block
-        self._last: tuple[int, Look] | None = None
+        self._extract, self._n, self._size = extract, n, block
+        self._last: tuple[int, CropFeatures] | None = None
 
-    def block(self, start: int) -> Look:
-        """Returns what it sees in the block that begins at a crop, one of `starts`."""
+    def block(self, start: int) -> CropFeatures:
+        """Return the features of the block that begins at a crop, one of `starts`."""
         if self._last is None or self._last[0] != start:
-            self._last = None  # before the next one is made
-            self._last = start, self._look(start, min(start + self._size, self._n))
+            self._last = None  # freed before the next block is computed
+            self._last = start, self._extract(start, min(start + self._size, self._n))
         return self._last[1]
 
-    def pairs(self, other: "Seen") -> Iterator[tuple[Look, int, Look, int]]:
-        """Yields crop i of this and crop j of another for all i < j: look and place in it, twice."""
+    def pairs(self, other: "FeatureBlocks") -> Iterator[tuple[CropFeatures, int, CropFeatures, int]]:
+        """Yield crop i of this and crop j of `other` for all i < j, each as features and index in them."""
         for start in self.starts:
-            one = self.block(start)
+            features = self.block(start)
             for begin in other.starts:
                 if begin < start:
                     continue
-                two = one if other is self and begin == start else other.block(begin)
-                for i, j in itertools.product(range(len(one)), range(len(two))):
+                other_features = features if other is self and begin == start else other.block(begin)
+                for i, j in itertools.product(range(len(features)), range(len(other_features))):
                     if start + i < begin + j:
-                        yield one, i, two, j
+                        yield features, i, other_features, j
 
 
-HELD = 2**30  # bytes that a block of what a network saw may take; two blocks are compared, five are held at most
-PIXELS = 2**19  # that a network is shown in one call at most, whatever the windows' size
-NO_MODEL_HINT = "name a folder that holds such a model, or leave this figure out"
+BLOCK_BYTES = 2**30  # bytes of one block of features; two blocks are compared, at most five exist
+MAX_PIXELS_PER_CALL = 2**19  # pixels in one network call, for any window size
+NO_MODEL_HINT = "name a folder that holds such a model, or leave this metric out"
 VGG19 = "vgg19"
 STYLE_LAYERS = 5  # the first five convolutions (SyncDiffusion, eval_code/eval_style_loss.py)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's
 
 
-class AbstractEye(abc.ABC):
-    """A network that looks at crops."""
+class AbstractFeatureNetwork(abc.ABC):
+    """A network that extracts features of crops."""
 
     @abc.abstractmethod
-    def look(self, crops: Tensor) -> Look:
-        """Returns what it sees in crops (n, 3, H, W) in 0..1; all parts lie on the CPU."""
+    def extract(self, crops: Tensor) -> CropFeatures:
+        """Return the features of crops (n, 3, H, W) in 0..1; all parts are on the CPU."""
 
 
-class PerceptualEye(AbstractEye):
+class PerceptualNetwork(AbstractFeatureNetwork):
     """The network of an LPIPS distance.
 
-    `points`: its unit features times the root of the distance's weights. `pooled`: the last layer's unit features,
-    averaged over the crop, times the root of their number, so that their squares are of the order of 1.
+    `points` are its unit features times the square root of the distance's weights. `pooled` are the last layer's unit
+    features, averaged over the crop and multiplied by the square root of their number, so their squares are about 1.
     """
 
     def __init__(self, distance: objectives.FeatureDistance, device: str) -> None:
@@ -100,9 +100,9 @@ class PerceptualEye(AbstractEye):
         self._grams: list[Tensor] = []
         convolutions = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]
         for convolution in convolutions[:STYLE_LAYERS]:
-            convolution.register_forward_hook(self._see_style)
+            convolution.register_forward_hook(self._record_gram_matrix)
 
-    def look(self, crops: Tensor) -> Look:
+    def extract(self, crops: Tensor) -> CropFeatures:
         self._grams = []
         features = self._distance.features((crops * 2 - 1).to(self._device, memory_format=torch.channels_last))
         weighed = [
@@ -111,20 +111,20 @@ class PerceptualEye(AbstractEye):
         ]
         points = tuple(torch.cat([layer[i].flatten() for layer in weighed]).cpu() for i in range(len(crops)))
         pooled = features[-1].mean(dim=(2, 3)) * features[-1].shape[1] ** 0.5
-        return Look(points=points, grams=tuple(gram.cpu() for gram in self._grams), pooled=pooled.cpu())
+        return CropFeatures(points=points, grams=tuple(gram.cpu() for gram in self._grams), pooled=pooled.cpu())
 
-    def _see_style(self, module: nn.Module, inputs: Any, features: Tensor) -> None:
-        self._grams.append(gram_matrix(features))  # now: the ReLU that follows works in place
+    def _record_gram_matrix(self, module: nn.Module, inputs: Any, features: Tensor) -> None:
+        self._grams.append(gram_matrix(features))  # computed here, because the ReLU that follows works in place
 
 
-class StyleEye(AbstractEye):
+class StyleNetwork(AbstractFeatureNetwork):
     """The first five convolutions of a VGG-19, for the published style loss."""
 
     def __init__(self, layers: nn.Sequential, device: str) -> None:
         """`layers` are torchvision's `vgg19().features`."""
         self._layers, self._device = layers.eval().requires_grad_(False).to(device), device
 
-    def look(self, crops: Tensor) -> Look:
+    def extract(self, crops: Tensor) -> CropFeatures:
         mean, deviation = (torch.tensor(side).view(1, 3, 1, 1) for side in IMAGENET)
         features, grams = ((crops - mean) / deviation).to(self._device), []
         for layer in self._layers:
@@ -133,25 +133,25 @@ class StyleEye(AbstractEye):
                 grams.append(gram_matrix(features).cpu())
             if len(grams) == STYLE_LAYERS:
                 break
-        return Look(grams=tuple(grams))
+        return CropFeatures(grams=tuple(grams))
 
 
-class InceptionEye(AbstractEye):
-    """The Inception-v3 of FID (2048 features), as torch-fidelity brings it and torchmetrics uses it."""
+class InceptionNetwork(AbstractFeatureNetwork):
+    """The Inception-v3 of FID (2048 features) from torch-fidelity, as torchmetrics uses it."""
 
     def __init__(self, network: nn.Module, device: str) -> None:
         self._network, self._device = network.to(device), device
 
-    def look(self, crops: Tensor) -> Look:
+    def extract(self, crops: Tensor) -> CropFeatures:
         pooled: Tensor = self._network((crops * 255).round().to(self._device, torch.uint8))
-        return Look(pooled=pooled.cpu())
+        return CropFeatures(pooled=pooled.cpu())
 
 
-class VisionEye(AbstractEye):
-    """A transformers vision model (CLIP, SigLIP, DINOv2, ...); `pooled` is its own summary of a picture."""
+class VisionNetwork(AbstractFeatureNetwork):
+    """A transformers vision model (CLIP, SigLIP, DINOv2, ...); `pooled` is its pooler output."""
 
     def __init__(self, name: str, device: str, offline: bool) -> None:
-        """Raises `ModelError` when there is no such folder or hub id."""
+        """Raise `ModelError` when there is no such folder or hub id."""
         from transformers import AutoImageProcessor, AutoModel
 
         def load(local: bool) -> tuple[Any, Any]:
@@ -159,90 +159,93 @@ class VisionEye(AbstractEye):
             return processor, AutoModel.from_pretrained(name, local_files_only=local)
 
         self._process, network = checkpoints.fetch(load, [name], offline, NO_MODEL_HINT)
-        network = getattr(network, "vision_model", network)  # models of pictures and text have one
+        network = getattr(network, "vision_model", network)  # image-text models have one
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
 
-    def look(self, crops: Tensor) -> Look:
+    def extract(self, crops: Tensor) -> CropFeatures:
         inputs = self._process(images=list((crops * 255).round().to(torch.uint8)), return_tensors="pt")
         pooled: Tensor = self._network(**inputs.to(self._device)).pooler_output
-        return Look(pooled=pooled.flatten(1).cpu())
+        return CropFeatures(pooled=pooled.flatten(1).cpu())
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """Returns G = F F^T / (c h w) of each of features (n, c, h, w), (n, c, c) (eval_style_loss.py, `gram_matrix`)."""
+    """Return G = F F^T / (c h w) of each of features (n, c, h, w), (n, c, c) (eval_style_loss.py, `gram_matrix`)."""
     n, c, h, w = features.shape
     flat = features.reshape(n, c, h * w)
     return flat @ flat.transpose(1, 2) / (c * h * w)
 
 
-class Eyes:
-    """The networks of one evaluation, each loaded once, with the small part of what they saw of each montage."""
+class FeatureNetworks:
+    """The networks of one evaluation, each loaded once, with the pooled features of every montage."""
 
     def __init__(self, gallery: Gallery, settings: Settings) -> None:
         self._gallery, self._settings = gallery, settings
-        self._loaded: dict[str, AbstractEye] = {}
+        self._loaded: dict[str, AbstractFeatureNetwork] = {}
         self._pooled: dict[tuple[str, str], Tensor] = {}
-        self._block: dict[str, int] = {}  # crops whose looks are held, by network
+        self._block: dict[str, int] = {}  # crops in a block, by network
 
-    def load(self, name: str) -> AbstractEye:
-        """Returns the network of a name: of an objective, "vgg19", "inception", or a vision model's id or folder.
+    def load(self, name: str) -> AbstractFeatureNetwork:
+        """Return a network by name: an objective, "vgg19", "inception", or a vision model's id or folder.
 
         Raises:
-            ModelError: its weights cannot be had.
+            ModelError: its weights are not available.
         """
         if name not in self._loaded:
             self._loaded[name] = _load(name, self._settings.device, self._settings.offline)
         return self._loaded[name]
 
     @torch.inference_mode()
-    def see(self, name: str, crops: Tensor) -> Look:
-        """Returns what a network sees in crops (n, 3, H, W) in 0..1."""
+    def extract_batched(self, name: str, crops: Tensor) -> CropFeatures:
+        """Return a network's features of crops (n, 3, H, W) in 0..1, computed in batches."""
         area = crops.shape[-2] * crops.shape[-1]
-        batch = min(self._settings.window_batch, max(1, PIXELS // area))
-        looks = [self.load(name).look(some) for some in torch.split(crops, batch)]
-        return Look(
+        batch = min(self._settings.window_batch, max(1, MAX_PIXELS_PER_CALL // area))
+        looks = [self.load(name).extract(some) for some in torch.split(crops, batch)]
+        return CropFeatures(
             points=tuple(point for look in looks for point in look.points),
             grams=tuple(torch.cat(layers) for layers in zip(*(look.grams for look in looks), strict=True)),
             pooled=torch.cat([look.pooled for look in looks]),
         )
 
-    def seen(self, name: str, montage: Montage) -> Seen:
-        """Returns what a network sees in the crops of a montage, in blocks that memory is for."""
+    def feature_blocks(self, name: str, montage: Montage) -> FeatureBlocks:
+        """Return a network's features of a montage's crops, in blocks that fit into memory."""
         crops = self._gallery.crops(montage)
         if name not in self._block:
-            self._block[name] = max(1, HELD // self.see(name, crops.take(0, 1)).bytes)
+            self._block[name] = max(1, BLOCK_BYTES // self.extract_batched(name, crops.take(0, 1)).bytes)
 
-        def look(start: int, stop: int) -> Look:
-            found = self.see(name, crops.take(start, stop))
+        def extract(start: int, stop: int) -> CropFeatures:
+            features = self.extract_batched(name, crops.take(start, stop))
             if stop - start == len(crops):
-                self._pooled[name, montage.name] = found.pooled
-            return found
+                self._pooled[name, montage.name] = features.pooled
+            return features
 
-        return Seen(look, len(crops), self._block[name])
+        return FeatureBlocks(extract, len(crops), self._block[name])
 
     def pool(self, name: str, crops: Crops) -> Tensor:
-        """Returns the pooled features (n, c) of crops; of the rest no more is held than of one batch."""
+        """Return the pooled features (n, c) of crops; only one batch of the other features is in memory."""
         batch = self._settings.window_batch
         return torch.cat(
-            [self.see(name, crops.take(start, start + batch)).pooled for start in range(0, len(crops), batch)]
+            [
+                self.extract_batched(name, crops.take(start, start + batch)).pooled
+                for start in range(0, len(crops), batch)
+            ]
         )
 
     def pooled(self, name: str, montage: Montage) -> Tensor:
-        """Returns the pooled features (n, c) of the crops of a montage."""
+        """Return the pooled features (n, c) of a montage's crops."""
         if (name, montage.name) not in self._pooled:
             self._pooled[name, montage.name] = self.pool(name, self._gallery.crops(montage))
         return self._pooled[name, montage.name]
 
 
-def _load(name: str, device: str, offline: bool) -> AbstractEye:
+def _load(name: str, device: str, offline: bool) -> AbstractFeatureNetwork:
     from torchvision import models as tv
 
-    published: dict[str, tuple[Any, Callable[[], AbstractEye]]] = {
+    published: dict[str, tuple[Any, Callable[[], AbstractFeatureNetwork]]] = {
         "lpips": (tv.VGG16_Weights.IMAGENET1K_V1, lambda: _perceptual("lpips", device)),
         "lpips-alex": (tv.AlexNet_Weights.IMAGENET1K_V1, lambda: _perceptual("lpips-alex", device)),
         VGG19: (
             tv.VGG19_Weights.IMAGENET1K_V1,
-            lambda: StyleEye(tv.vgg19(weights=tv.VGG19_Weights.IMAGENET1K_V1).features, device),
+            lambda: StyleNetwork(tv.vgg19(weights=tv.VGG19_Weights.IMAGENET1K_V1).features, device),
         ),
     }
     if name in published:
@@ -251,37 +254,37 @@ def _load(name: str, device: str, offline: bool) -> AbstractEye:
         return load()
     if name.startswith("stlpips"):
         return _perceptual(name, device)
-    return _inception(device, offline) if name == INCEPTION else VisionEye(name, device, offline)
+    return _inception(device, offline) if name == INCEPTION else VisionNetwork(name, device, offline)
 
 
-def _perceptual(name: str, device: str) -> PerceptualEye:
+def _perceptual(name: str, device: str) -> PerceptualNetwork:
     distance = objectives.load(name)
     assert isinstance(distance, objectives.FeatureDistance)
-    return PerceptualEye(distance, device)
+    return PerceptualNetwork(distance, device)
 
 
 def _fetch_torchvision(url: str, offline: bool) -> None:
-    """Puts weights into torchvision's cache. Raises `ModelError` when they are not there and cannot be downloaded."""
+    """Download weights into torchvision's cache. Raise `ModelError` if they are missing and cannot be downloaded."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if file.is_file():
         return
     reason = "the network is not to be used"
-    if not is_off(offline):
+    if not is_offline(offline):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=False)
             return
-        except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; RuntimeError: another file came
+        except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; RuntimeError: wrong hash
             reason = str(error)
     raise ModelError(f"needs torchvision's {file.name}, which is not here ({reason}); put it into {file.parent}")
 
 
-def _inception(device: str, offline: bool) -> InceptionEye:
+def _inception(device: str, offline: bool) -> InceptionNetwork:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
     file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     try:
-        if is_off(offline) and not file.is_file():
+        if is_offline(offline) and not file.is_file():
             raise FileNotFoundError(f"{file.name} is not in {file.parent}")
         network = NoTrainInceptionV3(name="inception-v3-compat", features_list=["2048"])
     except (ImportError, OSError) as error:
@@ -289,4 +292,4 @@ def _inception(device: str, offline: bool) -> InceptionEye:
             f"the inception network cannot be had ({error}); pip install torch-fidelity and put {INCEPTION_FILE} into "
             f"{file.parent}, or choose other features"
         ) from error
-    return InceptionEye(network, device)
+    return InceptionNetwork(network, device)

@@ -1,4 +1,4 @@
-"""Figures in words and files: the table on the terminal, JSON and CSV."""
+"""Evaluation results as text tables, JSON and CSV."""
 
 import csv
 import dataclasses
@@ -10,9 +10,9 @@ from typing import Any
 
 from synccontrol.errors import InputError, OutputError
 from synccontrol.evaluate.measurement import Measurement, Scores
-from synccontrol.evaluate.scoring import Difference, Scored
+from synccontrol.evaluate.scoring import Difference, FolderScores
 
-DASH = "–"  # noqa: RUF001  what stands where there is no number
+DASH = "–"  # noqa: RUF001  stands for a missing number
 QUESTIONS = {  # by group
     "coherence": "are all windows of a montage one scene?",
     "fidelity": "does it look like the reference, and like the prompt?",
@@ -22,79 +22,82 @@ QUESTIONS = {  # by group
 METRICS_CSV, MONTAGES_CSV, JSON = "metrics.csv", "montages.csv", "results.json"
 
 
-def number(value: float) -> str:
-    """Returns a value to three significant digits, or a dash for nan."""
+def format_number(value: float) -> str:
+    """Return a value with three significant digits, or a dash for nan."""
     if math.isnan(value):
         return DASH
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
 
 
-def with_interval(figure: Measurement | Difference) -> str:
-    """Returns a value and its 95 % interval, as "0.41 [0.38, 0.45]"; without the interval where there is none."""
+def format_interval(figure: Measurement | Difference) -> str:
+    """Return a value with its 95 % interval, as "0.41 [0.38, 0.45]"; without one, only the value."""
     if math.isnan(figure.low):
-        return number(figure.value)
-    return f"{number(figure.value)} [{number(figure.low)}, {number(figure.high)}]"
+        return format_number(figure.value)
+    return f"{format_number(figure.value)} [{format_number(figure.low)}, {format_number(figure.high)}]"
 
 
-def best(figure: Measurement) -> str:
-    """Returns in words which values are good."""
+def better_text(figure: Measurement) -> str:
+    """Return which values of a metric are good, as text."""
     return "nearest to 1" if figure.better == "1" else figure.better
 
 
-def verdict(found: Difference) -> str:
-    """Returns in words what a difference says about the other folder."""
-    if not found.n:
+def verdict_text(difference: Difference) -> str:
+    """Return the verdict of a difference as text."""
+    if not difference.n:
         return "not paired: only whole folders have this figure"
-    return found.verdict if found.verdict != "open" else "not clearly different: the interval holds 0"
+    return difference.verdict if difference.verdict != "open" else "not clearly different: the interval holds 0"
 
 
-def bounds(figure: Measurement) -> str:
-    """Returns in words what to hold a value against."""
-    return ", ".join(f"{what} {number(value)}" for what, value in figure.bounds.items())
+def bounds_text(figure: Measurement) -> str:
+    """Return the values to compare a measurement with, as text."""
+    return ", ".join(f"{what} {format_number(value)}" for what, value in figure.bounds.items())
 
 
-def metrics(folders: Sequence[Scored]) -> list[Measurement]:
-    """Returns one measurement of every metric that any folder has, in the order of the first that has it."""
-    found: dict[str, Measurement] = {}
+def all_metrics(folders: Sequence[FolderScores]) -> list[Measurement]:
+    """Return one measurement per metric of any folder, in the order of the groups."""
+    by_name: dict[str, Measurement] = {}
     for folder in folders:
         for measurement in folder.scores.measurements:
-            found.setdefault(measurement.metric, measurement)
-    return sorted(found.values(), key=lambda measurement: list(QUESTIONS).index(measurement.group))
+            by_name.setdefault(measurement.metric, measurement)
+    return sorted(by_name.values(), key=lambda measurement: list(QUESTIONS).index(measurement.group))
 
 
-def table(folders: Sequence[Scored], differences: Sequence[Difference]) -> list[str]:
-    """Returns the lines of the report for a terminal: by group, a line per metric; then what folders differ by.
+def text_table(folders: Sequence[FolderScores], differences: Sequence[Difference]) -> list[str]:
+    """Return the lines of the report for a terminal: metrics by group, then the differences of folders.
 
     Args:
-        folders: one, or several whose figures stand side by side.
-        differences: of the others from the first.
+        folders: one folder, or several to show side by side.
+        differences: differences of the other folders from the first.
     """
-    known = metrics(folders)
+    metrics = all_metrics(folders)
     if len(folders) == 1:
         head = ["metric", "value [95 % interval]", "n", "better is", "to hold it against"]
-        rows = [[m.metric, with_interval(m), str(m.n), best(m), bounds(m)] for m in known]
+        rows = [[m.metric, format_interval(m), str(m.n), better_text(m), bounds_text(m)] for m in metrics]
     else:
         head = ["metric", "better is", *(f"{folder.label}, n" for folder in folders)]
-        rows = [[m.metric, best(m), *(_figure(folder, m.metric) for folder in folders)] for m in known]
-    lines = _grouped(head, rows, [m.group for m in known])
-    for other in dict.fromkeys(found.other for found in differences):
-        shown = [found for found in differences if found.other == other]
-        head = [f"{other} minus {shown[0].baseline}", "difference [95 % interval]", "pairs", f"{other} is"]
-        cells = [[found.metric, with_interval(found), str(found.n), verdict(found)] for found in shown]
-        lines += ["", *_grouped(head, cells, [found.group for found in shown])]
+        rows = [[m.metric, better_text(m), *(_figure(folder, m.metric) for folder in folders)] for m in metrics]
+    lines = _grouped(head, rows, [m.group for m in metrics])
+    for other in dict.fromkeys(difference.other for difference in differences):
+        selected = [difference for difference in differences if difference.other == other]
+        head = [f"{other} minus {selected[0].baseline}", "difference [95 % interval]", "pairs", f"{other} is"]
+        cells = [
+            [difference.metric, format_interval(difference), str(difference.n), verdict_text(difference)]
+            for difference in selected
+        ]
+        lines += ["", *_grouped(head, cells, [difference.group for difference in selected])]
     missing = dict.fromkeys(pair for folder in folders for pair in folder.scores.skipped)
     if missing:
         lines += ["", "not measured", *(f"  {metric}: {why}" for metric, why in missing)]
     return lines
 
 
-def _figure(folder: Scored, metric: str) -> str:
-    found = folder.measurement(metric)
-    return f"{with_interval(found)}, {found.n}" if found else DASH
+def _figure(folder: FolderScores, metric: str) -> str:
+    measurement = folder.measurement(metric)
+    return f"{format_interval(measurement)}, {measurement.n}" if measurement else DASH
 
 
 def _grouped(head: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequence[str]) -> list[str]:
-    """Returns the lines of a table, its columns aligned, its rows under the questions of their groups."""
+    """Return the lines of a table with aligned columns and its rows grouped."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -107,27 +110,29 @@ def _grouped(head: Sequence[str], rows: Sequence[Sequence[str]], groups: Sequenc
     return lines
 
 
-def metric_rows(folder: Scored) -> list[dict[str, Any]]:
-    """Returns a CSV row for each of a folder's metrics."""
+def metric_rows(folder: FolderScores) -> list[dict[str, Any]]:
+    """Return a CSV row for each metric of a folder."""
     return [
         {
             "folder": folder.label,
-            "group": found.group,
-            "metric": found.metric,
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n": found.n,
-            "better": found.better,
-            "bounds": bounds(found),
+            "group": measurement.group,
+            "metric": measurement.metric,
+            "value": measurement.value,
+            "low": measurement.low,
+            "high": measurement.high,
+            "n": measurement.n,
+            "better": measurement.better,
+            "bounds": bounds_text(measurement),
         }
-        for found in folder.scores.measurements
+        for measurement in folder.scores.measurements
     ]
 
 
-def montage_rows(folder: Scored) -> list[dict[str, Any]]:
-    """Returns a CSV row for each of a folder's montages and metrics, and one for its seconds where they are known."""
-    figures = {found.metric: found.values for found in folder.scores.measurements} | {"seconds": folder.seconds}
+def montage_rows(folder: FolderScores) -> list[dict[str, Any]]:
+    """Return a CSV row for each montage and metric of a folder, and one for its seconds if known."""
+    figures = {measurement.metric: measurement.values for measurement in folder.scores.measurements} | {
+        "seconds": folder.seconds
+    }
     return [
         {"folder": folder.label, "montage": montage, "metric": metric, "value": value}
         for metric, values in figures.items()
@@ -136,51 +141,59 @@ def montage_rows(folder: Scored) -> list[dict[str, Any]]:
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Writes rows of the same columns; nan is an empty cell, and a text that a spreadsheet would run has a ' before it.
+    """Write rows with the same columns.
+
+    nan becomes an empty cell; text that a spreadsheet would run as a formula is escaped.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    known = list(rows)
+    row_list = list(rows)
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(known[0]) if known else [], lineterminator="\n")
+            writer = csv.DictWriter(file, list(row_list[0]) if row_list else [], lineterminator="\n")
             writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in row.items()} for row in known)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in row_list)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
 
 
 def _cell(value: Any) -> Any:
-    """Returns a value as a cell. Text that begins with = + - @ is a formula to spreadsheets (OWASP, CSV injection)."""
+    """Return a value as a CSV cell.
+
+    Text that begins with = + - @ is a formula in spreadsheets (OWASP, CSV injection).
+    """
     if isinstance(value, str):
         return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
     return "" if value != value else value
 
 
-def as_json(folder: Scored) -> dict[str, Any]:
-    """Returns a folder's figures as JSON values; nan is null."""
+def as_json(folder: FolderScores) -> dict[str, Any]:
+    """Return a folder's scores as JSON values; nan is null."""
     return {
         "label": folder.label,
         "folder": str(folder.folder),
         "measurements": [
-            {name: _null(value) for name, value in _fields(found).items()} for found in folder.scores.measurements
+            {name: _nan_to_null(value) for name, value in _fields(measurement).items()}
+            for measurement in folder.scores.measurements
         ],
         "skipped": [list(pair) for pair in folder.scores.skipped],
         "seconds": dict(folder.seconds),
     }
 
 
-def difference_json(found: Difference) -> dict[str, Any]:
-    """Returns a difference as JSON values, with its verdict; nan is null."""
-    return {name: _null(value) for name, value in _fields(found).items()} | {"verdict": found.verdict}
+def difference_json(difference: Difference) -> dict[str, Any]:
+    """Return a difference as JSON values, with its verdict; nan is null."""
+    return {name: _nan_to_null(value) for name, value in _fields(difference).items()} | {"verdict": difference.verdict}
 
 
-def from_json(values: Mapping[str, Any]) -> Scored:
-    """Returns the folder that `as_json` wrote."""
-    measurements = tuple(Measurement(**{k: _nan(v) for k, v in found.items()}) for found in values["measurements"])
+def from_json(values: Mapping[str, Any]) -> FolderScores:
+    """Return the folder scores from the output of `as_json`."""
+    measurements = tuple(
+        Measurement(**{k: _null_to_nan(v) for k, v in fields.items()}) for fields in values["measurements"]
+    )
     skipped = tuple((metric, why) for metric, why in values["skipped"])
-    return Scored(
+    return FolderScores(
         label=values["label"],
         folder=Path(values["folder"]),
         scores=Scores(measurements=measurements, skipped=skipped),
@@ -189,7 +202,7 @@ def from_json(values: Mapping[str, Any]) -> Scored:
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Writes JSON values. Raises `OutputError` if the file cannot be written."""
+    """Write JSON values. Raises `OutputError` if the file cannot be written."""
     try:
         path.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
@@ -197,7 +210,7 @@ def write_json(values: Mapping[str, Any], path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns what `write_json` wrote. Raises `InputError` if the file cannot be read."""
+    """Return the content of a results file. Raise `InputError` if it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -210,13 +223,13 @@ def _fields(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
-def _null(value: Any) -> Any:
+def _nan_to_null(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _null(inner) for name, inner in value.items()}
+        return {name: _nan_to_null(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _nan(value: Any) -> Any:
+def _null_to_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _nan(inner) for name, inner in value.items()}
+        return {name: _null_to_nan(inner) for name, inner in value.items()}
     return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""Model families, one file each. The directory is the registry: a module that names its `PIPELINES` is a family."""
+"""Model families, one module each. The package is the registry: a module that defines `PIPELINES` is a family."""
 
 import importlib
 import pkgutil
@@ -8,7 +8,7 @@ from typing import Any
 
 from synccontrol.errors import ModelError
 from synccontrol.families.base import AbstractFamily
-from synccontrol.families.multi_device import Sharded
+from synccontrol.families.multi_device import MultiDeviceFamily
 
 
 @cache
@@ -18,10 +18,10 @@ def _families() -> dict[str, Any]:
 
 
 def find(pipeline_class: str) -> Any:
-    """Returns the family module that serves a diffusers pipeline class, by the class's name.
+    """Return the family module that serves a diffusers pipeline class.
 
     Raises:
-        ModelError: no family does.
+        ModelError: no family serves the class.
     """
     families = _families()
     if pipeline_class not in families:
@@ -29,31 +29,31 @@ def find(pipeline_class: str) -> Any:
     return families[pipeline_class]
 
 
-def name(family: Any) -> str:
-    """Returns what a family is called: its module's last name."""
-    one = family.first if isinstance(family, Sharded) else family
-    called: str = getattr(one, "__name__", type(one).__module__)
-    return called.rpartition(".")[2]
+def family_name(family: Any) -> str:
+    """Return the name of a family: the last part of its module's name."""
+    primary = family.primary if isinstance(family, MultiDeviceFamily) else family
+    module_name: str = getattr(primary, "__name__", type(primary).__module__)
+    return module_name.rpartition(".")[2]
 
 
 def wrap(pipe: Any, controls: Sequence[str] = ()) -> AbstractFamily:
-    """Returns the family of a loaded diffusers pipeline, of a class that is served or one derived from it.
+    """Return the family of a loaded diffusers pipeline. Subclasses of a served pipeline class are served too.
 
     Args:
         pipe: the pipeline.
-        controls: the control type of each map; only union ControlNets must be told.
+        controls: the control type of each map. Only union ControlNets need it.
 
     Raises:
-        ModelError: no family serves it, or its union ControlNet does not follow a control type.
-        ConfigError: the number of controls is not that of the ControlNets.
+        ModelError: no family serves the pipeline, or its union ControlNet does not support a control type.
+        ConfigError: the number of controls differs from the number of ControlNets.
     """
     names = [kind.__name__ for kind in type(pipe).__mro__]
-    known = next((name for name in names if name in _families()), names[0])
-    family: AbstractFamily = find(known).Family(pipe, controls)
+    served = next((name for name in names if name in _families()), names[0])
+    family: AbstractFamily = find(served).Family(pipe, controls)
     return family
 
 
-def spread(pipes: Sequence[Any], controls: Sequence[str] = ()) -> AbstractFamily:
-    """Returns the family of a pipeline that is loaded once for every device. Arguments and errors: `wrap`."""
+def wrap_replicas(pipes: Sequence[Any], controls: Sequence[str] = ()) -> AbstractFamily:
+    """Return the family of a pipeline that is loaded once on every device. Arguments and errors are those of `wrap`."""
     replicas = [wrap(pipe, controls) for pipe in pipes]
-    return Sharded(replicas) if len(replicas) > 1 else replicas[0]
+    return MultiDeviceFamily(replicas) if len(replicas) > 1 else replicas[0]

@@ -1,4 +1,4 @@
-"""What text encoders have made of the last few prompts, for pipelines that nobody changes between two images."""
+"""The interface of a model family, and a cache of encoded prompts."""
 
 import abc
 import threading
@@ -19,251 +19,269 @@ from synccontrol.sampling.noise_level import at_least_float32
 from synccontrol.spec.settings import Geometry, SamplingConfig
 
 
-class Remembered:
-    """Makes what is asked for once, and says each time what was noted when it was made.
+class PromptCache:
+    """Cache encoded prompts, and repeat their notes on every hit.
 
     Args:
-        most: how many are kept; the one that was not asked for longest goes first. 0: all are made anew.
+        capacity: maximum number of entries; the least recently used one is dropped first. 0 disables the cache.
     """
 
-    def __init__(self, most: int = 0) -> None:
-        self._most = most
-        self._kept: dict[Hashable, tuple[Any, list[str]]] = {}
+    def __init__(self, capacity: int = 0) -> None:
+        self._capacity = capacity
+        self._entries: dict[Hashable, tuple[Any, list[str]]] = {}
 
-    def __call__(self, key: Hashable, make: Callable[[Note], Any], note: Note) -> Any:
-        """Returns what `make` makes for a key. It is given what notes, and never returns None."""
-        if not self._most:
-            return make(note)
-        made, noted = self._kept.pop(key, (None, []))
-        if made is None:
-            made = make(noted.append)
-        self._kept[key] = made, noted
-        if len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
-        for text in noted:
+    def __call__(self, key: Hashable, compute: Callable[[Note], Any], note: Note) -> Any:
+        """Return the value of a key. On a miss, compute it.
+
+        Args:
+            key: identifies the value.
+            compute: returns the value, never None; receives a function that records notes.
+            note: called with every note of the value, also on a hit.
+        """
+        if not self._capacity:
+            return compute(note)
+        value, notes = self._entries.pop(key, (None, []))
+        if value is None:
+            value = compute(notes.append)
+        self._entries[key] = value, notes
+        if len(self._entries) > self._capacity:
+            del self._entries[next(iter(self._entries))]
+        for text in notes:
             note(text)
-        return made
+        return value
 
 
-# what text encoders make of a prompt: states (1, tokens, features), and for some families pooled ones (1, features)
-Encoded: TypeAlias = tuple[Tensor, ...]
+# An encoded prompt: states (1, tokens, features), and for some families pooled features (1, features)
+PromptEmbeds: TypeAlias = tuple[Tensor, ...]
 
-# indices of windows -> what they see of a control map, (k, 3, H, W) in 0..1, float32 on the CPU
+# Window indices -> crops of a control map, (k, 3, H, W) in 0..1, float32 on the CPU.
 Crops = Callable[[Sequence[int]], Tensor]
 
-HOLE = -1.0  # darker than black (lllyasviel/control_v11p_sd15_inpaint)
-OFFLOADING = ("_hf_hook", "_diffusers_hook")  # hooks: accelerate's, and those of diffusers' group offloading
+MASKED_VALUE = -1.0  # darker than black (lllyasviel/control_v11p_sd15_inpaint)
+OFFLOADING = ("_hf_hook", "_diffusers_hook")  # hooks of accelerate and of diffusers' group offloading
 
 _LOCKS: "WeakKeyDictionary[nn.Module, threading.RLock]" = WeakKeyDictionary()
 _LOCKS_GUARD = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Held:
-    """Whose session is on, and what does not change in it."""
+class _OpenSession:
+    """The thread that owns the open session, and the device for its duration."""
 
     thread: int
     device: torch.device
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """What is denoised: a window under one conditioning."""
+class WindowCondition:
+    """One window and the conditions it is denoised under."""
 
-    window: int  # its index
-    prompt: str | Encoded  # text, or an encoded one
-    negative_prompt: str | Encoded  # heard with guidance only
-    reference: Image.Image | None = None  # RGB, what an IP-Adapter is shown
-    beside: Tensor | None = None  # (1, channels, h, w), of `AbstractFamily.beside`; None: all of it is drawn anew
+    window: int  # index of the window
+    prompt: str | PromptEmbeds
+    negative_prompt: str | PromptEmbeds  # used with guidance only
+    reference: Image.Image | None = None  # RGB reference image of the IP-Adapters
+    # (1, channels, h, w), of `AbstractFamily.inpaint_channels`; None: the whole window is inpainted
+    inpaint_channels: Tensor | None = None
 
 
 class AbstractFamily(abc.ABC):
-    """A model family's view of one loaded pipeline, whose modules it uses as they are and leaves as they were.
+    """The interface between the denoiser and one loaded pipeline. The pipeline's modules are used as they are.
 
-    Everything that touches the networks happens inside `session`.
+    Every call of a network happens inside `session`.
     """
 
     pipe: Any  # the diffusers pipeline
     geometry: Geometry
-    controls: int  # number of control maps that the ControlNets follow
-    inpaints: bool = False  # its networks are made for repainting: they are shown what is kept
+    controls: int  # number of control maps that the ControlNets take
+    is_inpainting_model: bool = False  # its networks take a mask and the masked image
     tiny_vae: Any = None  # diffusers' `AutoencoderTiny` for its latents, if one was loaded
-    _held: "_Held | None" = None  # by the session that is on
-    _read_once = Remembered()  # what was made of prompts
+    _open_session: "_OpenSession | None" = None  # None outside of sessions
+    _prompt_cache = PromptCache()  # encoded prompts
 
     @property
     def device(self) -> torch.device:
-        """Returns the device on which the networks run."""
-        if self._held is not None:
-            return self._held.device
+        """Return the device on which the networks run."""
+        if self._open_session is not None:
+            return self._open_session.device
         weights = (weight for module in self._modules() for weight in module.parameters())
         weight = None if self.offloaded else next(weights, None)
-        if weight is not None:  # diffusers' way to the same answer takes milliseconds
+        if weight is not None:  # the same device as `_execution_device`, which takes milliseconds
             return weight.device
-        device: torch.device = self.pipe._execution_device  # diffusers keeps it private, and has no other name for it
+        device: torch.device = self.pipe._execution_device  # private in diffusers, without a public name
         return device
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
-        """Returns all devices on which windows are predicted at the same time, `device` first."""
+        """Return all devices that predict windows at the same time, `device` first."""
         return (self.device,)
 
     @property
     def pipes(self) -> tuple[Any, ...]:
-        """Returns the diffusers pipelines that hold its weights, one for each of `devices`."""
+        """Return the diffusers pipelines that hold the weights, one for each of `devices`."""
         return (self.pipe,)
 
     @property
     @abc.abstractmethod
     def dtype(self) -> torch.dtype:
-        """Returns the dtype in which the networks run."""
+        """Return the dtype in which the networks run."""
 
     @property
     def canvas_dtype(self) -> torch.dtype:
-        """Returns the dtype of canvases, predictions and pictures: float32 at least."""
+        """Return the dtype of canvases, predictions and images: at least float32."""
         return at_least_float32(self.dtype)
 
     @property
     def offloaded(self) -> bool:
-        """Returns whether networks may leave the device between two calls."""
+        """Return whether networks may leave the device between two calls."""
         return any(hook in vars(module) for module in self._modules() for hook in OFFLOADING)
 
     def check_gradient(self, full: bool) -> None:
-        """Raises `ModelError` where gradients cannot go back: through the decoder, or also through the other networks.
+        """Raise `ModelError` if no gradient can flow back through the networks.
 
-        Weights that are kept in 8 bits, and cast or unpacked for each call, let none through.
+        Weights stored in 8 bits are cast or unpacked for each call, and no gradient passes through that.
+
+        Args:
+            full: check the denoising networks as well as the decoder.
         """
         names = ("unet", "transformer", "controlnet") if full else ()
         parts = [self.tiny_vae or self.pipe.vae, *map(self.pipe.components.get, names)]
         weights = [weight for part in parts if isinstance(part, nn.Module) for weight in part.parameters()]
         if any(weight.dtype.itemsize < torch.float16.itemsize for weight in weights):
             raise ModelError(
-                "weights are kept in 8 bits, and no gradient goes back through them; "
+                "weights are stored in 8 bits, and no gradient flows back through them; "
                 + ("use gradient x0, which needs the decoder's only" if full else "leave sync out")
             )
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Returns the context of one piece of work: a step, a preview.
+        """Open a session: the context of one step or preview.
 
-        Inside, the modules belong to this thread alone, and no parameter needs a gradient. Pictures that are drawn at
-        the same time, by any threads, montages and pipelines that share a module, take turns. A session inside a
-        session of the same thread is the same session.
+        Inside, this thread has exclusive use of the modules, and no parameter requires a gradient. Threads, montages
+        and pipelines that share a module take turns. A nested session of the same thread joins the outer one.
         """
-        if self._held is not None and self._held.thread == threading.get_ident():
+        if self._open_session is not None and self._open_session.thread == threading.get_ident():
             yield
             return
         modules = self._modules()
         with ExitStack() as stack:
             for lock in _locks(modules):
                 stack.enter_context(lock)
-            self._held = _Held(thread=threading.get_ident(), device=self.device)
-            stack.callback(setattr, self, "_held", None)
-            trainable = [one for module in modules for one in module.parameters() if one.requires_grad]
-            for parameter in trainable:
+            self._open_session = _OpenSession(thread=threading.get_ident(), device=self.device)
+            stack.callback(setattr, self, "_open_session", None)
+            trainable_parameters = [
+                parameter for module in modules for parameter in module.parameters() if parameter.requires_grad
+            ]
+            for parameter in trainable_parameters:
                 parameter.requires_grad_(False)
             try:
-                with self._prepared():
+                with self._prepare_networks():
                     yield
             finally:
-                for parameter in trainable:
+                for parameter in trainable_parameters:
                     parameter.requires_grad_(True)
 
     def _modules(self) -> list[nn.Module]:
-        """Returns the modules that a session has for itself."""
+        """Return the modules that a session locks."""
         parts = [*self.pipe.components.values(), self.tiny_vae]
         return [part for part in parts if isinstance(part, nn.Module)]
 
     @abc.abstractmethod
-    def _prepared(self) -> AbstractContextManager[None]:
-        """Returns the context in which the networks are as `condition`'s predictions want them."""
+    def _prepare_networks(self) -> AbstractContextManager[None]:
+        """Return the context in which the networks are set up for the predictions of `condition`."""
 
     @abc.abstractmethod
     def condition(
-        self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
+        self, views: Sequence[WindowCondition], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
-        """Returns the prediction function for one picture. All that does not change between steps is computed here.
+        """Return the prediction function for one image. All work that does not depend on the step is done here.
 
         Args:
-            views: what is denoised; the indices that `Predict` is given are theirs.
-            crops: per control, what windows see of its control map; empty for a picture from text only.
+            views: the windows and their conditions; `Predict` takes indices into this sequence.
+            crops: for each control, the crops of its control map; empty without controls.
             sampling: guidance and control settings.
-            steps: how many levels there will be.
-            note: called with a line for what the user should know, e.g. that a prompt is cut.
+            steps: number of inference steps.
+            note: called with a line for the user, e.g. that a prompt is truncated.
         """
 
     def shift(self) -> float | None:
-        """Returns mu, the shift of a noise schedule that depends on a window's tokens; None: it does not."""
+        """Return mu, the schedule shift by a window's number of tokens; None if the schedule has no such shift."""
         return None
 
-    def hole(self, control: int) -> float:
-        """Returns what a control map for inpainting shows in place of what is drawn anew; elsewhere it is in 0..1.
+    def masked_value(self, control: int) -> float:
+        """Return the value that an inpainting control map holds where the image is inpainted; elsewhere it is in 0..1.
 
         Args:
-            control: the place of its control among all; its ControlNet is what wants one value or another.
+            control: index of the control; the value depends on its ControlNet.
         """
-        return HOLE
+        return MASKED_VALUE
 
     @abc.abstractmethod
-    def blank_prompt(self) -> Encoded:
-        """Returns an encoded prompt that says nothing, as a `View` takes it."""
+    def blank_prompt(self) -> PromptEmbeds:
+        """Return prompt embeddings of zeros, in the model's shape."""
 
-    def check_encoded(self, prompt: Encoded) -> None:
-        """Raises `ConfigError` for an encoded prompt that is none of this model's."""
-        wanted = self.blank_prompt()
-        if [(*one.shape[:1], *one.shape[2:]) for one in prompt] != [(*one.shape[:1], *one.shape[2:]) for one in wanted]:
-            given, fits = ([tuple(one.shape) for one in some] for some in (prompt, wanted))
+    def check_encoded(self, prompt: PromptEmbeds) -> None:
+        """Raise `ConfigError` if prompt embeddings do not have this model's shapes."""
+        expected = self.blank_prompt()
+        if [(*tensor.shape[:1], *tensor.shape[2:]) for tensor in prompt] != [
+            (*tensor.shape[:1], *tensor.shape[2:]) for tensor in expected
+        ]:
+            actual_shapes, expected_shapes = (
+                [tuple(tensor.shape) for tensor in tensors] for tensors in (prompt, expected)
+            )
             raise ConfigError(
-                f"prompt embeddings have the shapes {given}; this model needs {fits}, of any number of tokens"
-                + (", the pooled ones second" if len(wanted) > 1 else "")
+                f"prompt embeddings have the shapes {actual_shapes}; this model needs {expected_shapes}, "
+                "with any number of tokens" + (", the pooled ones second" if len(expected) > 1 else "")
             )
 
     @abc.abstractmethod
     def decode(self, x0: Tensor) -> Tensor:
-        """Returns pictures (n, 3, H, W) in about -1..1 for clean latents (n, c, h, w); differentiable."""
+        """Decode clean latents (n, c, h, w) to images (n, 3, H, W) in about -1..1; differentiable."""
 
-    def glimpse(self, x0: Tensor) -> Tensor:
-        """Returns pictures as `decode` does, where it need not be exact: by the small autoencoder, if there is one.
+    def decode_preview(self, x0: Tensor) -> Tensor:
+        """Decode latents as `decode` does, but with the tiny VAE if one is loaded: faster and less exact.
 
-        It takes latents as the networks see them, which its makers call a scaling factor of 1.
+        The tiny VAE takes latents as the networks see them, without a scaling factor.
         """
         if self.tiny_vae is None:
             return self.decode(x0)
-        pictures: Tensor = self.tiny_vae.decode(x0.to(device=self.device, dtype=self.tiny_vae.dtype)).sample
-        return pictures.to(x0.dtype)
+        images: Tensor = self.tiny_vae.decode(x0.to(device=self.device, dtype=self.tiny_vae.dtype)).sample
+        return images.to(x0.dtype)
 
     @abc.abstractmethod
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Returns clean latents (n, c, h, w) for pictures (n, 3, H, W) in -1..1: the most likely ones, none drawn."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images (n, 3, H, W) in -1..1 to clean latents (n, c, h, w): the mode of the distribution."""
 
-    def beside(self, pictures: Tensor, new: Tensor) -> Tensor:
-        """Returns what networks that are made for repainting see beside the latents of windows, for `View.beside`.
+    def inpaint_channels(self, images: Tensor, new: Tensor) -> Tensor:
+        """Return the extra input channels of an inpainting model: the mask and the latents of the masked image.
 
         Args:
-            pictures: (n, 3, H, W) in -1..1.
-            new: (n, 1, H, W), 1 where they are drawn anew, else 0.
+            images: (n, 3, H, W) in -1..1.
+            new: (n, 1, H, W); 1 where the image is inpainted, else 0.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no networks that are made for repainting")
+        raise NotImplementedError(f"{type(self).__name__} has no networks made for inpainting")
 
-    def remember(self, prompts: int) -> None:
-        """Keeps what text encoders make of so many prompts, for who alone has the pipeline, and leaves it as it is."""
-        self._read_once = Remembered(prompts)
+    def cache_prompts(self, prompts: int) -> None:
+        """Cache up to `prompts` encoded prompts.
+
+        Only for a caller that has the pipeline to itself and leaves it unchanged.
+        """
+        self._prompt_cache = PromptCache(prompts)
 
     def release(self) -> None:
-        """Lets offloaded networks leave the device, after a picture."""
+        """Let offloaded networks leave the device after an image."""
         self.pipe.maybe_free_model_hooks()
 
 
 def _locks(modules: Sequence[nn.Module]) -> "list[threading.RLock]":
-    """Returns the locks of modules, always in the same order, so that nobody waits for each other."""
+    """Return the locks of modules, always in the same order, which prevents deadlocks."""
     with _LOCKS_GUARD:
         return [_LOCKS.setdefault(module, threading.RLock()) for module in sorted(modules, key=id)]
 
 
 def control_scales(sampling: SamplingConfig, index: int, steps: int, controls: int) -> tuple[float, ...]:
-    """Returns each control's strength at step `index` of `steps`; 0 outside its start and end.
+    """Return each control's scale at step `index` of `steps`; 0 outside its start and end.
 
-    The rule is that of the diffusers ControlNet pipelines: a step counts when it lies wholly between start and end.
+    As in the diffusers ControlNet pipelines, a step counts when it lies wholly between start and end.
     """
     scales, starts, ends = (
         value if isinstance(value, tuple) else (value,) * controls

@@ -1,4 +1,4 @@
-"""Where models are found: a folder, a file, a hub id, or a file on the hub; and how diffusers reads them."""
+"""Checkpoint sources (a folder, a file, a hub id, or a file on the hub), and loading them with diffusers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,102 +19,108 @@ from synccontrol.spec.settings import Geometry
 
 SUFFIX = ".safetensors"
 REVISION = "@"  # stands between a hub id and a branch, tag or commit
-READING = ("dtype", "local_files_only", "use_safetensors")  # options that hold for every source
+SHARED_OPTIONS = ("dtype", "local_files_only", "use_safetensors")  # options that hold for every source
 
-Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id, or a folder or hub id and what is meant inside it
+Source: TypeAlias = str | tuple[str, str]  # a folder, file or hub id; or a folder or hub id and a path inside it
 
 Loaded = TypeVar("Loaded")
 
 OFFLINE_HINT = "without network use --model tiny or a diffusers folder"
-LIBRARIES = ("diffusers", "transformers")  # that log and draw bars while they load
+LIBRARIES = ("diffusers", "transformers")  # libraries that log and show progress bars while they load
 
 
 def fetch(load: Callable[[bool], Loaded], sources: Sequence[str], offline: bool, hint: str = OFFLINE_HINT) -> Loaded:
-    """Returns what `load` makes of folders and hub ids, as `preprocess.hub.fetch`; `hint` says what works without.
+    """Return the result of `load` for folders and hub ids, as `preprocess.hub.fetch` does.
+
+    Args:
+        load: loads, given whether only local files may be used.
+        sources: the folders and hub ids.
+        offline: never use the network.
+        hint: what works offline; added to errors.
 
     Raises:
-        ModelError: a file is missing or broken, or the hub does not give it.
+        ModelError: a file is missing or broken, or cannot be downloaded.
     """
     for library in LIBRARIES:
-        import_module(library)  # what is loaded falls silent
+        import_module(library)  # only an imported library can be silenced
     try:
         return hub.fetch(load, sources, offline)
     except HubError as error:
         raise ModelError(f"{error}; {hint}") from error
 
 
-def source(name: str) -> Source:
-    """Returns the source of a name: of a file on the hub, its repository and its path there."""
-    owner, *rest = name.split("/")
-    if Path(name).exists() or not name.endswith(SUFFIX) or len(rest) < 2:
+def parse_source(name: str) -> Source:
+    """Return the source of a name. A file on the hub becomes its repository and its path there."""
+    owner, *parts = name.split("/")
+    if Path(name).exists() or not name.endswith(SUFFIX) or len(parts) < 2:
         return name
-    return f"{owner}/{rest[0]}", "/".join(rest[1:])
+    return f"{owner}/{parts[0]}", "/".join(parts[1:])
 
 
-def parts(found: Source) -> tuple[str, str]:
-    """Returns the folder, file or hub id of a source, and what is meant inside it; empty: all."""
-    return (found, "") if isinstance(found, str) else found
+def split_source(source: Source) -> tuple[str, str]:
+    """Return the folder, file or hub id of a source, and the path inside it; empty: all of it."""
+    return (source, "") if isinstance(source, str) else source
 
 
-def pinned(name: str) -> tuple[str, dict[str, str]]:
-    """Returns a folder, file or hub id without its revision, and the option that names that (owner/name@revision)."""
+def split_revision(name: str) -> tuple[str, dict[str, str]]:
+    """Split owner/name@revision: return the folder, file or hub id, and the keyword argument for its revision."""
     repository, _, revision = name.partition(REVISION)
     return (repository, {"revision": revision}) if revision and not Path(name).exists() else (name, {})
 
 
-def place(found: Source) -> str:
-    """Returns the folder, file or hub id of a source, without its revision."""
-    return pinned(parts(found)[0])[0]
+def source_location(source: Source) -> str:
+    """Return the folder, file or hub id of a source, without its revision."""
+    return split_revision(split_source(source)[0])[0]
 
 
-def reading(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those options that hold for every source; others are the base model's alone."""
-    return {key: options[key] for key in READING if key in options}
+def shared_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that hold for every source. The other options hold for the base model only."""
+    return {key: options[key] for key in SHARED_OPTIONS if key in options}
 
 
-def weights(kind: Any, found: Source, **options: Any) -> Any:
-    """Returns what a diffusers class makes of a source; options of `from_pretrained`."""
-    name, inside = parts(found)
-    repository, revision = pinned(name)
-    inner = {"subfolder": inside} if inside else {}
-    return kind.from_pretrained(repository, **inner, **revision, **options)
+def load_weights(model_class: Any, source: Source, **options: Any) -> Any:
+    """Load a source with a diffusers class; options are those of `from_pretrained`."""
+    name, inside = split_source(source)
+    repository, revision = split_revision(name)
+    subfolder = {"subfolder": inside} if inside else {}
+    return model_class.from_pretrained(repository, **subfolder, **revision, **options)
 
 
-def component_config(kind: Any, found: Source, **options: Any) -> dict[str, Any]:
-    """Returns the configuration that a source holds for a diffusers class; options of `load_config`."""
-    name, inside = parts(found)
-    repository, revision = pinned(name)
-    settings: dict[str, Any] = kind.load_config(repository, subfolder=inside or None, **revision, **options)
-    return settings
+def component_config(model_class: Any, source: Source, **options: Any) -> dict[str, Any]:
+    """Return the configuration of a diffusers class from a source; options are those of `load_config`."""
+    name, inside = split_source(source)
+    repository, revision = split_revision(name)
+    config: dict[str, Any] = model_class.load_config(repository, subfolder=inside or None, **revision, **options)
+    return config
 
 
-def component_scheduler(kind: Any, found: Source, **options: Any) -> Any:
-    """Returns the scheduler that a source describes; its levels are numbers, also where networks are made of fakes."""
+def component_scheduler(scheduler_class: Any, source: Source, **options: Any) -> Any:
+    """Return the scheduler of a source. Its noise levels are real numbers, even under a `FakeTensorMode`."""
     with unset_fake_temporarily():
-        return kind.from_config(component_config(kind, found, **options))
+        return scheduler_class.from_config(component_config(scheduler_class, source, **options))
 
 
-class Kinds(NamedTuple):
-    """The diffusers pipelines of a family, and what they are made of."""
+class PipelineClasses(NamedTuple):
+    """The diffusers pipeline classes of a family, and the classes of their text encoders."""
 
     plain: Any  # without ControlNets
     controlled: Any
-    encoders: Mapping[str, Any]  # the classes of the text encoders by name
-    upcasts: bool = False  # whether an autoencoder that asks for it is float32 in place of float16
-    union: Any = None  # with ControlNets that follow control maps of many types, where the family has them
+    encoders: Mapping[str, Any]  # text encoder classes by component name
+    upcasts: bool = False  # whether an autoencoder with `force_upcast` runs in float32 instead of float16
+    union: Any = None  # with union ControlNets, if the family has them
 
-    def of(self, nets: Sequence[Any]) -> Any:
-        """Returns the class of a pipeline with some ControlNets. Raises `ModelError` if the family has none."""
-        unions = [isinstance(net, ControlNetUnionModel) for net in nets]
-        if any(unions) and self.union is None:
+    def for_controlnets(self, controlnets: Sequence[Any]) -> Any:
+        """Return the pipeline class for some ControlNets. Raise `ModelError` if the family has none."""
+        are_unions = [isinstance(net, ControlNetUnionModel) for net in controlnets]
+        if any(are_unions) and self.union is None:
             raise ModelError(f"{self.plain.__name__} takes no union ControlNet; name one made for this model")
-        if not nets:
+        if not controlnets:
             return self.plain
-        return self.union if all(unions) else self.controlled
+        return self.union if all(are_unions) else self.controlled
 
 
 def load(
-    kinds: Kinds,
+    classes: PipelineClasses,
     base: str,
     controlnets: Sequence[Source],
     vae: str = "",
@@ -122,50 +128,52 @@ def load(
     channels: int = 0,
     **options: Any,
 ) -> Any:
-    """Returns a diffusers pipeline.
+    """Load a diffusers pipeline.
 
     Args:
-        kinds: its classes.
+        classes: the family's pipeline classes.
         base: a diffusers folder or hub id.
-        controlnets: one per control, or one union for all.
-        vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
-        file: a checkpoint in one file; of the base model only the configuration and the tokenizers are read.
-        channels: how many the file's UNet takes, if not the base model's.
+        controlnets: one per control, or one union ControlNet for all.
+        vae: a file, folder or hub id of an autoencoder that replaces the base model's.
+        file: a single-file checkpoint; the base model then supplies only the configuration and the tokenizers.
+        channels: input channels of the file's UNet, if they differ from the base model's.
         options: of `from_pretrained` (dtype, local_files_only, ...).
     """
-    own = reading(options)
-    nets = _nets(controlnets, lambda kind, net: weights(kind, net, **own), own)
-    extra = {"controlnet": nets[0] if len(nets) == 1 else nets} if nets else {}
+    shared = shared_options(options)
+    nets = _load_controlnets(controlnets, lambda kind, source: load_weights(kind, source, **shared), shared)
+    components = {"controlnet": nets[0] if len(nets) == 1 else nets} if nets else {}
     if vae:
-        extra["vae"] = autoencoder(vae, base, **own)
+        components["vae"] = autoencoder(vae, base, **shared)
     if not file:
-        return weights(kinds.of(nets), base, **extra, **options)
-    config, revision = pinned(base)
+        return load_weights(classes.for_controlnets(nets), base, **components, **options)
+    config, revision = split_revision(base)
     options.pop("use_safetensors", None)
     if channels:
-        own.pop("use_safetensors", None)
-        different = {"subfolder": "unet", "in_channels": channels}
-        extra["unet"] = UNet2DConditionModel.from_single_file(file, config=config, **revision, **different, **own)
-    return kinds.of(nets).from_single_file(file, config=config, **revision, **extra, **options)
+        shared.pop("use_safetensors", None)
+        overrides = {"subfolder": "unet", "in_channels": channels}
+        components["unet"] = UNet2DConditionModel.from_single_file(
+            file, config=config, **revision, **overrides, **shared
+        )
+    return classes.for_controlnets(nets).from_single_file(file, config=config, **revision, **components, **options)
 
 
 def autoencoder(vae: str, base: str, **options: Any) -> Any:
-    """Returns an autoencoder of the class that its configuration names; a file has the base model's configuration."""
+    """Load an autoencoder of the class that its configuration names. A file uses the base model's configuration."""
     if not vae.endswith(SUFFIX):
-        return weights(_class_of(vae, options), vae, **options)
-    config, revision = pinned(base)
-    own = {key: value for key, value in options.items() if key != "use_safetensors"}
-    return AutoencoderKL.from_single_file(vae, config=config, subfolder="vae", **revision, **own)
+        return load_weights(_class_of(vae, options), vae, **options)
+    config, revision = split_revision(base)
+    shared = {key: value for key, value in options.items() if key != "use_safetensors"}
+    return AutoencoderKL.from_single_file(vae, config=config, subfolder="vae", **revision, **shared)
 
 
 def blank_autoencoder(vae: str, base: str, options: Mapping[str, Any]) -> Any:
-    """Returns an autoencoder without weights: the base model's, if none is named or a file that is like it."""
+    """Return an autoencoder without weights: the base model's if `vae` is empty or a file."""
     if vae and not vae.endswith(SUFFIX):
-        kind = _class_of(vae, options)
-        return kind.from_config(component_config(kind, vae, **options))
+        vae_class = _class_of(vae, options)
+        return vae_class.from_config(component_config(vae_class, vae, **options))
     library, name = component_config(diffusers.DiffusionPipeline, base, **options)["vae"]
-    kind = getattr(import_module(library), name)
-    return kind.from_config(component_config(kind, (base, "vae"), **options))
+    vae_class = getattr(import_module(library), name)
+    return vae_class.from_config(component_config(vae_class, (base, "vae"), **options))
 
 
 def _class_of(vae: str, options: Mapping[str, Any]) -> Any:
@@ -174,40 +182,48 @@ def _class_of(vae: str, options: Mapping[str, Any]) -> Any:
 
 
 def is_union(source: Source, **options: Any) -> bool:
-    """Returns whether a ControlNet follows control maps of many types; options of `load_config`."""
-    name, inside = parts(source)
+    """Return whether a ControlNet is a union, which takes control maps of many types.
+
+    Options are those of `load_config`.
+    """
+    name, inside = split_source(source)
     if (inside or name).endswith(SUFFIX):
         return False
     config = component_config(ControlNetModel, source, **options)
-    # A configuration file may be older than diffusers' class: then the name is all that says it.
+    # A configuration file may be older than diffusers' union class; then only the name tells.
     return "num_control_type" in config or "union" in f"{config['_class_name']} {inside or Path(name).name}".lower()
 
 
-def _nets(nets: Sequence[Source], read: Callable[[Any, Source], Any], options: Mapping[str, Any]) -> list[Any]:
-    """Returns ControlNets, each read once; a union that is named for every control stands there once."""
+def _load_controlnets(
+    sources: Sequence[Source], load: Callable[[Any, Source], Any], options: Mapping[str, Any]
+) -> list[Any]:
+    """Load ControlNets, each once. A union ControlNet that is named for every control appears once."""
     local = {key: value for key, value in options.items() if key == "local_files_only"}
-    found = {net: read(ControlNetUnionModel if is_union(net, **local) else ControlNetModel, net) for net in nets}
-    if [type(net) for net in found.values()] == [ControlNetUnionModel]:
-        return list(found.values())
-    return [found[net] for net in nets]
+    nets = {
+        source: load(ControlNetUnionModel if is_union(source, **local) else ControlNetModel, source)
+        for source in sources
+    }
+    if [type(net) for net in nets.values()] == [ControlNetUnionModel]:
+        return list(nets.values())
+    return [nets[source] for source in sources]
 
 
 def geometry(base: str, **options: Any) -> Geometry:
-    """Returns the native sizes that a model's configuration files state; options as those of `load`."""
+    """Return the native sizes that a model's configuration files state; options are those of `load`."""
     unet = component_config(UNet2DConditionModel, (base, "unet"), **options)
     vae = component_config(UNet2DConditionModel, (base, "vae"), **options)
     return geometry_of(unet, vae)
 
 
 def geometry_of(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Geometry:
-    """Returns the native sizes that the configurations of a UNet and an autoencoder state."""
+    """Return the native sizes that the configurations of a UNet and an autoencoder state."""
     size = unet["sample_size"]
     h, w = (size, size) if isinstance(size, int) else size
     return Geometry(window=(h, w), cell=2 ** (len(vae["block_out_channels"]) - 1), channels=unet["out_channels"])
 
 
 def blank_parts(
-    kinds: Kinds,
+    classes: PipelineClasses,
     base: str,
     controlnets: Sequence[Source],
     dtype: torch.dtype,
@@ -215,33 +231,33 @@ def blank_parts(
     channels: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
-    """Returns the modules of a pipeline that a model's configuration files describe: no weights are read.
+    """Return the modules of a pipeline built from configuration files, without weights.
 
     Args:
-        kinds: of the family.
+        classes: the family's pipeline classes.
         base: a diffusers folder or hub id.
-        controlnets: one per control, or one union for all; the part `controlnet` is there only with them.
-        dtype: of the networks.
-        vae: a file, folder or hub id of an autoencoder to use in place of the base model's.
-        channels: how many the UNet takes, if not the base model's.
-        options: of `load_config`.
+        controlnets: one per control, or one union for all; without any, `controlnet` is not in the result.
+        dtype: dtype of the networks.
+        vae: a file, folder or hub id of an autoencoder that replaces the base model's.
+        channels: input channels of the UNet, if they differ from the base model's.
+        options: options of `load_config`.
     """
 
-    def read(kind: Any, found: Source, **different: Any) -> Any:
-        return kind.from_config(component_config(kind, found, **options), **different)
+    def read(model_class: Any, source: Source, **overrides: Any) -> Any:
+        return model_class.from_config(component_config(model_class, source, **options), **overrides)
 
     _, scheduler = component_config(diffusers.DiffusionPipeline, base, **options)["scheduler"]
-    repository, revision = pinned(base)
+    repository, revision = split_revision(base)
     with default_dtype(dtype):
         parts = {
             part: kind(CLIPTextConfig.from_pretrained(repository, subfolder=part, **revision, **options))
-            for part, kind in kinds.encoders.items()
+            for part, kind in classes.encoders.items()
         }
         parts["unet"] = read(UNet2DConditionModel, (base, "unet"), **({"in_channels": channels} if channels else {}))
         if controlnets:
-            parts["controlnet"] = _nets(controlnets, read, options)
+            parts["controlnet"] = _load_controlnets(controlnets, read, options)
         parts["vae"] = blank_autoencoder(vae, base, options)
-    if dtype == torch.float16 and kinds.upcasts and parts["vae"].config.force_upcast:
+    if dtype == torch.float16 and classes.upcasts and parts["vae"].config.force_upcast:
         with default_dtype(torch.float32):
             parts["vae"] = blank_autoencoder(vae, base, options)
     return parts | {"scheduler": component_scheduler(getattr(diffusers, scheduler), (base, "scheduler"), **options)}
@@ -249,10 +265,10 @@ def blank_parts(
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Returns the context in which modules are made in a dtype: with fake tensors they cannot be converted later."""
-    before = torch.get_default_dtype()
+    """Set torch's default dtype inside the context: modules of fake tensors cannot be converted later."""
+    previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous)

@@ -1,4 +1,4 @@
-"""One model on several devices: the windows of a call are shared out, and predicted at the same time."""
+"""One model on several devices: the windows of a call are split among them and predicted in parallel."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,28 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from synccontrol.families.base import AbstractFamily, Crops, Encoded, View
+from synccontrol.families.base import AbstractFamily, Crops, PromptEmbeds, WindowCondition
 from synccontrol.sampling.batching import Note
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.noise_level import NoiseLevel
 from synccontrol.spec.settings import SamplingConfig
 
 
-class Sharded(AbstractFamily):
-    """Replicas of one model, each on a device of its own; the first also encodes, decodes and holds the canvas.
+class MultiDeviceFamily(AbstractFamily):
+    """Replicas of one model, each on its own device. The first one also encodes, decodes and holds the canvas.
 
     Args:
-        replicas: the model, loaded once for every device, with the same additions.
+        replicas: the model, loaded once on every device, with the same adapters.
     """
 
     def __init__(self, replicas: Sequence[AbstractFamily]) -> None:
         self.replicas = tuple(replicas)
-        self.first = self.replicas[0]
-        self.pipe = self.first.pipe
-        self.geometry = self.first.geometry
-        self.controls = self.first.controls
-        self.inpaints = self.first.inpaints
-        # One thread for each further device, always the same: what libraries prepare for a device belongs to a thread.
+        self.primary = self.replicas[0]
+        self.pipe = self.primary.pipe
+        self.geometry = self.primary.geometry
+        self.controls = self.primary.controls
+        self.is_inpainting_model = self.primary.is_inpainting_model
+        # One thread per further device, always the same: libraries keep their state of a device per thread.
         self._threads = [ThreadPoolExecutor(1, "replica") for _ in self.replicas[1:]]
 
     @property
@@ -43,48 +43,48 @@ class Sharded(AbstractFamily):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.first.dtype
+        return self.primary.dtype
 
     def _modules(self) -> list[nn.Module]:
         return [*super()._modules(), *(module for replica in self.replicas for module in replica._modules())]
 
     @contextmanager
-    def _prepared(self) -> Iterator[None]:
+    def _prepare_networks(self) -> Iterator[None]:
         with ExitStack() as stack:
             for replica in self.replicas:
                 stack.enter_context(replica.session())
             yield
 
     def condition(
-        self, views: Sequence[View], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
+        self, views: Sequence[WindowCondition], crops: Sequence[Crops], sampling: SamplingConfig, steps: int, note: Note
     ) -> Predict:
-        conditioned = [
-            replica.condition([_on(replica.device, view) for view in views], crops, sampling, steps, note)
+        predicts = [
+            replica.condition([_to_device(replica.device, view) for view in views], crops, sampling, steps, note)
             for replica in self.replicas
         ]
-        return ShardedPredict(predict=conditioned, devices=self.devices, threads=self._threads)
+        return MultiDevicePredict(predict=predicts, devices=self.devices, threads=self._threads)
 
     def shift(self) -> float | None:
-        return self.first.shift()
+        return self.primary.shift()
 
-    def hole(self, control: int) -> float:
-        return self.first.hole(control)
+    def masked_value(self, control: int) -> float:
+        return self.primary.masked_value(control)
 
-    def blank_prompt(self) -> Encoded:
-        return self.first.blank_prompt()
+    def blank_prompt(self) -> PromptEmbeds:
+        return self.primary.blank_prompt()
 
     def decode(self, x0: Tensor) -> Tensor:
-        return self.first.decode(x0)
+        return self.primary.decode(x0)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        return self.first.encode(pictures)
+    def encode(self, images: Tensor) -> Tensor:
+        return self.primary.encode(images)
 
-    def beside(self, pictures: Tensor, new: Tensor) -> Tensor:
-        return self.first.beside(pictures, new)
+    def inpaint_channels(self, images: Tensor, new: Tensor) -> Tensor:
+        return self.primary.inpaint_channels(images, new)
 
-    def remember(self, prompts: int) -> None:
+    def cache_prompts(self, prompts: int) -> None:
         for replica in self.replicas:
-            replica.remember(prompts)
+            replica.cache_prompts(prompts)
 
     def release(self) -> None:
         for replica in self.replicas:
@@ -92,32 +92,40 @@ class Sharded(AbstractFamily):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardedPredict:
-    """The prediction of views by several replicas at the same time. It is a `Predict`."""
+class MultiDevicePredict:
+    """The prediction of windows by several replicas in parallel; implements `Predict`."""
 
-    predict: Sequence[Predict]  # of each replica
-    devices: Sequence[torch.device]  # on which they are
-    threads: Sequence[Executor]  # in which all but the first predict
+    predict: Sequence[Predict]  # one per replica
+    devices: Sequence[torch.device]  # one per replica
+    threads: Sequence[Executor]  # one per replica but the first
 
-    def __call__(self, z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
+    def __call__(self, z: Tensor, level: NoiseLevel, views: Sequence[int]) -> Tensor:
         size = -(-len(views) // len(self.predict))
-        first, *others = [slice(start, start + size) for start in range(0, len(views), size)]
-        further = [
-            thread.submit(self._one, replica, z[share], level, views[share], torch.is_grad_enabled())
-            for replica, (thread, share) in enumerate(zip(self.threads, others, strict=False), start=1)
+        first_part, *other_parts = [slice(start, start + size) for start in range(0, len(views), size)]
+        futures = [
+            thread.submit(self._predict_replica, replica, z[part], level, views[part], torch.is_grad_enabled())
+            for replica, (thread, part) in enumerate(zip(self.threads, other_parts, strict=False), start=1)
         ]
         try:
-            found = self.predict[0](z[first], level, views[first])
+            predictions = self.predict[0](z[first_part], level, views[first_part])
         finally:
-            wait(further)  # in a session nothing outlives its step, an error neither
-        return torch.cat([found, *(one.result() for one in further)])
+            wait(futures)  # no call outlives its step, not even after an error
+        return torch.cat([predictions, *(future.result() for future in futures)])
 
-    def _one(self, replica: int, z: Tensor, level: Level, views: Sequence[int], graph: bool) -> Tensor:
-        """Returns what one replica predicts, where the windows came from; `graph`: for gradients to go back."""
-        with torch.set_grad_enabled(graph):  # a thread has its own answer to that
+    def _predict_replica(self, replica: int, z: Tensor, level: NoiseLevel, views: Sequence[int], graph: bool) -> Tensor:
+        """Return the prediction of one replica, on the device of `z`.
+
+        Args:
+            graph: keep the graph for gradients.
+        """
+        with torch.set_grad_enabled(graph):  # the setting is per thread
             return self.predict[replica](z.to(self.devices[replica]), level, views).to(z.device)
 
 
-def _on(device: torch.device, view: View) -> View:
-    """Returns a view as it is on another device."""
-    return view if view.beside is None else dataclasses.replace(view, beside=view.beside.to(device))
+def _to_device(device: torch.device, view: WindowCondition) -> WindowCondition:
+    """Return a window condition with its tensors on another device."""
+    return (
+        view
+        if view.inpaint_channels is None
+        else dataclasses.replace(view, inpaint_channels=view.inpaint_channels.to(device))
+    )

@@ -1,4 +1,4 @@
-"""Prompts as people write them: weights, `(word:1.3)`, and more words than a text encoder reads at once."""
+"""Prompt syntax: weights, `(word:1.3)`, and prompts longer than a text encoder's context."""
 
 import dataclasses
 import re
@@ -12,166 +12,177 @@ from torch import Tensor
 from synccontrol.sampling.batching import Note
 from synccontrol.sampling.noise_level import at_least_float32
 
-_PIECES = re.compile(r"\\[()]|[()]|(?:\\(?![()])|[^\\()])+")
-_WEIGHT = re.compile(r":\s*(\d+(?:\.\d*)?|\.\d+)\s*$")  # what ends a weighted phrase, before its bracket closes
-TOKENS = 77  # that published CLIP text encoders read at once
+_PIECE_PATTERN = re.compile(r"\\[()]|[()]|(?:\\(?![()])|[^\\()])+")
+_WEIGHT_PATTERN = re.compile(r":\s*(\d+(?:\.\d*)?|\.\d+)\s*$")  # the weight before a closing bracket
+CLIP_TOKENS = 77  # context length of published CLIP text encoders
 _WORD_END = "</w>"  # of tokens that end a word
-WHOLE_WORDS = "whole_words"  # of tokenizers: every word that the model was taught is one token
+WHOLE_WORDS = "whole_words"  # tokenizer setting: every word of the training captions is one token
 
 
 class Phrase(NamedTuple):
-    """A part of a prompt."""
+    """A part of a prompt with one weight."""
 
     text: str
-    weight: float  # 1: as it is
+    weight: float  # 1: unchanged
 
 
-def phrases(prompt: str) -> list[Phrase]:
-    r"""Returns the parts of a prompt in which `(text:1.3)` weighs a text; weights inside each other are multiplied.
+def parse_prompt(prompt: str) -> list[Phrase]:
+    r"""Parse a prompt into phrases. `(text:1.3)` weights a text; nested weights multiply.
 
     Brackets without a number are brackets, and `\(` always is one.
     """
     parts: list[Phrase] = []
-    opened: list[int] = []  # where brackets stand in `parts`
-    for piece in _PIECES.findall(prompt):
+    opened: list[int] = []  # indices of open brackets in `parts`
+    for piece in _PIECE_PATTERN.findall(prompt):
         parts.append(Phrase(piece[-1] if piece[0] == "\\" and len(piece) == 2 else piece, 1.0))
         if piece == "(":
             opened.append(len(parts) - 1)
         elif piece == ")" and opened:
             start = opened.pop()
-            end = _WEIGHT.search(parts[-2].text)
+            end = _WEIGHT_PATTERN.search(parts[-2].text)
             if end and parts[-2].weight == 1:
                 inside = [*parts[start + 1 : -2], Phrase(parts[-2].text[: end.start()], 1.0)]
                 parts[start:] = [Phrase(text, weight * float(end[1])) for text, weight in inside]
-    return _joined(parts)
+    return _merge_phrases(parts)
 
 
-def _joined(parts: Sequence[Phrase]) -> list[Phrase]:
-    """Returns parts, those of one weight after each other as one; empty ones are left out."""
-    found: list[Phrase] = []
+def _merge_phrases(parts: Sequence[Phrase]) -> list[Phrase]:
+    """Merge neighbours of the same weight, and drop empty phrases."""
+    phrases: list[Phrase] = []
     for part in parts:
-        if found and found[-1].weight == part.weight:
-            found[-1] = Phrase(found[-1].text + part.text, part.weight)
+        if phrases and phrases[-1].weight == part.weight:
+            phrases[-1] = Phrase(phrases[-1].text + part.text, part.weight)
         elif part.text:
-            found.append(part)
-    return found or [Phrase("", 1.0)]
+            phrases.append(part)
+    return phrases or [Phrase("", 1.0)]
 
 
-def plain(said: Sequence[Phrase]) -> str:
-    """Returns the words of a prompt without weights."""
-    return "".join(phrase.text for phrase in said)
+def plain_text(phrases: Sequence[Phrase]) -> str:
+    """Return the text of phrases without weights."""
+    return "".join(phrase.text for phrase in phrases)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reader:
+class ClipEncoder:
     """A CLIP text encoder with its tokenizer."""
 
     tokenizer: Any
     encoder: Any
-    normed: bool  # whether its last norm follows the layer that is read: the last; else that before it
+    has_final_norm: bool  # whether states are the last layer's after the final norm; else the layer's before it
 
     @property
-    def longest(self) -> int:
-        """Returns how many tokens it reads at once, begin and end included."""
+    def max_tokens(self) -> int:
+        """Return the context length in tokens, including begin and end."""
         length: int = self.tokenizer.model_max_length
         return length
 
     @property
-    def layers(self) -> int:
-        """Returns how many layers can be left out."""
-        return int(self.encoder.config.num_hidden_layers) - (not self.normed)
+    def skippable_layers(self) -> int:
+        """Return the largest possible clip skip."""
+        return int(self.encoder.config.num_hidden_layers) - (not self.has_final_norm)
 
-    def tokens(self, text: str) -> int:
-        """Returns how many tokens a text has, begin and end included."""
+    def count_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, including begin and end."""
         return len(self.tokenizer(text, verbose=False).input_ids)
 
-    def states(self, said: Sequence[Phrase], clip_skip: int, device: torch.device) -> Tensor:
-        """Returns the states (1, n, features) of weighted phrases; n is a multiple of `longest`.
+    def states(self, phrases: Sequence[Phrase], clip_skip: int, device: torch.device) -> Tensor:
+        """Return the states (1, n, features) of weighted phrases; n is a multiple of `max_tokens`.
 
-        A long text is cut between sentences, or else phrases, or else words. A weight above 1 moves states away from
-        those of an empty prompt, one below 1 towards those of the prompt without the phrase (compel).
+        A long text is split between sentences, else between phrases, else between words. A weight above 1 moves the
+        states away from those of an empty prompt; one below 1 moves them towards the states without the phrase
+        (compel).
         """
-        from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode  # here: few prompts need it
+        # Imported late: few prompts need it.
+        from compel.embeddings_provider import EmbeddingsProvider, SplitLongTextMode
 
         provider = EmbeddingsProvider(
             self.tokenizer,
-            _Layer(self.encoder, clip_skip, self.normed, device),
+            _ClipSkipEncoder(self.encoder, clip_skip, self.has_final_norm, device),
             dtype_for_device_getter=lambda _: at_least_float32(self.encoder.dtype),
             truncate=False,
             split_long_text_mode=SplitLongTextMode.SENTENCES,
         )
-        found: Tensor = provider.get_embeddings_for_weighted_prompt_fragments(
-            [[phrase.text for phrase in said]], [[phrase.weight for phrase in said]], device=device
+        states: Tensor = provider.get_embeddings_for_weighted_prompt_fragments(
+            [[phrase.text for phrase in phrases]], [[phrase.weight for phrase in phrases]], device=device
         )
-        return found
+        return states
 
 
-class _Layer:
-    """A text encoder as compel calls it: the layer that is wanted is its last."""
+class _ClipSkipEncoder:
+    """A text encoder as compel calls it, whose last layer is the one that clip skip selects."""
 
-    def __init__(self, encoder: Any, clip_skip: int, normed: bool, device: torch.device) -> None:
-        self._encoder, self._skip, self._normed = encoder, clip_skip, normed
+    def __init__(self, encoder: Any, clip_skip: int, has_final_norm: bool, device: torch.device) -> None:
+        self._encoder, self._clip_skip, self._has_final_norm = encoder, clip_skip, has_final_norm
         self.device, self.dtype = device, encoder.dtype
 
     def __call__(self, ids: Tensor, mask: Tensor | None = None, **_: object) -> SimpleNamespace:
-        found = self._encoder(ids, attention_mask=mask, output_hidden_states=True)
-        if not self._normed:
-            return SimpleNamespace(last_hidden_state=found.hidden_states[-(self._skip + 2)])
-        if not self._skip:
-            return SimpleNamespace(last_hidden_state=found.last_hidden_state)
-        inner = getattr(self._encoder, "text_model", self._encoder)  # transformers has it no more
-        return SimpleNamespace(last_hidden_state=inner.final_layer_norm(found.hidden_states[-(self._skip + 1)]))
+        output = self._encoder(ids, attention_mask=mask, output_hidden_states=True)
+        if not self._has_final_norm:
+            return SimpleNamespace(last_hidden_state=output.hidden_states[-(self._clip_skip + 2)])
+        if not self._clip_skip:
+            return SimpleNamespace(last_hidden_state=output.last_hidden_state)
+        text_model = getattr(self._encoder, "text_model", self._encoder)  # absent in newer transformers
+        return SimpleNamespace(
+            last_hidden_state=text_model.final_layer_norm(output.hidden_states[-(self._clip_skip + 1)])
+        )
 
 
-def read(
-    said: Sequence[Phrase],
-    readers: Sequence[Reader],
+def encode_phrases(
+    phrases: Sequence[Phrase],
+    encoders: Sequence[ClipEncoder],
     convert: Callable[[str, Any], str],
     clip_skip: int,
     device: torch.device,
     note: Note,
 ) -> Tensor | None:
-    """Returns the states (1, n, features) of a prompt; None if it is one that the stock pipeline encodes.
+    """Return the states (1, n, features) of a weighted or long prompt, or of one with clip skip; None for others.
 
-    That is one without weights, not longer than is read at once, by the layer that the model was trained with.
-    (diffusers 0.42.1 leaves out no layers of Stable Diffusion 1.x and 2.x with transformers 5.)
+    The stock pipeline encodes prompts without weights that fit into the context and use the layer the model was trained
+    with. (diffusers 0.42.1 skips no layers of Stable Diffusion 1.x and 2.x with transformers 5.)
 
     Args:
-        said: the prompt.
-        readers: the text encoders; their features come after each other.
-        convert: a text and a tokenizer to the text with the words of textual inversion spelled out.
-        clip_skip: how many of the last layers are left out.
+        phrases: the prompt.
+        encoders: the text encoders; their features are concatenated.
+        convert: expands textual inversion words in a text, given its tokenizer.
+        clip_skip: number of last layers to skip.
         device: where the encoders run.
-        note: called with a line where a prompt is read in parts.
+        note: called with a line if a prompt is encoded in parts.
     """
-    spelled = [[Phrase(convert(text, one.tokenizer), weight) for text, weight in said] for one in readers]
-    counts = [one.tokens(plain(of_one)) for one, of_one in zip(readers, spelled, strict=True)]
-    long = [count > one.longest for one, count in zip(readers, counts, strict=True)]
-    if not clip_skip and not any(long) and [phrase.weight for phrase in said] == [1]:
+    converted = [[Phrase(convert(text, encoder.tokenizer), weight) for text, weight in phrases] for encoder in encoders]
+    counts = [
+        encoder.count_tokens(plain_text(own_phrases)) for encoder, own_phrases in zip(encoders, converted, strict=True)
+    ]
+    is_long = [count > encoder.max_tokens for encoder, count in zip(encoders, counts, strict=True)]
+    if not clip_skip and not any(is_long) and [phrase.weight for phrase in phrases] == [1]:
         return None
-    found = [one.states(of_one, clip_skip, device) for one, of_one in zip(readers, spelled, strict=True)]
-    length = max(states.shape[1] for states in found)
-    if any(long):
-        at_once = readers[0].longest
+    states_by_encoder = [
+        encoder.states(own_phrases, clip_skip, device) for encoder, own_phrases in zip(encoders, converted, strict=True)
+    ]
+    length = max(states.shape[1] for states in states_by_encoder)
+    if any(is_long):
+        max_tokens = encoders[0].max_tokens
         note(
-            f"the prompt has {max(counts)} tokens, and the model reads {at_once} at once: "
-            f"it is read in {length // at_once} parts"
+            f"the prompt has {max(counts)} tokens, and the model reads {max_tokens} at once: "
+            f"it is read in {length // max_tokens} parts"
         )
     empty = [Phrase("", 1.0)]
-    whole = [
-        torch.cat([states, *[one.states(empty, clip_skip, device)] * ((length - states.shape[1]) // one.longest)], 1)
-        for one, states in zip(readers, found, strict=True)
+    padded = [
+        torch.cat(
+            [states, *[encoder.states(empty, clip_skip, device)] * ((length - states.shape[1]) // encoder.max_tokens)],
+            1,
+        )
+        for encoder, states in zip(encoders, states_by_encoder, strict=True)
     ]
-    return torch.cat(whole, dim=-1)
+    return torch.cat(padded, dim=-1)
 
 
-def note_unknown(text: str, tokenizer: Any, note: Note) -> None:
-    """Notes words that the model was never taught, where its tokenizer tells: taught ones are one token each."""
+def note_unknown_words(text: str, tokenizer: Any, note: Note) -> None:
+    """Note words that are missing from the training captions, for tokenizers with one token per vocabulary word."""
     if not tokenizer.init_kwargs.get(WHOLE_WORDS):
         return
-    known = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab()
     words = [word.strip(".,;:!?()[]\"'") for word in text.lower().split()]
-    parts = [part for word in words if word + _WORD_END not in known for part in re.findall(r"[^\W\d_]+", word)]
-    unknown = dict.fromkeys(part for part in parts if part + _WORD_END not in known)
+    parts = [part for word in words if word + _WORD_END not in vocabulary for part in re.findall(r"[^\W\d_]+", word)]
+    unknown = dict.fromkeys(part for part in parts if part + _WORD_END not in vocabulary)
     if unknown:
-        note(f"the model was never taught {', '.join(map(repr, unknown))}, and may draw anything for it")
+        note(f"the model was never taught {', '.join(map(repr, unknown))}, and may show anything for it")

@@ -1,1 +1,1 @@
-"""Images, maps, manifests and metadata in and out."""
+"""Read and write images, control maps, manifests and metadata."""

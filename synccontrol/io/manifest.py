@@ -1,4 +1,4 @@
-"""Manifests: a list of pictures to make, as JSON Lines or CSV; a row holds any setting of its picture."""
+"""Manifests: a list of images to generate, as JSON Lines or CSV; a row can set any setting of its image."""
 
 import csv
 import dataclasses
@@ -29,8 +29,8 @@ def _is_name(value: object) -> bool:
 
 def _are_paths(value: object) -> bool:
     paths = value if isinstance(value, list) else [value]
-    named = [path for path in paths if path is not None]
-    return bool(named) and all(_is_name(path) for path in named)
+    present = [path for path in paths if path is not None]
+    return bool(present) and all(_is_name(path) for path in present)
 
 
 _MODELS = {"model", "controlnet", "detector", "lora", "ip_adapter", "vae", "tiny_vae"}
@@ -47,20 +47,20 @@ LISTS = (MAP, *(flag.key for flag in column_flags() if flag.is_list or flag.sett
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One picture of a manifest; what it does not say is None or absent."""
+    """One image of a manifest; settings that the row does not name are None or absent."""
 
-    where: str  # which row, for messages
+    where: str  # the file and line, for messages
     image: Path | None  # the guide
-    control_maps: tuple[Path | None, ...]  # ready-made; None: detected from the guide
-    output: PurePath | None  # inside of the output folder
+    control_maps: tuple[Path | None, ...]  # paths of control maps; None: detected from the guide
+    output: PurePath | None  # relative to the output folder
     values: dict[str, Any]  # settings, by flag
 
 
 def rows(manifest: Path) -> Iterator[Row]:
-    """Yields the pictures of a manifest; paths in it are relative to its folder.
+    """Yield the rows of a manifest; paths in it are relative to its folder.
 
     Raises:
-        InputError: it is no text, is empty, or a row is wrong; the message says which, and what a row may hold.
+        InputError: the file is not text, is empty, or a row is invalid; the message names the row and the valid values.
     """
     try:
         text = manifest.read_bytes().decode("utf-8-sig")
@@ -68,17 +68,17 @@ def rows(manifest: Path) -> Iterator[Row]:
         raise InputError(
             f"{manifest} cannot be read as UTF-8 text ({error}); write one JSON object per line, or CSV"
         ) from error
-    read = _of_csv if manifest.suffix.lower() == CSV else _of_jsonl
-    empty = True
-    for where, values in read(text, manifest):
-        empty = False
-        yield _row(values, manifest.parent, where)
-    if empty:
+    parse = _parse_csv if manifest.suffix.lower() == CSV else _parse_jsonl
+    is_empty = True
+    for where, values in parse(text, manifest):
+        is_empty = False
+        yield _parse_row(values, manifest.parent, where)
+    if is_empty:
         raise InputError(f"{manifest} is empty; write one JSON object per line, or CSV with a header")
 
 
-def _of_jsonl(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(text.split("\n"), 1):  # no other line ends: a prompt may hold U+2028
+def _parse_jsonl(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): a prompt may contain U+2028
         if not line.strip():
             continue
         where = f"{manifest} line {number}"
@@ -88,7 +88,7 @@ def _of_jsonl(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
             raise InputError(f"{where} is not JSON ({error})") from error
 
 
-def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
+def _parse_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
     csv.field_size_limit(LONGEST_CELL)
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -102,16 +102,15 @@ def _of_csv(text: str, manifest: Path) -> Iterator[tuple[str, object]]:
                 continue
             if len(cells) > len(header):
                 raise InputError(f"{where} has {len(cells)} cells for {len(header)} columns; quote what holds a comma")
-            named = zip(header, cells, strict=False)
-            yield where, {name: _cell(name, cell) for name, cell in named if cell}
+            yield where, {name: _parse_cell(name, cell) for name, cell in zip(header, cells, strict=False) if cell}
     except csv.Error as error:
         raise InputError(f"{manifest} line {lines.line_num} is not CSV ({error})") from error
 
 
-def _cell(name: str, text: str) -> object:
-    """Returns what a cell says: JSON where the column is no text and it reads so, else the text itself."""
-    listed = text.startswith("[") and name in LISTS
-    if name not in COLUMNS or (COLUMNS[name][1](text) and not listed):
+def _parse_cell(name: str, text: str) -> object:
+    """Return the value of a cell: parsed as JSON if the column takes more than text, else the text itself."""
+    is_list = text.startswith("[") and name in LISTS
+    if name not in COLUMNS or (COLUMNS[name][1](text) and not is_list):
         return text
     try:
         return json.loads(text)
@@ -119,18 +118,18 @@ def _cell(name: str, text: str) -> object:
         return text
 
 
-def _row(values: object, folder: Path, where: str) -> Row:
+def _parse_row(values: object, folder: Path, where: str) -> Row:
     if not isinstance(values, dict):
         raise InputError(f'{where} needs "image", the path of a guide, and is no JSON object')
     values = today({name: value for name, value in values.items() if value is not None}, *ALL_CLASSES)
     for name, value in values.items():
         if name not in COLUMNS:
-            near = nearest(name, COLUMNS)
-            guess = f"did you mean {near}? " if near else ""
-            raise InputError(f"{where}: {name!r} is unknown; {guess}known: {', '.join(COLUMNS)}")
+            suggestion = nearest(name, COLUMNS)
+            hint = f"did you mean {suggestion}? " if suggestion else ""
+            raise InputError(f"{where}: {name!r} is unknown; {hint}known: {', '.join(COLUMNS)}")
         words, fits = COLUMNS[name]
         if isinstance(value, str) and fits([value]) and name != MAP:
-            values[name] = [value]  # one of a list
+            values[name] = [value]  # a list of one value
         elif not fits(value):
             raise InputError(f"{where}: {name} is {value!r}; it must be {words}")
     maps = values.pop(MAP, [])
@@ -145,26 +144,30 @@ def _row(values: object, folder: Path, where: str) -> Row:
         if isinstance(values.get(name), str) and values[name] != MIDDLE:
             values[name] = str(folder / values[name])
     for name in _MODELS & values.keys():
-        named = values[name]
-        values[name] = _beside(named, folder) if isinstance(named, str) else [_beside(one, folder) for one in named]
+        models = values[name]
+        values[name] = (
+            _resolve_model(models, folder)
+            if isinstance(models, str)
+            else [_resolve_model(model, folder) for model in models]
+        )
     return Row(
         where=where,
         image=None if image is None else folder / image,
         control_maps=tuple(None if path is None else folder / path for path in maps),
-        output=None if output is None else _inside(output, where),
+        output=None if output is None else _check_output(output, where),
         values=values,
     )
 
 
-def _beside(name: str, folder: Path) -> str:
-    """Returns a name of a model, or of a part of one, that is a file beside the manifest, as its path from here."""
-    path, colon, _ = name.rpartition(":")  # before the weight of a LoRA
+def _resolve_model(name: str, folder: Path) -> str:
+    """Return the path of a model file in the manifest's folder; any other name unchanged."""
+    path, colon, _ = name.rpartition(":")  # without the weight of a LoRA
     bare = path if colon and (folder / path).exists() else name
     return str(folder / bare) + name[len(bare) :] if bare and (folder / bare).exists() else name
 
 
 def _check_sources(image: str | None, maps: list[str | None], where: str) -> None:
-    """Raises `InputError` unless a row has a guide or ready-made maps, and both only where maps are left to detect."""
+    """Raise `InputError` unless a row has a guide or control maps; both only if some maps are detected."""
     detects = not maps or None in maps
     if (image is not None) != detects:
         raise InputError(
@@ -173,11 +176,11 @@ def _check_sources(image: str | None, maps: list[str | None], where: str) -> Non
         )
 
 
-def _inside(output: str, where: str) -> PurePath:
+def _check_output(output: str, where: str) -> PurePath:
     path = PurePath(output)
     if path.is_absolute() or ".." in path.parts:
         raise InputError(f"{where}: output {output} leads out of the folder of all outputs; name a file inside of it")
     if path.suffix.lower() != ".png":
         name = path.with_suffix(".png") if path.name else "a.png"
-        raise InputError(f"{where}: pictures are written as PNG; name the output {name}")
+        raise InputError(f"{where}: images are written as PNG; name the output {name}")
     return path

@@ -1,4 +1,4 @@
-"""What of a picture is drawn anew, in pixels: masks with soft edges, wider pictures, and putting both together."""
+"""Masks for inpainting and outpainting in pixels: feathered edges, padded images, and compositing."""
 
 from collections.abc import Sequence
 
@@ -10,35 +10,35 @@ from PIL import Image, ImageFilter
 from synccontrol.errors import InputError
 from synccontrol.spec.settings import Img2ImgConfig, Margins
 
-BLUR_SIGMA = 2  # places; deviation of the Gaussian that parts large from small
-ROWS_PER_STEP = 256  # rows that are tinted at once
+BLUR_SIGMA = 2  # samples; deviation of the Gaussian that separates low from high frequencies
+ROWS_PER_STEP = 256  # rows whose colours are corrected at once
 
-Alpha = npt.NDArray[np.float32]  # (H, W), 0..1: how much of a pixel is new
+Alpha = npt.NDArray[np.float32]  # (H, W), 0..1: the share of the generated image in a pixel
 
 
-def pad_margins(picture: Image.Image, margins: Margins, closed: bool) -> Image.Image:
-    """Returns a picture with so many px more at its left and right, whose columns go on there.
+def pad_margins(image: Image.Image, margins: Margins, closed: bool) -> Image.Image:
+    """Pad an image at its left and right by repeating its edge columns.
 
-    Of a ring the new part passes from one end into the other.
+    For a cylindrical panorama (360-degree ring) the new part is a linear transition between the two edges.
     """
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     count = sum(margins)
     if not closed:
         return Image.fromarray(np.pad(pixels, ((0, 0), margins, (0, 0)), mode="edge"))
-    share = ((np.arange(count) + 0.5) / count)[None, :, None]
-    new = (pixels[:, -1:] * (1 - share) + pixels[:, :1] * share).round().astype(np.uint8)
-    right, left = new[:, : margins.right], new[:, margins.right :]  # it begins where the picture ends
+    ramp = ((np.arange(count) + 0.5) / count)[None, :, None]
+    transition = (pixels[:, -1:] * (1 - ramp) + pixels[:, :1] * ramp).round().astype(np.uint8)
+    right, left = np.split(transition, [margins.right], axis=1)  # it continues the right edge of the image
     return Image.fromarray(np.concatenate([left, pixels, right], axis=1))
 
 
 def outpaint_mask(size: tuple[int, int], margins: Margins, overlap: int, closed: bool) -> Image.Image:
-    """Returns the mask (white: drawn anew) of a grown picture: what is new, and so many px of the old beside it.
+    """Return the outpainting mask of a padded image: white for the margins and for `overlap` px beside them.
 
     Args:
-        size: width and height of the grown picture, px.
-        margins: by how much it has grown.
-        overlap: px of the old picture that pass into the new part.
-        closed: it is a ring, so that the new part has the old one at both its ends.
+        size: width and height of the padded image, px.
+        margins: the widths of the new parts, px.
+        overlap: px of the original image that blend into the new part.
+        closed: the image is a 360-degree ring, so the new part touches both edges of the original.
     """
     width, height = size
     column = np.arange(width)
@@ -47,100 +47,102 @@ def outpaint_mask(size: tuple[int, int], margins: Margins, overlap: int, closed:
     return Image.fromarray(np.repeat(255 * new[None].astype(np.uint8), height, axis=0))
 
 
-def feather_mask(mask: Image.Image, soft: int, closed: bool) -> Alpha:
-    """Returns how much of each pixel is new: 0 where the mask is black, and soft along its edges, inside of it.
+def feather_mask(mask: Image.Image, feather: int, closed: bool) -> Alpha:
+    """Return the alpha of the generated image: 0 where the mask is black, with a ramp inside the white parts.
 
     Args:
-        mask: grey; white is drawn anew, and grey as much as it is light.
-        soft: px over which it rises from what is black.
-        closed: the right edge goes on at the left.
+        mask: greyscale; white pixels are repainted, grey pixels in proportion.
+        feather: px over which alpha rises from the black parts.
+        closed: the left and right edges are neighbours.
     """
-    given = np.asarray(mask.convert("L"))
-    around = soft + 1
-    padded = np.pad(given, ((around, around), (0, 0)), mode="edge")
-    padded = np.pad(padded, ((0, 0), (around, around)), mode="wrap" if closed else "edge")
-    repainted = np.where(padded > 0, 255, 0).astype(np.uint8)
-    reach = soft // 2
+    values = np.asarray(mask.convert("L"))
+    border = feather + 1
+    padded = np.pad(values, ((border, border), (0, 0)), mode="edge")
+    padded = np.pad(padded, ((0, 0), (border, border)), mode="wrap" if closed else "edge")
+    repaint = np.where(padded > 0, 255, 0).astype(np.uint8)
+    reach = feather // 2
     if reach:
         # OpenCV erodes by a rectangle along rows, then along columns.
         square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
-        eroded = Image.fromarray(cv2.erode(repainted, square).astype(np.uint8))
-        repainted = np.asarray(eroded.filter(ImageFilter.BoxBlur(reach)))
-    inside = repainted[around:-around, around:-around]
-    alpha: Alpha = np.minimum(inside, given).astype(np.float32) / 255
+        eroded = Image.fromarray(cv2.erode(repaint, square).astype(np.uint8))
+        repaint = np.asarray(eroded.filter(ImageFilter.BoxBlur(reach)))
+    inner = repaint[border:-border, border:-border]
+    alpha: Alpha = np.minimum(inner, values).astype(np.float32) / 255
     return alpha
 
 
-def composite(new: Image.Image, old: Image.Image, share: Alpha) -> Image.Image:
-    """Returns the old picture with the new one over it; where the share is 0 not one pixel changes."""
-    weights = share[..., None]
+def composite(new: Image.Image, old: Image.Image, alpha: Alpha) -> Image.Image:
+    """Blend the new image over the old one; pixels with alpha 0 stay exactly as they are."""
+    weights = alpha[..., None]
     mixed = np.asarray(old) * (1 - weights) + np.asarray(new) * weights
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def match_colors(new: Image.Image, old: Image.Image, side: int, closed: bool) -> Image.Image:
-    """Returns a picture with the colours that another one of its size has in the large, and detail of its own.
+    """Return the new image with the low frequencies of the old one, so that its colours match.
 
-    Low frequencies, below a Gaussian of a 32nd of a window, are the old picture's, as StableSR (arXiv 2305.07015)
-    corrects colours: windows that are drawn over cannot add a haze or a hue.
+    The low frequencies are those below a Gaussian of 1/32 of a window, as in the colour correction of StableSR
+    (arXiv 2305.07015). Repainted windows then add no haze and no hue.
 
     Args:
-        new: what was drawn.
-        old: what it was drawn over.
-        side: of a window, px.
-        closed: the right edge goes on at the left.
+        new: the generated image.
+        old: the image that it was generated from, of the same size.
+        side: the side of a window, px.
+        closed: the left and right edges are neighbours.
     """
-    pitch = max(1, side // (32 * BLUR_SIGMA))  # px; the difference is smooth, so that few places hold it
+    pitch = max(1, side // (32 * BLUR_SIGMA))  # px; the difference is smooth, so a coarse grid suffices
     width, height = new.size
-    places = (-(-width // pitch), -(-height // pitch))
-    lack = np.subtract(*(np.asarray(one.resize(places, Image.Resampling.BOX), np.float32) for one in (old, new)))
-    around = 4 * BLUR_SIGMA
-    padded = np.pad(lack, ((around, around), (0, 0), (0, 0)), mode="edge")
-    padded = np.pad(padded, ((0, 0), (around, around), (0, 0)), mode="wrap" if closed else "edge")
+    grid = (-(-width // pitch), -(-height // pitch))
+    difference = np.subtract(
+        *(np.asarray(image.resize(grid, Image.Resampling.BOX), np.float32) for image in (old, new))
+    )
+    border = 4 * BLUR_SIGMA
+    padded = np.pad(difference, ((border, border), (0, 0), (0, 0)), mode="edge")
+    padded = np.pad(padded, ((0, 0), (border, border), (0, 0)), mode="wrap" if closed else "edge")
     bands = [Image.fromarray(band) for band in cv2.split(cv2.GaussianBlur(padded, (0, 0), BLUR_SIGMA))]
-    found, step = np.array(new), height / places[1]
+    pixels, rows_per_sample = np.array(new), height / grid[1]
     for top in range(0, height, ROWS_PER_STEP):
-        rows = found[top : top + ROWS_PER_STEP]
-        box = (around, around + top / step, around + places[0], around + (top + len(rows)) / step)
-        added = [np.asarray(band.resize((width, len(rows)), Image.Resampling.BILINEAR, box)) for band in bands]
-        rows[:] = (rows + np.stack(added, axis=-1)).round().clip(0, 255)
-    return Image.fromarray(found)
+        rows = pixels[top : top + ROWS_PER_STEP]
+        box = (border, border + top / rows_per_sample, border + grid[0], border + (top + len(rows)) / rows_per_sample)
+        correction = [np.asarray(band.resize((width, len(rows)), Image.Resampling.BILINEAR, box)) for band in bands]
+        rows[:] = (rows + np.stack(correction, axis=-1)).round().clip(0, 255)
+    return Image.fromarray(pixels)
 
 
-def latent_mask(share: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Returns which cells (h, w) of a canvas are drawn anew: 1 where any pixel of it is new."""
+def latent_mask(alpha: Alpha, cell: int, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Return the mask in latent cells (h, w): 1 where any pixel of the cell is repainted."""
     height, width = (side * cell for side in shape)
-    padded = np.pad(share, ((0, height - share.shape[0]), (0, width - share.shape[1])), mode="edge")
+    padded = np.pad(alpha, ((0, height - alpha.shape[0]), (0, width - alpha.shape[1])), mode="edge")
     blocks = padded.reshape(shape[0], cell, shape[1], cell)
-    found: npt.NDArray[np.float32] = (blocks.max(axis=(1, 3)) > 0).astype(np.float32)
-    return found
+    cells: npt.NDArray[np.float32] = (blocks.max(axis=(1, 3)) > 0).astype(np.float32)
+    return cells
 
 
 def prepare_init_image(
-    start: Image.Image, mask: Image.Image | None, img2img: Img2ImgConfig, side: int, closed: bool
+    image: Image.Image, mask: Image.Image | None, img2img: Img2ImgConfig, side: int, closed: bool
 ) -> tuple[Image.Image, Alpha | None]:
-    """Returns a picture on its canvas, and how much of each of its pixels is drawn anew; None: all, by its strength.
+    """Return the initial image on its canvas, and the alpha of the parts to repaint; None for plain img2img.
 
     Args:
-        start: the picture, as large as the canvas without what it grows by.
-        mask: what is repainted, as large as the picture; None: nothing in particular.
-        img2img: how.
-        side: of a window, px.
-        closed: the right edge goes on at the left.
+        image: the initial image, of the size of the canvas without the outpainting margins.
+        mask: the inpainting mask, of the size of the image, if there is one.
+        img2img: the settings of img2img, inpainting and outpainting.
+        side: the side of a window, px.
+        closed: the left and right edges are neighbours.
 
     Raises:
         InputError: the mask is black.
     """
-    soft = round(img2img.mask_feather * side)
+    feather = round(img2img.mask_feather * side)
     if img2img.outpaint:
-        start = pad_margins(start, img2img.margins, closed)
-        mask = outpaint_mask(start.size, img2img.margins, soft, closed)
+        image = pad_margins(image, img2img.margins, closed)
+        mask = outpaint_mask(image.size, img2img.margins, feather, closed)
     if mask is None:
-        return start, None
-    found = feather_mask(mask, soft, closed)
-    if not found.any():
+        return image, None
+    alpha = feather_mask(mask, feather, closed)
+    if not alpha.any():
         raise InputError(
-            "the mask is all black, or too thin for its soft edges: nothing would be drawn anew; what is white is "
-            "repainted, and a smaller mask soft keeps more of it"
+            "the mask is all black, or too thin for its feathered edges, so nothing would be repainted; "
+            "paint the parts to repaint white, or use a smaller --mask-feather"
         )
-    return start, found
+    return image, alpha

@@ -1,4 +1,4 @@
-"""What is written into pictures: the AUTOMATIC1111 `parameters` text, and settings that make the picture again."""
+"""PNG metadata: the AUTOMATIC1111 `parameters` text, and the settings that reproduce the image."""
 
 import json
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from synccontrol.spec.settings import EQUIRECTANGULAR, SCHEDULERS
 
 PARAMETERS = "parameters"
 SETTINGS = "synccontrol"
-XMP = "XML:com.adobe.xmp"  # the keyword of XMP in PNG
+XMP = "XML:com.adobe.xmp"  # keyword of the XMP text chunk
 
 
-def parameters(settings: Mapping[str, Any]) -> str:
-    """Returns settings (by flag, as `Result.config`) in the form that AUTOMATIC1111 and its readers use."""
+def format_parameters(settings: Mapping[str, Any]) -> str:
+    """Return settings (keyed by flag, as in `Result.config`) as the parameters text of AUTOMATIC1111."""
     fields = {
         "Steps": settings["steps"],
         "Sampler": SCHEDULERS[settings["scheduler"]].automatic1111,
@@ -38,8 +38,8 @@ def parameters(settings: Mapping[str, Any]) -> str:
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in fields.items())])
 
 
-def photo_sphere(width: int, height: int) -> str:
-    """Returns the XMP packet that tells viewers of a whole sphere (GPano, Google's photo sphere metadata)."""
+def format_gpano(width: int, height: int) -> str:
+    """Return the XMP packet of an equirectangular panorama (GPano, Google's photo sphere metadata)."""
     fields = {
         "ProjectionType": "equirectangular",
         "UsePanoramaViewer": "True",
@@ -60,37 +60,37 @@ def photo_sphere(width: int, height: int) -> str:
 
 
 def save_png(
-    image: Image.Image, path: Path, settings: Mapping[str, Any], overwrite: bool = False, same: bool = False
+    image: Image.Image, path: Path, settings: Mapping[str, Any], overwrite: bool = False, allow_identical: bool = False
 ) -> None:
-    """Writes a PNG with its settings, and GPano metadata if it shows a sphere; whole or not at all.
+    """Write a PNG with its settings, atomically; an equirectangular panorama also gets GPano metadata.
 
     Args:
-        image: the picture.
-        path: its name.
-        settings: by flag, as `Result.config`.
-        overwrite: replace what is there.
-        same: a file of the very same bytes may be there already.
+        image: the image.
+        path: the file name.
+        settings: keyed by flag, as in `Result.config`.
+        overwrite: replace an existing file.
+        allow_identical: accept an existing file of the same bytes instead of raising an error.
 
     Raises:
-        OutputError: the file cannot be written, or there is one and it is not to be overwritten.
+        OutputError: the file cannot be written, or it exists and `overwrite` is off.
     """
     info = PngInfo()
-    info.add_itxt(PARAMETERS, parameters(settings).encode("utf-8", "backslashreplace"))
-    info.add_itxt(SETTINGS, json.dumps(settings))  # in ASCII, so that file names of any bytes can be kept
+    info.add_itxt(PARAMETERS, format_parameters(settings).encode("utf-8", "backslashreplace"))
+    info.add_itxt(SETTINGS, json.dumps(settings))  # in ASCII, which preserves file names of any bytes
     if settings.get("projection") == EQUIRECTANGULAR:
-        info.add_itxt(XMP, photo_sphere(*image.size))
-    atomic_write.publish(path, lambda file: image.save(file, "PNG", pnginfo=info), overwrite, same)
+        info.add_itxt(XMP, format_gpano(*image.size))
+    atomic_write.publish(path, lambda file: image.save(file, "PNG", pnginfo=info), overwrite, allow_identical)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Returns the settings in a PNG that `save_png` wrote, or in a JSON file of the same content.
+    """Return the settings from a PNG written by `save_png`, or from a JSON file of the same content.
 
     Raises:
-        InputError: the file has none.
+        InputError: the file contains no settings.
     """
     try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
-            raise OSError("it is no file")
+        if path.exists() and not path.is_file():  # opening a pipe would block
+            raise OSError("it is not a file")
         if path.suffix.lower() == ".json":
             text = path.read_text(encoding="utf-8-sig")
         else:

@@ -1,4 +1,4 @@
-"""Pose maps that know their people: read from OpenPose JSON, drawn on the canvas, and written as JSON again."""
+"""Pose maps as OpenPose JSON: read them, draw them on the canvas, and write them."""
 
 from pathlib import Path
 
@@ -16,50 +16,54 @@ Box = tuple[float, float, float, float]
 
 
 def open_map(path: Path) -> Image.Image:
-    """Returns the pose map of an OpenPose JSON file, of its own canvas's size.
+    """Return the pose map of an OpenPose JSON file, in the size of the file's canvas.
 
     Raises:
-        InputError: there is no such file, or it is not OpenPose JSON.
+        InputError: the file does not exist, or it is not OpenPose JSON.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
-        raise InputError(f"{path} is no file; give OpenPose JSON, or a picture")
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise InputError(f"{path} is not a file; give OpenPose JSON, or an image")
     with translated():
         return pose.draw(openpose_json.load(path))
 
 
-def on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loop: bool) -> Image.Image | None:
-    """Returns a pose map drawn anew on the canvas, so that its lines are sharp and as thick as ControlNets know them.
+def redraw_on_canvas(control_map: Image.Image, box: Box, fit: Fitting, window: int, loop: bool) -> Image.Image | None:
+    """Draw the people of a pose map at the size of the canvas, with the line width that ControlNets expect.
 
-    Returns None for a control map whose people are not known.
+    Return None for a control map without keypoints.
 
     Args:
-        control_map: what shows people.
-        box: left, top, right, bottom of its part that lies inside the canvas, px.
-        fit: where on the canvas that part lies.
+        control_map: the pose map.
+        box: left, top, right, bottom of its part inside the canvas, px.
+        fit: the position of that part on the canvas.
         window: height of the windows, px.
-        loop: the canvas is a ring.
+        loop: the canvas is a 360-degree ring.
     """
     poses = pose.poses_of(control_map)
     if poses is None:
         return None
     left, top, right, bottom = fit.inside
     people = poses.people.copy()
-    for axis, (start, end, near, far) in enumerate(((left, right, box[0], box[2]), (top, bottom, box[1], box[3]))):
-        people[..., axis] = (people[..., axis] + 0.5 - near) * ((end - start) / (far - near)) - 0.5 + start
+    for axis, (start, end, box_start, box_end) in enumerate(
+        ((left, right, box[0], box[2]), (top, bottom, box[1], box[3]))
+    ):
+        people[..., axis] = (
+            (people[..., axis] + 0.5 - box_start) * ((end - start) / (box_end - box_start)) - 0.5 + start
+        )
     width, height = fit.canvas
     return pose.draw(openpose_json.Poses(people, height, width), loop, window)
 
 
 def save(control_map: Image.Image, path: Path, overwrite: bool = False) -> None:
-    """Writes the people of a pose map as OpenPose JSON; nothing for a map whose people are not known.
+    """Write the people of a pose map as OpenPose JSON; do nothing for a map without keypoints.
 
-    A file of the same content may be there already.
+    An existing file of the same content is accepted.
 
     Raises:
-        OutputError: the file cannot be written, or there is one and it is not to be overwritten.
+        OutputError: the file cannot be written, or it exists and `overwrite` is off.
     """
     poses = pose.poses_of(control_map)
     if poses is None:
         return
     text = openpose_json.write(poses).encode("utf-8")
-    atomic_write.publish(path, lambda file: file.write(text), overwrite, same=True)
+    atomic_write.publish(path, lambda file: file.write(text), overwrite, allow_identical=True)

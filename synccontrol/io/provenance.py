@@ -1,4 +1,4 @@
-"""Where a picture comes from: the files, versions and machine it is made with, and what has changed since."""
+"""The provenance of an image: its source files, library versions and device, and what has changed since."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -16,57 +16,59 @@ LIBRARIES = ("torch", "diffusers")
 
 
 def source(role: str, path: Path) -> Source:
-    """Returns a file as a picture's source. Raises `InputError` if it cannot be read."""
-    if path.exists() and not path.is_file():  # to open a pipe would wait for who fills it
-        raise InputError(f"{path} is no file; give one")
+    """Return the record of a source file, with its hash. Raises `InputError` if it cannot be read."""
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        raise InputError(f"{path} is not a file; give a file")
     try:
         with path.open("rb") as file:
             return Source(
-                role=role, path=object_store.told(str(path)), sha256=hashlib.file_digest(file, "sha256").hexdigest()
+                role=role,
+                path=object_store.replace_mirror_paths(str(path)),
+                sha256=hashlib.file_digest(file, "sha256").hexdigest(),
             )
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a file") from error
 
 
-def made_with(device: str, dtype: str, revision: str = "") -> dict[str, Any]:
-    """Returns what beside a `ImageSpec` its pixels depend on, as JSON values.
+def runtime_settings(device: str, dtype: str, revision: str = "") -> dict[str, Any]:
+    """Return the settings that affect an image besides its `ImageSpec`, as JSON values.
 
     Args:
         device: 'cpu', 'cuda:0', 'cuda:0,cuda:1', ...
         dtype: 'float32', ...
-        revision: which files the model is; empty: not known.
+        revision: the revision of the model's files; empty if it is not known.
     """
     versions = {"synccontrol": synccontrol.__version__, **{name: version(name) for name in LIBRARIES}}
-    known = {REVISION: revision} if revision else {}
-    return {VERSIONS: versions, DEVICE: device, DTYPE: dtype, **known}
+    model = {REVISION: revision} if revision else {}
+    return {VERSIONS: versions, DEVICE: device, DTYPE: dtype, **model}
 
 
-def changes(settings: Mapping[str, Any], now: Mapping[str, Any], sources: Iterable[Source]) -> list[str]:
-    """Returns what keeps a picture from coming out the same again, in a few words each.
+def describe_changes(settings: Mapping[str, Any], now: Mapping[str, Any], sources: Iterable[Source]) -> list[str]:
+    """Return the changes that keep an image from being reproduced exactly, in a few words each.
 
     Args:
-        settings: what was read from a picture; what it does not say is not compared.
-        now: `made_with` of this machine.
-        sources: the picture's files as they are recorded.
+        settings: the settings from the image's metadata; missing ones are not compared.
+        now: `runtime_settings` of this machine.
+        sources: the image's source files, as recorded.
     """
-    then = settings.get(VERSIONS)
-    said: dict[str, Any] = dict(then) if isinstance(then, Mapping) else {}
-    said |= {name: settings.get(name) for name in (DEVICE, DTYPE)}
-    here = {**now[VERSIONS], DEVICE: now[DEVICE], DTYPE: now[DTYPE]}
-    found = [
-        f"{name} {said[name]}, here {here[name]}"
-        for name in here
-        if said.get(name) is not None and _kind(said[name]) != _kind(here[name])
+    versions = settings.get(VERSIONS)
+    before: dict[str, Any] = dict(versions) if isinstance(versions, Mapping) else {}
+    before |= {name: settings.get(name) for name in (DEVICE, DTYPE)}
+    current = {**now[VERSIONS], DEVICE: now[DEVICE], DTYPE: now[DTYPE]}
+    changes = [
+        f"{name} {before[name]}, here {current[name]}"
+        for name in current
+        if before.get(name) is not None and _device_type(before[name]) != _device_type(current[name])
     ]
     if REVISION in now and settings.get(REVISION) not in (None, now[REVISION]):
-        found.append("other files of the model")
+        changes.append("other files of the model")
     for recorded in sources:
         path = Path(recorded.path)
         if recorded.sha256 and path.is_file() and source(recorded.role, path).sha256 != recorded.sha256:
-            found.append(f"another {path}")
-    return found
+            changes.append(f"another {path}")
+    return changes
 
 
-def _kind(value: Any) -> str:
-    """Returns the kind of a device, or of several, and anything else as it is."""
+def _device_type(value: Any) -> str:
+    """Return the type of a device, such as 'cuda' for 'cuda:0,cuda:1', and any other value as text."""
     return str(value).partition(",")[0].partition(":")[0]

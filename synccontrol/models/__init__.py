@@ -1,1 +1,1 @@
-"""Named models: how they are found and loaded; the bundled one."""
+"""Named models: registry, presets and loading; includes the bundled model."""

@@ -1,8 +1,8 @@
-"""The autoencoder of the bundled model: a lapped patch codec with a small residual network on either side.
+"""The autoencoder of the bundled model: a lapped patch codec with small residual networks.
 
-A linear map from 8x8 patches and their neighbours to a few latent channels does most of the work (it starts from
-the principal components of patches); what a linear map cannot express, a few convolutions at cell resolution add.
-There are no absolute positions and no norms across space: moving a picture by whole cells moves its latents.
+A linear map between 8x8 patches with their neighbours and a few latent channels does most of the work; it is
+initialised with the principal components of patches. A few convolutions at cell resolution add what a linear map cannot
+express. There are no absolute positions and no norms across space: moving an image by whole cells moves its latents.
 """
 
 from typing import Literal, cast, overload
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _RGB = 3
-_HALF = 2  # the decoder's residual is drawn at this many steps a cell before its last shuffle
+_HALF = 2  # resolution of the decoder's residual before its last shuffle, in steps per cell
 
 
 class PointDistribution:
-    """The latents of a picture, with the sampling methods that pipelines expect; there is no noise in them."""
+    """The latents of an image with the sampling methods that pipelines expect; deterministic."""
 
     def __init__(self, latents: Tensor) -> None:
         self.mean = latents
@@ -34,13 +34,13 @@ class PointDistribution:
         return self.mean
 
 
-def _conv(inside: int, outside: int, size: int = 3) -> nn.Conv2d:
-    """Return a convolution that continues the border outwards instead of darkening it."""
-    return nn.Conv2d(inside, outside, size, padding=size // 2, padding_mode="replicate")
+def _conv(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:
+    """Return a convolution with replicated borders."""
+    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, padding_mode="replicate")
 
 
 class _Block(nn.Module):
-    """Two convolutions around which the input passes unchanged."""
+    """A residual block of two convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -51,18 +51,18 @@ class _Block(nn.Module):
 
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """An autoencoder with the contract of a diffusers VAE: pictures in -1..1, latents of unit size.
+    """An autoencoder with the contract of a diffusers VAE: images in -1..1, latents of unit size.
 
     Args:
         latent_channels: channels of a latent cell.
         hidden_channels: width of the residual networks at cell resolution.
         fine_channels: width of the decoder's residual at half-cell resolution.
-        fine_blocks: how many blocks it has there.
-        pixel_channels: width of what the decoder does at last, pixel by pixel: it evens out its own grid; 0: nothing.
+        fine_blocks: number of blocks at half-cell resolution.
+        pixel_channels: width of the decoder's final pixel-resolution layers, which smooth its grid; 0: none.
 
     Rarely needed:
-        block_out_channels: only its length means something: pipelines read the cell size (2 ** (length - 1) px) off it.
-        scaling_factor: what pipelines multiply latents with; the codec's own scale is already right.
+        block_out_channels: only its length matters: pipelines derive the cell size (2 ** (length - 1) px) from it.
+        scaling_factor: factor that pipelines apply to latents; the codec's latents need none.
         force_upcast: whether pipelines must decode in float32.
     """
 
@@ -113,7 +113,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def encode(self, x: Tensor, return_dict: Literal[False]) -> tuple[PointDistribution]: ...
 
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[PointDistribution]:
-        """Return the latents (b, c, H / 8, W / 8) of pictures (b, 3, H, W) in -1..1, as `.latent_dist`."""
+        """Return the latents (b, c, H / 8, W / 8) of images (b, 3, H, W) in -1..1, as `.latent_dist`."""
         patches = F.pixel_unshuffle(x, self.cell)
         latents = PointDistribution(self.linear_encoder(patches) + self.residual_encoder(patches))
         return AutoencoderKLOutput(latent_dist=latents) if return_dict else (latents,)
@@ -131,16 +131,16 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def decode(
         self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
     ) -> DecoderOutput | tuple[Tensor]:
-        """Return the pictures (b, 3, H, W), about -1..1, of latents (b, c, H / 8, W / 8), as `.sample`.
+        """Return the images (b, 3, H, W), about -1..1, of latents (b, c, H / 8, W / 8), as `.sample`.
 
         `generator` is part of the contract of a VAE; nothing here is random.
         """
-        picture = F.pixel_shuffle(self.linear_decoder(z), self.cell) + self.residual_decoder(z)
+        image = F.pixel_shuffle(self.linear_decoder(z), self.cell) + self.residual_decoder(z)
         if self.finish is not None:
-            picture = picture + self.finish(picture)
-        return DecoderOutput(sample=picture) if return_dict else (picture,)
+            image = image + self.finish(image)
+        return DecoderOutput(sample=image) if return_dict else (image,)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pictures after encoding and decoding, both (b, 3, H, W)."""
-        (picture,) = self.decode(self.encode(x).latent_dist.mode(), return_dict=False)
-        return picture
+        """Return images (b, 3, H, W) after encoding and decoding."""
+        (image,) = self.decode(self.encode(x).latent_dist.mode(), return_dict=False)
+        return image

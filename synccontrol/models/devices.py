@@ -1,4 +1,4 @@
-"""Where networks run, and in what numbers."""
+"""Devices, dtypes and offloading."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.spec.schema import require_choice
 
-NONE, MODEL, SEQUENTIAL = OFFLOADS = ("none", "model", "sequential")  # what waits in memory for its turn on a card
+NONE, MODEL, SEQUENTIAL = OFFLOADS = ("none", "model", "sequential")  # granularity of CPU offloading
 
 CPU = "cpu"
 DTYPES = {
@@ -19,38 +19,42 @@ DTYPES = {
 
 
 def check_device(device: str) -> None:
-    """Raises `ModelError` when a torch device is unknown or not there."""
+    """Raise `ModelError` if a torch device is unknown or missing."""
     kind, _, number = device.partition(":")
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if kind not in count or (number and not number.isdigit()):
         raise ModelError(f"unknown device {device!r}; use cpu, cuda, cuda:1 or mps")
     if count[kind] <= int(number or 0):
-        there = [name for name, devices in count.items() if devices]
-        raise ModelError(f"device {device!r} is not there; this machine has {', '.join(there)}")
+        available = [name for name, devices in count.items() if devices]
+        raise ModelError(f"device {device!r} is not there; this machine has {', '.join(available)}")
 
 
-def named(devices: str, offload: str = NONE) -> list[str]:
-    """Returns the devices of a comma list, on each of which the model is to be.
+def parse_devices(devices: str, offload: str = NONE) -> list[str]:
+    """Return the devices of a comma-separated list; the model is loaded on each.
+
+    The CPU may be repeated, for tests without GPUs.
 
     Raises:
-        ModelError: one is unknown or not there.
-        ConfigError: they are of several kinds, or one is named twice (the CPU may be, to try it without cards); or they
-            do not go with the offloading.
+        ModelError: a device is unknown or missing.
+        ConfigError: the devices are of several kinds, a device other than the CPU is repeated, or the devices do not
+            support the offloading.
     """
-    found = [device.strip() for device in devices.split(",")]
-    for device in found:
+    names = [device.strip() for device in devices.split(",")]
+    for device in names:
         check_device(device)
-    places = [(kind, int(number or 0)) for kind, _, number in (device.partition(":") for device in found)]
-    if len({kind for kind, _ in places}) > 1:
-        raise ConfigError(f"devices {devices} are of several kinds, which do not compute alike; name those of one kind")
-    if places[0][0] != CPU and len(set(places)) < len(places):
+    indexed = [(kind, int(number or 0)) for kind, _, number in (device.partition(":") for device in names)]
+    if len({kind for kind, _ in indexed}) > 1:
+        raise ConfigError(
+            f"devices {devices} are of several kinds, which give different results; name those of one kind"
+        )
+    if indexed[0][0] != CPU and len(set(indexed)) < len(indexed):
         raise ConfigError(f"devices {devices} name one twice, which would hold the model twice; name each once")
     check_offload(offload, devices)
-    return found
+    return names
 
 
 def check_offload(offload: str, device: str) -> None:
-    """Raises `ConfigError` for an unknown kind of offloading, or where there is no card to leave, or several."""
+    """Raise `ConfigError` for an unknown offloading mode, or one that the device does not support."""
     require_choice("offload", offload, OFFLOADS)
     if offload != NONE and "," in device:
         raise ConfigError(f"offload {offload} frees one card, and the devices are {device}; leave it out, or name one")
@@ -58,16 +62,16 @@ def check_offload(offload: str, device: str) -> None:
         raise ConfigError(f"offload {offload} frees a card, and the device is cpu; leave it out")
 
 
-def settle(pipe: Any, device: str, offload: str) -> Any:
-    """Returns a pipeline on a device; offloaded ones come there network by network, or layer by layer.
+def place_pipeline(pipe: Any, device: str, offload: str) -> Any:
+    """Move a pipeline to a device, or enable its offloading.
 
     Raises:
         ConfigError: two networks share parts, which cannot be offloaded.
     """
-    if offload != NONE and _shares(pipe):
+    if offload != NONE and _has_shared_weights(pipe):
         raise ConfigError(
             f"offload {offload} is not for a ControlNet that shares parts with its transformer, as this one does: "
-            "the one would take them away from the other; leave it out, or draw without the ControlNet"
+            "each would take them away from the other; leave it out, or generate without the ControlNet"
         )
     if offload == MODEL:
         pipe.enable_model_cpu_offload(device=device)
@@ -78,8 +82,8 @@ def settle(pipe: Any, device: str, offload: str) -> Any:
     return pipe
 
 
-def _shares(pipe: Any) -> bool:
-    """Returns whether some weights are part of two networks."""
+def _has_shared_weights(pipe: Any) -> bool:
+    """Return whether two networks share weights."""
     networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     weights = [{id(weight) for weight in network.parameters()} for network in networks]
     return len(set().union(*weights)) < sum(map(len, weights))

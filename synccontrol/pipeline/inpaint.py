@@ -1,7 +1,7 @@
-"""Repainting: where a picture is kept, the clean estimate is the picture.
+"""Img2img and inpainting: outside of the mask, the clean estimate is the init image.
 
-Stock pipelines lay the kept part over the canvas after every step, under the same noise. To say that its estimate is
-the picture comes to the same for every solver that draws no noise, and asks nothing of those that keep a history.
+Stock pipelines paste the init image over the canvas after every step, under the same noise. Replacing the estimate has
+the same effect for every solver without noise of its own, and works with solvers that keep a history.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from synccontrol.canvas.base import AbstractLayout, Merger
 from synccontrol.families.base import AbstractFamily
 from synccontrol.io import images, masks
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level, prediction_for, x0_hat
+from synccontrol.sampling.noise_level import NoiseLevel, prediction_for, x0_hat
 from synccontrol.spec.image_spec import ImageSpec
-from synccontrol.spec.settings import KEPT
+from synccontrol.spec.settings import MATCH_SOURCE
 
 
-class Repaint:
-    """The prediction of windows of which a part is kept. It is a `Predict`; what is kept wholly asks no network.
+class InpaintPredictor:
+    """A `Predict` that keeps the init image outside of a mask. Windows without generated cells skip the networks.
 
     Args:
-        predict: of the windows.
-        known: clean latents of what is there.
-        free: 1 where cells are drawn anew, 0 where they are kept.
-        kind: what is predicted, of `levels.KINDS`.
+        predict: the prediction of windows without a mask.
+        known: clean latents of the init image.
+        free: 1 for cells that are generated, 0 for cells of the init image.
+        kind: what is predicted, one of `levels.KINDS`.
     """
 
     def __init__(
@@ -38,127 +38,129 @@ class Repaint:
         self._free = free
         self._kind = kind
 
-    def __call__(self, z: Float[Tensor, "k c h w"], level: Level, windows: Sequence[int]) -> Float[Tensor, "k c h w"]:
+    def __call__(
+        self, z: Float[Tensor, "k c h w"], level: NoiseLevel, windows: Sequence[int]
+    ) -> Float[Tensor, "k c h w"]:
         indices = list(windows)
         x0, free = self._known[indices], self._free[indices]
         rows = [row for row in range(len(indices)) if bool(free[row].any())]
         if rows:
-            found = self._predict(z[rows], level, [indices[row] for row in rows])
-            drawn = torch.lerp(x0[rows], x0_hat(z[rows], found, level, self._kind), free[rows])
-            x0 = x0.index_copy(0, torch.tensor(rows, device=z.device), drawn)
+            predictions = self._predict(z[rows], level, [indices[row] for row in rows])
+            mixed = torch.lerp(x0[rows], x0_hat(z[rows], predictions, level, self._kind), free[rows])
+            x0 = x0.index_copy(0, torch.tensor(rows, device=z.device), mixed)
         return prediction_for(z, x0, level, self._kind)
 
 
-NEW = 0.5  # the least share of what is new in a pixel that networks made for repainting draw, as in diffusers
+MASK_THRESHOLD = 0.5  # inpainting models generate pixels whose alpha is at least this, as in diffusers
 
 
-class Kept:
-    """A picture that is started from.
+class InitImage:
+    """The init image of a stage.
 
     Args:
         family: the model.
         layout: the canvas.
-        start: the picture, as large as the one that is drawn.
-        new: how much of each of its pixels is drawn anew; None: all, as far as noise is laid over it.
-        picture: what is drawn.
+        image: the init image, at the size of the stage.
+        alpha: share of each pixel that is generated; None: all pixels are denoised from a noised init image.
+        spec: of the image that is generated.
     """
 
     def __init__(
         self,
         family: AbstractFamily,
         layout: AbstractLayout,
-        start: Image.Image,
-        new: masks.Alpha | None,
-        picture: ImageSpec,
+        image: Image.Image,
+        alpha: masks.Alpha | None,
+        spec: ImageSpec,
     ) -> None:
         self._family = family
         self._layout = layout
-        self._start = start
-        self._new = new
-        self._colours = picture.img2img.color_match == KEPT
-        self._closed = picture.windows.closed
-        self._free: Tensor | None = None  # 1 where points of the canvas are drawn anew, else 0: (1, 1, *shape)
-        self._canvas: Tensor | None = None
-        if new is not None:
-            cells = torch.from_numpy(masks.latent_mask(new, family.geometry.cell, (layout.height, layout.width)))
-            windows = layout.look(cells[None, None], 1, range(len(layout)))
+        self._image = image
+        self._alpha = alpha
+        self._matches_colors = spec.img2img.color_match == MATCH_SOURCE
+        self._closed = spec.windows.closed
+        self._free: Tensor | None = None  # 1 for points of the canvas that are generated, else 0: (1, 1, *shape)
+        self._latents: Tensor | None = None
+        if alpha is not None:
+            cells = torch.from_numpy(masks.latent_mask(alpha, family.geometry.cell, (layout.height, layout.width)))
+            windows = layout.crop_image(cells[None, None], 1, range(len(layout)))
             self._free = (Merger(layout, "uniform", windows)(windows) > 0).to(family.canvas_dtype)
 
     @torch.no_grad()
-    def canvas(self) -> Tensor:
-        """Returns its clean canvas, (1, c, *shape); call it inside a session.
+    def encoded(self) -> Tensor:
+        """Return the clean latents of the init image, (1, c, *shape); call it inside a session.
 
-        It is encoded window by window, so that memory does not grow with it.
+        The image is encoded window by window, so memory does not grow with its size.
         """
-        if self._canvas is None:
+        if self._latents is None:
             family, layout = self._family, self._layout
-            pixels, where = images.to_uint8(self._start), (family.device, family.canvas_dtype)
-            seen = (layout.look(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
-            windows = torch.cat([family.encode(window.to(*where) * 2 - 1) for window in seen])
-            self._canvas = Merger(layout, "ramp", windows)(windows)
-        return self._canvas
+            pixels, where = images.to_uint8(self._image), (family.device, family.canvas_dtype)
+            crops = (layout.crop_image(pixels, family.geometry.cell, [window]) for window in range(len(layout)))
+            windows = torch.cat([family.encode(crop.to(*where) * 2 - 1) for crop in crops])
+            self._latents = Merger(layout, "ramp", windows)(windows)
+        return self._latents
 
     @torch.no_grad()
-    def beside(self) -> list[Tensor]:
-        """Returns what networks made for repainting see of each window beside its latents; none: all is drawn anew.
+    def inpaint_channels(self) -> list[Tensor]:
+        """Return the additional input channels of an inpainting model for each window; none without a mask.
 
-        Call it inside a session. What is more new than old counts as new.
+        Call it inside a session. The mask is binarized at `MASK_THRESHOLD`.
         """
-        family, found = self._family, list[Tensor]()
-        if self._new is None or not family.inpaints:
-            return found
-        shown = self._shown()
+        family, channels = self._family, list[Tensor]()
+        if self._alpha is None or not family.is_inpainting_model:
+            return channels
+        image_and_alpha = self._image_and_alpha()
         for window in range(len(self._layout)):
-            seen = self._look(shown, [window])
-            picture, new = (one.to(device=family.device, dtype=family.canvas_dtype) for one in seen)
-            found.append(family.beside(picture * 2 - 1, new))
-        return found
+            crops = self._crop(image_and_alpha, [window])
+            image, mask = (crop.to(device=family.device, dtype=family.canvas_dtype) for crop in crops)
+            channels.append(family.inpaint_channels(image * 2 - 1, mask))
+        return channels
 
-    def map(self, hole: float, windows: Sequence[int]) -> Tensor:
-        """Returns what windows see of the control map for inpainting, (k, 3, H, W): the picture, in 0..1.
+    def map(self, masked_value: float, windows: Sequence[int]) -> Tensor:
+        """Return windows of the control map for inpainting, (k, 3, H, W) in 0..1: the init image with a hole.
 
         Args:
-            hole: what it shows where all is drawn anew, as `AbstractFamily.hole`.
+            masked_value: the value of pixels that are generated, as `AbstractFamily.masked_value`.
             windows: their indices.
         """
-        picture, new = self._look(self._shown(), windows)
-        return picture.where(new == 0, torch.full_like(picture, hole))
+        image, mask = self._crop(self._image_and_alpha(), windows)
+        return image.where(mask == 0, torch.full_like(image, masked_value))
 
-    def _shown(self) -> Tensor:
-        """Returns the picture, and how much of it is new, (1, 4, height, width) in 0..1."""
-        picture = images.to_tensor(self._start)
-        new = torch.zeros_like(picture[:, :1]) if self._new is None else torch.from_numpy(self._new)[None, None]
-        return torch.cat([picture, new.to(picture)], dim=1)
+    def _image_and_alpha(self) -> Tensor:
+        """Return the init image and its alpha, (1, 4, height, width) in 0..1."""
+        image = images.to_tensor(self._image)
+        alpha = torch.zeros_like(image[:, :1]) if self._alpha is None else torch.from_numpy(self._alpha)[None, None]
+        return torch.cat([image, alpha.to(image)], dim=1)
 
-    def _look(self, shown: Tensor, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns what windows see of the picture (k, 3, H, W) in 0..1, and where it is new (k, 1, H, W), 1 or 0."""
-        seen = self._layout.look(shown, self._family.geometry.cell, windows)
-        return seen[:, :3], (seen[:, 3:] >= NEW).to(seen)
+    def _crop(self, image_and_alpha: Tensor, windows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return windows of the image (k, 3, H, W) in 0..1, and of the binary mask (k, 1, H, W)."""
+        crops = self._layout.crop_image(image_and_alpha, self._family.geometry.cell, windows)
+        return crops[:, :3], (crops[:, 3:] >= MASK_THRESHOLD).to(crops)
 
     def start(self, skipped: int) -> Tensor | None:
-        """Returns the clean canvas that noise is laid over, if so many steps are left out; None: noise is all there is.
+        """Return the clean latents to add noise to, with `skipped` steps left out; None: start from pure noise.
 
-        Networks made for repainting see what is kept, and are used to noise alone.
+        Inpainting models see the init image as additional channels, and start from pure noise.
         """
-        alone = self._new is not None and self._family.inpaints and not skipped
-        return None if alone else self.canvas()
+        pure_noise = self._alpha is not None and self._family.is_inpainting_model and not skipped
+        return None if pure_noise else self.encoded()
 
     def within(self, predict: Predict, kind: str) -> Predict:
-        """Returns the prediction of windows whose kept part stays; `kind` is what is predicted."""
+        """Return a prediction that keeps the init image outside of the mask; `kind` is what is predicted."""
         if self._free is None:
             return predict
-        canvas = self.canvas()
-        free = self._layout.crop(self._free.to(canvas))
-        if self._family.inpaints:  # its networks keep what is kept: all of a window is theirs, or nothing
+        latents = self.encoded()
+        free = self._layout.crop(self._free.to(latents))
+        if self._family.is_inpainting_model:  # its networks keep the init image: they predict whole windows, or none
             free = free.amax(dim=(1, 2, 3), keepdim=True).expand_as(free)
-        return Repaint(predict, self._layout.crop(canvas), free, kind)
+        return InpaintPredictor(predict, self._layout.crop(latents), free, kind)
 
     def latents(self, x0: Tensor) -> Tensor:
-        """Returns a clean canvas with the kept part in its place."""
-        return x0 if self._free is None else self.canvas().lerp(x0, self._free.to(x0))
+        """Return a clean canvas with the latents of the init image outside of the mask."""
+        return x0 if self._free is None else self.encoded().lerp(x0, self._free.to(x0))
 
-    def picture(self, drawn: Image.Image) -> Image.Image:
-        """Returns what was drawn in its place in the picture; of what is kept not one pixel changes."""
-        if self._colours:
-            drawn = masks.match_colors(drawn, self._start, min(self._family.geometry.window_px), self._closed)
-        return drawn if self._new is None else masks.composite(drawn, self._start, self._new)
+    def composite(self, image: Image.Image) -> Image.Image:
+        """Return a generated image pasted into the init image; outside of the mask not one pixel changes."""
+        if self._matches_colors:
+            image = masks.match_colors(image, self._image, min(self._family.geometry.window_px), self._closed)
+        return image if self._alpha is None else masks.composite(image, self._image, self._alpha)

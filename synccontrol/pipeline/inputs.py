@@ -1,4 +1,4 @@
-"""What a montage is called with: pictures, sizes, configs and encoded prompts, or a line on what is wrong with them."""
+"""The arguments of a montage, checked: images, sizes, configs and prompts; and the canvas, prepared once."""
 
 import dataclasses
 import functools
@@ -14,16 +14,16 @@ from synccontrol.canvas import sphere
 from synccontrol.canvas.base import AbstractLayout
 from synccontrol.canvas.flat import lay_out
 from synccontrol.errors import ConfigError, InputError, UnknownArgumentError
-from synccontrol.families.base import AbstractFamily, Encoded, View
+from synccontrol.families.base import AbstractFamily, PromptEmbeds, WindowCondition
 from synccontrol.io import images, masks, resize
-from synccontrol.pipeline.denoise import Given
+from synccontrol.pipeline.denoise import StageInputs
 from synccontrol.preprocess import ImageLike
 from synccontrol.spec.image_spec import (
     EMBEDDED,
+    IN_MEMORY,
     INIT_IMAGE,
     INPAINT,
     MASK,
-    NO_FILE,
     NO_START,
     REGION_MAP,
     SINGLE,
@@ -44,7 +44,7 @@ from synccontrol.spec.settings import (
 
 ControlMaps: TypeAlias = "ImageLike | Sequence[ImageLike] | None"
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Img2ImgConfig, UpscaleConfig)
-UNCHECKED = "the pipeline's safety checker is not run: it judges single pictures, no montages"
+UNCHECKED = "the pipeline's safety checker is not run: it judges single images, not montages"
 MOVED_ARGUMENTS = {  # names of earlier versions, and of diffusers -> what to write here
     "compose": "img2img",
     "enlarge": "upscale",
@@ -93,43 +93,43 @@ def checked_arguments(moved: Mapping[str, str]) -> Callable[[Callable[P, R]], Ca
     return decorate
 
 
-def config(given: Config | None, default: Config, name: str) -> Config:
-    """Return the settings of a preset with those that are given in their place.
+def preset_or_override(override: Config | None, default: Config, name: str) -> Config:
+    """Return the settings of a preset, with the settings of `override` in their place.
 
     Args:
-        given: a config, of which the settings that were set count; None: there are none.
-        default: the preset's.
-        name: the argument's.
+        override: a config; only settings that were set count. None changes nothing.
+        default: of the preset.
+        name: of the argument.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: `override` is no such config.
     """
-    if given is None:
+    if override is None:
         return default
-    if not isinstance(given, type(default)):
+    if not isinstance(override, type(default)):
         kind = type(default).__name__
-        raise ConfigError(f"{name} is {given!r}; give {kind}(...)", field=name, value=given, hint=f"{kind}(...)")
-    return default.overridden_by(given)
+        raise ConfigError(f"{name} is {override!r}; give {kind}(...)", field=name, value=override, hint=f"{kind}(...)")
+    return default.overridden_by(override)
 
 
 def partial_keys(*configs: Settings | None) -> list[str]:
-    """Return the keys of the settings that partial configs change; complete ones change nothing in particular."""
+    """Return the keys of the settings that partial configs change; complete configs are left out."""
     return [
         flag.key
-        for given in configs
-        if isinstance(given, Settings) and len(given.model_fields_set) < len(type(given).model_fields)
-        for flag in flags(given).values()
-        if flag.field in given.model_fields_set
+        for config in configs
+        if isinstance(config, Settings) and len(config.model_fields_set) < len(type(config).model_fields)
+        for flag in flags(config).values()
+        if flag.field in config.model_fields_set
     ]
 
 
-LARGEST_ENLARGEMENT = 8  # a guide enlarged further has nothing left to follow
+MAX_GUIDE_UPSCALE = 8  # a guide enlarged further has no detail left to follow
 
 
 def canvas_size(
     guide: Image.Image | None, height: int | None, width: int | None, windows: WindowConfig, geometry: Geometry
 ) -> tuple[int, int]:
-    """Return height and width, px: as asked; else the guide's aspect, its shorter side the model's native one.
+    """Return height and width, px: the arguments; else the guide's aspect, its shorter side the model's native one.
 
     Raises:
         ConfigError: there is neither guide nor size.
@@ -151,11 +151,11 @@ def canvas_size(
         if windows.loop:  # whole cells, or the ring would not close
             width = max(round(width / geometry.cell) * geometry.cell, native_w)
     height = round(width / aspect) if height is None else height
-    if min(height, width) > LARGEST_ENLARGEMENT * min(guide.size):
-        needed = -(-min(height, width) // LARGEST_ENLARGEMENT)
+    if min(height, width) > MAX_GUIDE_UPSCALE * min(guide.size):
+        needed = -(-min(height, width) // MAX_GUIDE_UPSCALE)
         raise InputError(
             f"the guide is only {guide.width}x{guide.height}: to fill {width}x{height} it would be enlarged more than "
-            f"{LARGEST_ENLARGEMENT} times; its shorter side needs at least {needed} pixels"
+            f"{MAX_GUIDE_UPSCALE} times; its shorter side needs at least {needed} pixels"
         )
     return height, width
 
@@ -163,10 +163,10 @@ def canvas_size(
 def outpainted_size(
     init_image: Image.Image, height: int | None, width: int | None, img2img: Img2ImgConfig
 ) -> tuple[int, int]:
-    """Return height and width, px, of an image that starts from another: as asked, else the other's, outpainted.
+    """Return height and width, px, of an image with an init image: the arguments, else the init image's, outpainted.
 
     Raises:
-        ConfigError: outpainting adds more than the width that is asked for.
+        ConfigError: outpainting adds more than the requested width.
     """
     added = sum(img2img.margins)
     if width is not None and width <= added:
@@ -202,7 +202,7 @@ class Canvas:
     layout: AbstractLayout
     sources: Mapping[int | None, Image.Image]  # ready-made control maps by their control's place; None: the guide
     fittings: Mapping[int | None, resize.Fitting]  # of each source
-    start: Mapping[str, Image.Image]  # init image and mask by their role, at the size of the part that they fill
+    start: Mapping[str, Image.Image]  # init image and mask by role, at the size of the part that they fill
     notes: tuple[str, ...]  # a line for every image whose aspect changes
 
 
@@ -241,7 +241,7 @@ def prepare_canvas(
         old_width = width - sum(settings.img2img.margins)
         fitting = resize.plan(image, height, old_width, role.replace("_", " "), settings.fit, closed)
         notes.append(fitting.note)
-        fitted[role] = fitting.pad(fitting.show(image), None)
+        fitted[role] = fitting.pad(fitting.apply(image), None)
     return Canvas(
         height=height,
         width=width,
@@ -258,7 +258,7 @@ class InputImages:
     """The images that a montage is called with, RGB."""
 
     maps: Sequence[Image.Image]
-    others: Mapping[str, Image.Image]  # by their role in `ImageSpec`: one of `IP_IMAGE`, `REGION_MAP`, `INIT_IMAGE`
+    others: Mapping[str, Image.Image]  # by role: `IP_IMAGE`, `REGION_MAP`, `INIT_IMAGE`, `MASK`
 
     @classmethod
     def from_arguments(cls, control_map: ControlMaps, **others: "ImageLike | None") -> "InputImages":
@@ -266,118 +266,125 @@ class InputImages:
         maps = [] if control_map is None else control_map
         return cls(
             maps=[images.to_rgb(map_) for map_ in (maps if isinstance(maps, Sequence) else [maps])],
-            others={role: images.to_rgb(picture) for role, picture in others.items() if picture is not None},
+            others={role: images.to_rgb(image) for role, image in others.items() if image is not None},
         )
 
     def size(self, height: int | None, width: int | None, img2img: Img2ImgConfig) -> tuple[int, int]:
-        """Returns height and width, px: as asked, or those of what is started from, or else of the control map.
+        """Return height and width, px: the arguments, else the size of the init image or of the control map.
 
-        What is started from grows in width as `img2img` says.
+        Outpainting adds to the width of the init image.
 
         Raises:
-            ConfigError: there is none of them, one is no whole number, or there is nothing to start from.
+            ConfigError: no size is known, a size is no whole number, or `img2img` has no init image.
         """
-        grown = sum(img2img.margins)
+        outpainted = sum(img2img.margins)
         if img2img != Img2ImgConfig() and INIT_IMAGE not in self.others:
-            raise ConfigError(
-                "img2img says how an init image is drawn anew, and there is none; give one, or leave it out"
-            )
-        shown = [self.others[INIT_IMAGE]] if INIT_IMAGE in self.others else [*self.maps[:1]]
-        height = shown[0].height if shown and height is None else height
-        width = shown[0].width + (grown if INIT_IMAGE in self.others else 0) if shown and width is None else width
+            raise ConfigError("img2img has settings for an init image, and there is none; give one, or leave it out")
+        reference = self.others.get(INIT_IMAGE) or next(iter(self.maps), None)
+        if reference is not None:
+            height = reference.height if height is None else height
+            width = reference.width + (outpainted if INIT_IMAGE in self.others else 0) if width is None else width
         if height is None or width is None:
-            raise ConfigError("a picture from text only needs a height and a width in pixels")
+            raise ConfigError("an image from text only needs a height and a width in pixels")
         for name, value in (("height", height), ("width", width)):
             if not isinstance(value, Integral):
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number of pixels")
         return int(height), int(width)
 
     def sources(self) -> tuple[Source, ...]:
-        """Returns what a `ImageSpec` says of them: they are no files."""
-        return tuple(Source(role=role, path=NO_FILE) for role in SINGLE if role in self.others)
+        """Return the sources that an `ImageSpec` records for images in memory."""
+        return tuple(Source(role=role, path=IN_MEMORY) for role in SINGLE if role in self.others)
 
-    def on_canvas(self, view: View, picture: ImageSpec, latents: Tensor | None, side: int) -> Given:
-        """Returns what a picture is drawn from, with windows whose shorter side is so many px.
+    def on_canvas(self, condition: WindowCondition, spec: ImageSpec, latents: Tensor | None, side: int) -> StageInputs:
+        """Return the inputs of a stage, fitted to its canvas.
+
+        Args:
+            condition: what all windows have in common.
+            spec: the image.
+            latents: unit-variance noise to start from; None: the seed's.
+            side: the shorter side of a window, px.
 
         Raises:
-            InputError: an aspect is another than the canvas's, or a mask is black.
+            InputError: an image has another aspect than the canvas, or a mask is black.
         """
-
-        def fit(shown: Image.Image, what: str) -> Image.Image:
-            return resize.fit(shown, picture.height, picture.width, what, picture.windows.closed)
-
-        start, new = self.others.get(INIT_IMAGE), None
-        if start is not None:
-            kept = picture.width - sum(picture.img2img.margins)
-            start, mask = (
-                None if shown is None else resize.fit(shown, picture.height, kept, what, picture.windows.closed)
-                for shown, what in ((start, "init image"), (self.others.get(MASK), "mask"))
+        closed = spec.windows.closed
+        maps = [resize.fit(map_, spec.height, spec.width, "control map", closed) for map_ in self.maps]
+        init_image, alpha = self.others.get(INIT_IMAGE), None
+        if init_image is not None:
+            old_width = spec.width - sum(spec.img2img.margins)
+            init_image, mask = (
+                None if image is None else resize.fit(image, spec.height, old_width, name, closed)
+                for image, name in ((init_image, "init image"), (self.others.get(MASK), "mask"))
             )
-            assert start is not None
-            start, new = masks.prepare_init_image(start, mask, picture.img2img, side, picture.windows.closed)
-        return Given(
-            view=view,
-            maps=[fit(map_, "control map") for map_ in self.maps],
+            assert init_image is not None
+            init_image, alpha = masks.prepare_init_image(init_image, mask, spec.img2img, side, closed)
+        return StageInputs(
+            condition=condition,
+            maps=maps,
             region_map=self.others.get(REGION_MAP),
-            init_image=start,
-            new=new,
+            init_image=init_image,
+            alpha=alpha,
             latents=latents,
         )
 
 
 def check_controls(
-    family: AbstractFamily, shown: InputImages, sampling: SamplingConfig, controls: Sequence[str] = ()
+    family: AbstractFamily, input_images: InputImages, sampling: SamplingConfig, controls: Sequence[str] = ()
 ) -> None:
-    """Raises `SyncControlError` unless there are maps for all ControlNets or none, and strengths for all.
+    """Raise `SyncControlError` unless there is one control map for each ControlNet, or none, and a strength for each.
 
-    Those for `INPAINT`, of these controls, need none: they follow the picture that is started from.
+    The control `INPAINT` needs no map: it follows the init image.
     """
-    own = controls.count(INPAINT)
-    nets, given = family.controls - own, len(shown.maps)
-    if own and INIT_IMAGE not in shown.others:
+    inpainting = controls.count(INPAINT)
+    nets, maps = family.controls - inpainting, len(input_images.maps)
+    if inpainting and INIT_IMAGE not in input_images.others:
         raise ConfigError(NO_START)
-    if given != nets and (given or own):
+    if maps != nets and (maps or inpainting):
         raise InputError(
-            f"{given} control maps were given for {nets} ControlNets"
-            + (" beside that for inpaint; give one for each" if own else "; give one for each, or none")
+            f"{maps} control maps were given for {nets} ControlNets"
+            + (" beside that for inpaint; give one for each" if inpainting else "; give one for each, or none")
         )
     sampling.check_controls(family.controls)
 
 
-def said(family: AbstractFamily, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None) -> str | Encoded:
-    """Returns a prompt: a text, or an encoded one that fits the model. Raises `ConfigError` as `embeddings`."""
+def prompt_condition(
+    family: AbstractFamily, name: str, text: str, embeds: Tensor | None, pooled: Tensor | None
+) -> str | PromptEmbeds:
+    """Return a prompt: a text, or embeddings that fit the model. Raises `ConfigError` as `embeddings`."""
     encoded = embeddings(name, text, embeds, pooled)
     if encoded:
         family.check_encoded(encoded)
     return encoded or text
 
 
-def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | None) -> Encoded:
-    """Returns an encoded prompt; an empty one where a text is given.
+def embeddings(name: str, text: object, embeds: Tensor | None, pooled: Tensor | None) -> PromptEmbeds:
+    """Return an encoded prompt, or an empty tuple if the prompt is a text.
 
     Raises:
-        ConfigError: there is no text, or both, or pooled states alone.
+        ConfigError: the text is no text, there are both text and embeddings, or pooled embeddings alone.
     """
-    given = tuple(one for one in (embeds, pooled) if one is not None)
+    tensors = tuple(tensor for tensor in (embeds, pooled) if tensor is not None)
     if not isinstance(text, str):
         raise ConfigError(f"the {name.replace('_', ' ')} is {text!r}; it must be text")
-    if not given:
+    if not tensors:
         return ()
     if text or embeds is None:
-        raise ConfigError(f"give either a {name.replace('_', ' ')}, or {name}_embeds with what belongs to them")
-    if any(not isinstance(one, Tensor) for one in given):
+        raise ConfigError(
+            f"give either a {name.replace('_', ' ')}, or {name}_embeds (with pooled ones, where the model takes them)"
+        )
+    if any(not isinstance(tensor, Tensor) for tensor in tensors):
         raise ConfigError(f"{name}_embeds are {type(embeds).__name__}; give a tensor (1, tokens, features)")
-    return given
+    return tensors
 
 
-def recorded(prompt: str | Encoded) -> str:
-    """Returns a prompt as settings say it."""
+def recorded_prompt(prompt: str | PromptEmbeds) -> str:
+    """Return a prompt as recorded in settings."""
     return prompt if isinstance(prompt, str) else EMBEDDED
 
 
-def check_regions(regions: Sequence[Region], *prompts: str | Encoded) -> None:
-    """Raises `ConfigError` unless regions are regions, and the prompts that follow theirs are texts."""
+def check_regions(regions: Sequence[Region], *prompts: str | PromptEmbeds) -> None:
+    """Raise `ConfigError` unless regions are `Region` objects, and the prompts of the whole image are texts."""
     if isinstance(regions, str) or not all(isinstance(region, Region) for region in regions):
         raise ConfigError("regions are a list of Region(area='0-35%', prompt='a forest')")
     if regions and not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError("regions have prompts in words, which encoded ones cannot follow; give all in words")
+        raise ConfigError("regional prompts are texts and cannot be joined with embeddings; give all prompts as texts")

@@ -1,4 +1,4 @@
-"""`Montage`, the object that users hold: a loaded model that makes wide pictures."""
+"""`Montage`: a loaded model that generates wide images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from synccontrol import families
 from synccontrol.errors import for_library
-from synccontrol.families.base import AbstractFamily, View
+from synccontrol.families.base import AbstractFamily, WindowCondition
 from synccontrol.models import devices, loader, registry
 from synccontrol.models.adapters import add_tiny_vae
-from synccontrol.models.presets import Defaults, chosen, of_family, variants
+from synccontrol.models.presets import PresetSettings, family_default_preset, preset_variants, select_preset
 from synccontrol.pipeline import inputs
 from synccontrol.pipeline.inputs import MOVED_ARGUMENTS, ControlMaps, InputImages, checked_arguments
 from synccontrol.pipeline.output import Result, Step
-from synccontrol.pipeline.stages import Passes
+from synccontrol.pipeline.stages import Stages
 from synccontrol.preprocess import ImageLike
 from synccontrol.sampling import objectives
 from synccontrol.sampling.objectives import AbstractObjective
@@ -28,22 +28,22 @@ from synccontrol.spec.settings import Adapters, Img2ImgConfig, SamplingConfig, S
 
 
 class Montage:
-    """Makes wide pictures with one loaded model. Build it with `from_pretrained` or `from_pipe`.
+    """Generates wide images with one loaded model. Build it with `from_pretrained` or `from_pipe`.
 
-    It may be used from several threads: pictures that are drawn at the same time take turns, step by step.
+    Several threads may use one montage: images that are generated at the same time take turns, step by step.
 
     Args:
         denoiser: the model.
-        defaults: settings for calls that name none; those that fit the model's family if not given.
-        origin: what pictures say of where the model comes from: fields of `ImageSpec`.
-        offline: objectives are not to be downloaded either.
-        notes: what the user should know of the model, a line each; every result says it.
+        defaults: preset of calls that name none; that of the model's family if not given.
+        origin: fields of `ImageSpec` that record where the model comes from.
+        offline: never download an objective.
+        notes: lines about the model for the user; every result has them.
     """
 
     def __init__(
         self,
         denoiser: AbstractFamily,
-        defaults: Defaults | None = None,
+        defaults: PresetSettings | None = None,
         *,
         origin: Mapping[str, Any] = MappingProxyType({}),
         offline: bool = False,
@@ -51,30 +51,30 @@ class Montage:
     ) -> None:
         self.denoiser = denoiser
         scheduler = type(denoiser.pipe.scheduler).__name__
-        self.defaults = defaults or of_family(families.name(denoiser), denoiser.geometry, scheduler)
+        self.defaults = defaults or family_default_preset(families.family_name(denoiser), denoiser.geometry, scheduler)
         self._origin = origin
         self._offline = offline
         self._notes = notes
         self._objectives: dict[str, AbstractObjective] = {}
 
-    def settings(self, preset: PresetName = DEFAULT) -> Defaults:
+    def settings(self, preset: PresetName = DEFAULT) -> PresetSettings:
         """Return the settings of a preset for this model: `.sampling`, `.windows` and `.sync`, each of them complete.
 
         Raises:
             ConfigError: there is no such preset.
         """
-        return chosen(variants(self.defaults, self.denoiser.geometry), preset)
+        return select_preset(preset_variants(self.defaults, self.denoiser.geometry), preset)
 
     @classmethod
     @checked_arguments(MOVED_ARGUMENTS)
     def from_pipe(cls, pipe: Any, controls: Sequence[str] = ()) -> "Montage":
-        """Returns a montage around a loaded diffusers pipeline, with or without ControlNets.
+        """Return a montage around a loaded diffusers pipeline, with or without ControlNets.
 
         The pipeline's LoRAs, textual inversions, autoencoder, device, dtype and offloading are used as they are.
 
         Args:
             pipe: the pipeline.
-            controls: the control type of each map, which union ControlNets must be told; others need it not.
+            controls: the control type of each map; only union ControlNets need it.
 
         Raises:
             ModelError: no model family serves this pipeline, or a union ControlNet does not follow a control type.
@@ -98,7 +98,7 @@ class Montage:
         offload: str = "none",
         offline: bool = False,
     ) -> "Montage":
-        """Returns a montage with a model loaded.
+        """Load a model and return a montage around it.
 
         Args:
             model: a preset ('tiny', 'sd15', ...), a diffusers folder, a hub id, or a .safetensors file of a
@@ -112,14 +112,16 @@ class Montage:
             offline: never ask the network.
 
         Raises:
-            ModelError: the model, a ControlNet or a device is not to be had; the message says what would work.
-            ConfigError: the devices do not go together, or not with the offloading.
+            ModelError: the model, a ControlNet or a device is not available; the message says what would work.
+            ConfigError: the devices cannot be combined, or not with this offloading.
         """
         controls = [controls] if isinstance(controls, str) else controls
         notes: list[str] = []
         options: dict[str, Any] = {"dtype": dtype, "offload": offload, "offline": offline, "note": notes.append}
         load = partial(loader.load, model, controls, controlnets, adapters=adapters, **options)
-        family = families.spread([load(device=one) for one in devices.named(device, offload)], controls)
+        family = families.wrap_replicas(
+            [load(device=name) for name in devices.parse_devices(device, offload)], controls
+        )
         defaults = registry.PRESETS[model].defaults if model in registry.PRESETS else None
         origin = {"model": model, "controls": tuple(controls), "controlnets": tuple(controlnets), "adapters": adapters}
         add_tiny_vae(family, model, adapters, offline)
@@ -192,7 +194,7 @@ class Montage:
             images: what it is generated from, in place of the files of `spec`.
             on_step: as of a call.
         """
-        condition = View(
+        condition = WindowCondition(
             window=0,
             prompt=spec.prompt,
             negative_prompt=spec.negative_prompt,
@@ -269,25 +271,25 @@ class Montage:
         """
         given = inputs.partial_keys(sampling, windows, sync, img2img, upscale)
         settings = self.settings(preset)
-        sampling = inputs.config(sampling, settings.sampling, "sampling")
-        windows = inputs.config(windows, settings.windows, "windows")
-        sync = inputs.config(sync, settings.sync, "sync")
-        pictures: dict[str, ImageLike | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
-        shown = InputImages.from_arguments(control_map, ip_image=ip_image, **pictures)
-        img2img = inputs.config(img2img, Img2ImgConfig().complete(), "img2img")
-        height, width = shown.size(height, width, img2img)
-        view = View(
+        sampling = inputs.preset_or_override(sampling, settings.sampling, "sampling")
+        windows = inputs.preset_or_override(windows, settings.windows, "windows")
+        sync = inputs.preset_or_override(sync, settings.sync, "sync")
+        others: dict[str, ImageLike | None] = {"region_map": region_map, "init_image": init_image, "mask": mask}
+        images = InputImages.from_arguments(control_map, ip_image=ip_image, **others)
+        img2img = inputs.preset_or_override(img2img, Img2ImgConfig().complete(), "img2img")
+        height, width = images.size(height, width, img2img)
+        condition = WindowCondition(
             window=0,
-            prompt=inputs.said(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
-            negative_prompt=inputs.said(
+            prompt=inputs.prompt_condition(self.denoiser, "prompt", prompt, prompt_embeds, pooled_prompt_embeds),
+            negative_prompt=inputs.prompt_condition(
                 self.denoiser, "negative_prompt", negative_prompt, negative_prompt_embeds, negative_pooled_prompt_embeds
             ),
-            reference=shown.others.get(IP_IMAGE),
+            reference=images.others.get(IP_IMAGE),
         )
-        inputs.check_regions(regions, view.prompt, view.negative_prompt)
+        inputs.check_regions(regions, condition.prompt, condition.negative_prompt)
         spec = ImageSpec(
-            prompt=inputs.recorded(view.prompt),
-            negative_prompt=inputs.recorded(view.negative_prompt),
+            prompt=inputs.recorded_prompt(condition.prompt),
+            negative_prompt=inputs.recorded_prompt(condition.negative_prompt),
             height=height,
             width=width,
             seed=seed,
@@ -296,25 +298,25 @@ class Montage:
             sync=sync,
             regions=tuple(regions),
             img2img=img2img,
-            upscale=inputs.config(upscale, UpscaleConfig().complete(), "upscale"),
-            sources=shown.sources(),
+            upscale=inputs.preset_or_override(upscale, UpscaleConfig().complete(), "upscale"),
+            sources=images.sources(),
             **self._origin,
         )
         if not spec.controls and self.denoiser.controls:  # their types are unknown, of a caller's pipeline
             given = [key for key in given if not key.startswith(("control_", "guess_"))]
-        return self._stages(spec, shown, view, latents, [for_library(note) for note in spec.idle(given)]).steps()
+        return self._stages(spec, images, condition, latents, [for_library(note) for note in spec.idle(given)]).steps()
 
     def _stages(
         self,
         spec: ImageSpec,
         images: InputImages,
-        condition: View,
+        condition: WindowCondition,
         latents: Tensor | None,
         notes: Sequence[str] = (),
-    ) -> Passes:
+    ) -> Stages:
         inputs.check_controls(self.denoiser, images, spec.sampling, spec.controls)
         notes = [*self._notes, *notes]
-        return Passes(self.denoiser, spec, images, condition, latents, self._objective, notes)
+        return Stages(self.denoiser, spec, images, condition, latents, self._objective, notes)
 
     def _objective(self, config: SyncConfig) -> AbstractObjective:
         key = config.objective

@@ -1,1 +1,1 @@
-"""Noise levels, solvers, the montage loop, and sync."""
+"""Noise levels, schedulers, the montage loop, and sync."""

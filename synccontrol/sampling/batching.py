@@ -1,4 +1,4 @@
-"""How many windows go into one call of the networks: as many as wished, fewer when the device is out of memory."""
+"""Predict windows in batches, and shrink the batch when the device runs out of memory."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +13,10 @@ Note = Callable[[str], object]
 WindowPredict = Callable[[Tensor, Sequence[int]], Tensor]  # windows (k, c, h, w), their indices -> predictions
 
 
-class Batches:
-    """Calls a function for windows, some at a time. Half as many, from then on, whenever the memory does not suffice.
+class BatchedPredictor:
+    """Calls a prediction function for batches of windows.
+
+    The batch size halves whenever memory runs out, and stays halved.
 
     Args:
         size: windows in one call.
@@ -28,26 +30,26 @@ class Batches:
     def predict(
         self, predict: WindowPredict, z: Float[Tensor, "n c h w"], windows: Sequence[int]
     ) -> dict[int, Float[Tensor, "c h w"]]:
-        """Returns the predictions (c, h, w) of some of the windows z (n, c, h, w), by their index.
+        """Return the predictions (c, h, w) of some of the windows z (n, c, h, w), by index.
 
         Raises:
             MemoryLimitError: not even one window fits.
         """
-        found: dict[int, Tensor] = {}
-        while rest := [window for window in windows if window not in found]:
-            for some in self._groups(rest):
-                predictions = self._attempt(predict, z, some)
-                if predictions is None:
+        predictions: dict[int, Tensor] = {}
+        while remaining := [window for window in windows if window not in predictions]:
+            for batch in self._groups(remaining):
+                batch_predictions = self._attempt(predict, z, batch)
+                if batch_predictions is None:
                     break
-                found.update(zip(some, predictions, strict=True))
-        return found
+                predictions.update(zip(batch, batch_predictions, strict=True))
+        return predictions
 
     def _groups(self, windows: Sequence[int]) -> Iterator[Sequence[int]]:
         for start in range(0, len(windows), self.size):
             yield windows[start : start + self.size]
 
     def _attempt(self, predict: WindowPredict, z: Tensor, windows: Sequence[int]) -> Tensor | None:
-        """Returns the predictions of windows; None when that was too many at once, and fewer are to be tried."""
+        """Return the predictions of windows, or None if memory ran out and the batch size was halved."""
         try:
             return predict(z[list(windows)], windows)
         except (RuntimeError, MemoryError) as error:
@@ -60,19 +62,19 @@ class Batches:
                 ) from error
         self.size = -(-self.size // 2)
         self._note(f"the device was out of memory: windows go {self.size} at a time from here on")
-        free()
+        free_memory()
         return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error says that a device, or the CPU, has no memory left."""
+    """Return whether an error reports that a device or the CPU is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in str(error) or "allocate memory" in str(error))
     )
 
 
-def free() -> None:
-    """Gives memory that nothing holds any longer back to the device."""
+def free_memory() -> None:
+    """Return unused cached memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

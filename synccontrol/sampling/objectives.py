@@ -1,4 +1,4 @@
-"""What "coherent" means: a loss for each window image against the image of the anchor."""
+"""Sync objectives: a loss of each window's image against the anchor's image."""
 
 import abc
 import contextlib
@@ -21,55 +21,55 @@ from synccontrol.preprocess import hub
 from synccontrol.sampling.noise_level import at_least_float32
 from synccontrol.spec.settings import Objective
 
-_LOADING = threading.Lock()  # importing and building touch what the whole process has in common
+_LOADING_LOCK = threading.Lock()  # imports and construction change process-wide state
 
-Losses = Callable[[Tensor], Tensor]  # images (n, 3, H, W) in -1..1 -> losses (n,)
+WindowLosses = Callable[[Tensor], Tensor]  # images (n, 3, H, W) in -1..1 -> losses (n,)
 
 
 class AbstractObjective(abc.ABC):
     """A perceptual distance to an anchor image."""
 
     @abc.abstractmethod
-    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
-        """Returns the function from images (n, 3, H, W) in -1..1 to losses (n,), differentiable, for one anchor.
+    def for_anchor(self, anchor: Float[Tensor, "1 3 H W"]) -> WindowLosses:
+        """Return a differentiable function from images (n, 3, H, W) in -1..1 to losses (n,) against one anchor.
 
         Args:
             anchor: the anchor's image (1, 3, H, W) in -1..1; no gradient flows to it.
         """
 
     def networks(self) -> list[nn.Module]:
-        """Returns the networks that it computes with."""
+        """Return the networks of the objective."""
         return []
 
 
 class FunctionObjective(AbstractObjective):
-    """A function of the user's: (images (n, 3, H, W), anchor (1, 3, H, W)) -> losses (n,)."""
+    """A user's function: (images (n, 3, H, W), anchor (1, 3, H, W)) -> losses (n,)."""
 
     def __init__(self, function: Objective) -> None:
         self._function = function
 
-    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
+    def for_anchor(self, anchor: Float[Tensor, "1 3 H W"]) -> WindowLosses:
         return lambda images: self._function(images, anchor)
 
 
 class FeatureDistance(AbstractObjective):
-    """LPIPS (arXiv 1801.03924, eq. 1) over the parts of a loaded `lpips` or `stlpips_pytorch` network.
+    """LPIPS (arXiv 1801.03924, eq. 1) with the network of the `lpips` or `stlpips_pytorch` package.
 
-    The packages divide features by a norm whose gradient is NaN at all-zero columns; here it is zero there. The
-    anchor's features are computed once. Computes in float32, or in float64 for float64 images.
+    The packages divide features by a norm whose gradient is NaN at all-zero columns; here that gradient is zero. The
+    anchor's features are computed once. The distance computes in float32, or in float64 for float64 images.
     """
 
     def __init__(self, network: Any) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._home = (torch.device("cpu"), torch.float32)
+        self._placement = (torch.device("cpu"), torch.float32)
         self.network.to(memory_format=_layout(torch.float32))
 
-    def against(self, anchor: Float[Tensor, "1 3 H W"]) -> Losses:
+    def for_anchor(self, anchor: Float[Tensor, "1 3 H W"]) -> WindowLosses:
         dtype = at_least_float32(anchor.dtype)
         layout = _layout(dtype)
-        if self._home != (anchor.device, dtype):
+        if self._placement != (anchor.device, dtype):
             self.network.to(device=anchor.device, dtype=dtype, memory_format=layout)
-            self._home = (anchor.device, dtype)
+            self._placement = (anchor.device, dtype)
         with torch.no_grad():
             anchor_features = self.features(anchor.to(dtype=dtype, memory_format=layout))
 
@@ -84,7 +84,7 @@ class FeatureDistance(AbstractObjective):
         return [self.network]
 
     def features(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n _ _ _"]]:
-        """Returns what the distance compares, (n, c, h, w) a layer at length 1 along c, of images (n, 3, H, W).
+        """Return the compared features of images (n, 3, H, W): (n, c, h, w) per layer, normalised along c.
 
         Images are in -1..1, on the network's device and in its dtype.
         """
@@ -93,38 +93,38 @@ class FeatureDistance(AbstractObjective):
 
 
 def _layout(dtype: torch.dtype) -> torch.memory_format:
-    # Convolutions are a third faster channels-last on the CPU; there is no normalisation here that would suffer.
+    # On the CPU, channels-last convolutions are a third faster; there are no normalisation layers that it slows down.
     return torch.channels_last if dtype == torch.float32 else torch.contiguous_format
 
 
 def _unit(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Returns features (n, c, h, w) at length 1 along c; columns of zeros stay zero, with gradient zero."""
+    """Normalise features (n, c, h, w) along c; all-zero columns stay zero, with gradient zero."""
     square = (features**2).sum(dim=1, keepdim=True)
     return features / (square.clamp_min(torch.finfo(features.dtype).tiny).sqrt() + 1e-10)
 
 
 def load(objective: str | Objective, *, offline: bool = False) -> AbstractObjective:
-    """Returns the objective of a name in `config.OBJECTIVES`, or of a function.
+    """Return the objective of a name in `OBJECTIVES`, or of a function.
 
     Args:
         objective: the name or the function.
-        offline: weights may not be downloaded.
+        offline: do not download weights.
 
     Raises:
-        ModelError: the network's weights, or the package, cannot be had here.
+        ModelError: the network's weights or the package are not available.
     """
     if not isinstance(objective, str):
         return FunctionObjective(objective)
     package, _, net = objective.partition("-")
-    with _LOADING:
+    with _LOADING_LOCK:
         network = _lpips(net or "vgg", offline) if package == "lpips" else _stlpips(net or "alex")
     return FeatureDistance(network)
 
 
 def _lpips(net: str, offline: bool) -> nn.Module:
     try:
-        if hub.is_off(offline):
-            _require_trunk(net)
+        if hub.is_offline(offline):
+            _require_backbone(net)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # torch.hub prints there
             warnings.simplefilter("ignore")  # torchvision's deprecated arguments, inside lpips
             import lpips
@@ -140,8 +140,8 @@ def _lpips(net: str, offline: bool) -> nn.Module:
     return network
 
 
-def _require_trunk(net: str) -> None:
-    """Raises `FileNotFoundError` when torchvision would download the network below LPIPS."""
+def _require_backbone(net: str) -> None:
+    """Raise `FileNotFoundError` when torchvision would download the backbone of LPIPS."""
     from torchvision.models import get_model_weights
 
     name = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}[net]
@@ -162,14 +162,14 @@ def _stlpips(net: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _placeholders(*names: str) -> Iterator[None]:
-    """Stands in for packages that stlpips_pytorch imports for its debugging aids without declaring them."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    for name in missing:
+    """Provide placeholders for undeclared imports of stlpips_pytorch's debugging helpers."""
+    absent_modules = [name for name in names if importlib.util.find_spec(name) is None]
+    for name in absent_modules:
         module = ModuleType(name)
         module.__getattr__ = lambda _: None  # type: ignore[method-assign]
         sys.modules[name] = module
     try:
         yield
     finally:
-        for name in missing:
+        for name in absent_modules:
             del sys.modules[name]

@@ -1,7 +1,7 @@
-"""The only door to diffusers schedulers, which stay the solvers: one fresh object a picture.
+"""The interface to diffusers schedulers; every image uses a new scheduler object.
 
-Solvers keep x_t in the networks' coordinates z (DDIM, DPM++, UniPC, flow matching), or as z / signal (Euler and its
-kin). Sync moves the canvas between two steps; a solver is told of such a jump by `Solver.moved`.
+Schedulers keep x_t in the networks' coordinates z (DDIM, DPM++, UniPC, flow matching), or as z / signal (Euler and
+similar). Sync moves the canvas between two steps; `SchedulerRun.restart_from` tells the scheduler about it.
 """
 
 import dataclasses
@@ -17,91 +17,97 @@ from jaxtyping import Float
 from torch import Tensor
 
 from synccontrol.errors import ConfigError
-from synccontrol.sampling.noise_level import KINDS, Level
+from synccontrol.sampling.noise_level import PREDICTION_TYPES, NoiseLevel
 from synccontrol.spec.settings import MODEL, SCHEDULERS
 
 
-class Draws(Enum):
-    """What noise a solver's step draws."""
+class StepNoise(Enum):
+    """When a scheduler's step adds random noise."""
 
     NONE = auto()
-    SOME = auto()  # where its configuration says so, always in float32
-    ALWAYS = auto()  # in the dtype of what it is given
+    SOME = auto()  # if its configuration asks for it, always in float32
+    ALWAYS = auto()  # in the dtype of its input
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a diffusers scheduler."""
+class SchedulerTraits:
+    """The properties of a diffusers scheduler that this package relies on."""
 
     levels: Callable[[Any], tuple[Tensor, Tensor]]  # signal and noise of every step
     scaled: bool = False  # x_t is z / signal
-    forget: tuple[tuple[str, Any], ...] | None = ()  # what to set when the canvas was moved; None: that does not help
-    draws: Draws = Draws.NONE
+    reset_on_move: tuple[tuple[str, Any], ...] | None = ()  # attributes to reset after a move; None: cannot be moved
+    step_noise: StepNoise = StepNoise.NONE
 
 
-def _by_timestep(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
+def _levels_by_timestep(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
     alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps.cpu().long()]
     return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 
-def _by_sigma(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
-    return _of_sigmas(scheduler, scheduler.sigmas[: len(scheduler.timesteps)].cpu())
+def _levels_by_sigma(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
+    return _levels_of_sigmas(scheduler, scheduler.sigmas[: len(scheduler.timesteps)].cpu())
 
 
-def _by_two_sigmas(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
-    # KDPM2 looks at a level of its own in every second step.
+def _levels_by_two_sigmas(scheduler: Any) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps"]]:
+    # KDPM2 evaluates an interpolated level in every second step.
     sigmas = scheduler.sigmas[: len(scheduler.timesteps)].cpu().clone()
     sigmas[1::2] = scheduler.sigmas_interpol[: len(scheduler.timesteps)].cpu()[1::2]
-    return _of_sigmas(scheduler, sigmas)
+    return _levels_of_sigmas(scheduler, sigmas)
 
 
-def _of_sigmas(scheduler: Any, sigmas: Tensor) -> tuple[Tensor, Tensor]:
+def _levels_of_sigmas(scheduler: Any, sigmas: Tensor) -> tuple[Tensor, Tensor]:
     if _is_flow(scheduler):
         return 1 - sigmas, sigmas
     alpha_bar = 1 / (1 + sigmas**2)
     return alpha_bar**0.5, (1 - alpha_bar) ** 0.5
 
 
-FACTS: dict[str, Facts] = {
-    "DDIMScheduler": Facts(levels=_by_timestep),
-    "DDPMScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
-    "LCMScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
-    "TCDScheduler": Facts(levels=_by_timestep, draws=Draws.ALWAYS),
-    "EulerDiscreteScheduler": Facts(levels=_by_sigma, scaled=True),
-    "EulerAncestralDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, draws=Draws.ALWAYS),
-    "LMSDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, forget=None),
-    "HeunDiscreteScheduler": Facts(levels=_by_sigma, scaled=True, forget=None),
-    "KDPM2DiscreteScheduler": Facts(levels=_by_two_sigmas, scaled=True, forget=None),
-    "DPMSolverMultistepScheduler": Facts(levels=_by_sigma, draws=Draws.SOME),
-    "DPMSolverSinglestepScheduler": Facts(levels=_by_sigma, forget=None, draws=Draws.SOME),
-    "DEISMultistepScheduler": Facts(levels=_by_sigma, forget=(("lower_order_nums", 0),)),
-    "UniPCMultistepScheduler": Facts(levels=_by_sigma, forget=(("lower_order_nums", 0), ("last_sample", None))),
-    "FlowMatchEulerDiscreteScheduler": Facts(levels=_by_sigma, draws=Draws.SOME),
-    "FlowMatchHeunDiscreteScheduler": Facts(levels=_by_sigma, forget=None),
+TRAITS: dict[str, SchedulerTraits] = {
+    "DDIMScheduler": SchedulerTraits(levels=_levels_by_timestep),
+    "DDPMScheduler": SchedulerTraits(levels=_levels_by_timestep, step_noise=StepNoise.ALWAYS),
+    "LCMScheduler": SchedulerTraits(levels=_levels_by_timestep, step_noise=StepNoise.ALWAYS),
+    "TCDScheduler": SchedulerTraits(levels=_levels_by_timestep, step_noise=StepNoise.ALWAYS),
+    "EulerDiscreteScheduler": SchedulerTraits(levels=_levels_by_sigma, scaled=True),
+    "EulerAncestralDiscreteScheduler": SchedulerTraits(
+        levels=_levels_by_sigma, scaled=True, step_noise=StepNoise.ALWAYS
+    ),
+    "LMSDiscreteScheduler": SchedulerTraits(levels=_levels_by_sigma, scaled=True, reset_on_move=None),
+    "HeunDiscreteScheduler": SchedulerTraits(levels=_levels_by_sigma, scaled=True, reset_on_move=None),
+    "KDPM2DiscreteScheduler": SchedulerTraits(levels=_levels_by_two_sigmas, scaled=True, reset_on_move=None),
+    "DPMSolverMultistepScheduler": SchedulerTraits(levels=_levels_by_sigma, step_noise=StepNoise.SOME),
+    "DPMSolverSinglestepScheduler": SchedulerTraits(
+        levels=_levels_by_sigma, reset_on_move=None, step_noise=StepNoise.SOME
+    ),
+    "DEISMultistepScheduler": SchedulerTraits(levels=_levels_by_sigma, reset_on_move=(("lower_order_nums", 0),)),
+    "UniPCMultistepScheduler": SchedulerTraits(
+        levels=_levels_by_sigma, reset_on_move=(("lower_order_nums", 0), ("last_sample", None))
+    ),
+    "FlowMatchEulerDiscreteScheduler": SchedulerTraits(levels=_levels_by_sigma, step_noise=StepNoise.SOME),
+    "FlowMatchHeunDiscreteScheduler": SchedulerTraits(levels=_levels_by_sigma, reset_on_move=None),
 }
-REPLACED = {"PNDMScheduler": "ddim"}  # drops every move of the canvas; every published SD 1.5 comes with it
-UNCLIPPED = ("DDIMScheduler", "DDPMScheduler")  # would clip latents as if they were pictures, if not told otherwise
-FLOW_SOLVERS = {  # the names that flow-matching models can be solved by
+REPLACEMENTS = {"PNDMScheduler": "ddim"}  # drops every move of the canvas; the scheduler of published SD 1.5 models
+UNCLIPPED_SCHEDULERS = ("DDIMScheduler", "DDPMScheduler")  # their default clips latents like images
+FLOW_SOLVERS = {  # scheduler names for flow-matching models
     "euler": "FlowMatchEulerDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
 
 
-class Solver:
-    """One run of a solver over the whole canvas. The caller's scheduler is copied, never changed.
+class SchedulerRun:
+    """One run of a scheduler over the whole canvas. The caller's scheduler is copied, never changed.
 
     Args:
-        scheduler: a diffusers scheduler, which says the noise schedule and what the networks predict.
-        name: a solver of `config.SCHEDULERS` to use with that noise schedule, or 'model' for the scheduler's own.
+        scheduler: a diffusers scheduler, which defines the noise schedule and the prediction type.
+        name: a name in `SCHEDULERS` to use with that noise schedule, or 'model' for the scheduler itself.
         steps: denoising steps.
-        device: where the latents live.
-        generator: CPU generator that every stochastic step draws from, in float32.
-        mu: Rarely needed: the shift of a flow schedule that depends on the window's tokens.
-        skipped: how many of the steps are left out, from the first; levels count from the one that is left.
+        device: device of the latents.
+        generator: CPU generator of every stochastic step, in float32.
+        mu: rarely needed: shift of a flow schedule that depends on the window's tokens.
+        skipped: number of first steps to skip; levels count from the first remaining one.
 
     Raises:
-        ConfigError: no such solver for this model, or it cannot do that many steps.
+        ConfigError: the scheduler is unknown for this model, or cannot run that many steps.
     """
 
     def __init__(
@@ -115,104 +121,111 @@ class Solver:
         mu: float | None = None,
         skipped: int = 0,
     ) -> None:
-        self._scheduler, self.note = _fresh(scheduler, name)
-        self._facts = FACTS[type(self._scheduler).__name__]
+        self._scheduler, self.note = _new_scheduler(scheduler, name)
+        self._traits = TRAITS[type(self._scheduler).__name__]
         self._generator = generator
         flow = _is_flow(self._scheduler)
-        self.kind: str = "flow_prediction" if flow else self._scheduler.config.prediction_type
-        if self.kind not in KINDS:
-            raise ConfigError(f"the model predicts {self.kind!r}; known: {', '.join(KINDS)}")
-        most = _training_steps(self._scheduler)
-        if not flow and steps > most:  # levels would repeat, and not every solver says so
-            raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps; use {most} at most")
+        self.prediction_type: str = "flow_prediction" if flow else self._scheduler.config.prediction_type
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ConfigError(f"the model predicts {self.prediction_type!r}; known: {', '.join(PREDICTION_TYPES)}")
+        max_steps = _training_steps(self._scheduler)
+        if not flow and steps > max_steps:  # levels would repeat, and not every scheduler raises
+            raise ConfigError(f"{type(self._scheduler).__name__} cannot run {steps} steps; use {max_steps} at most")
         try:
             _set_timesteps(self._scheduler, steps, device, mu)
-            signals, noises = self._facts.levels(self._scheduler)
+            signals, noises = self._traits.levels(self._scheduler)
         except (ValueError, IndexError, AssertionError) as error:
-            raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps: {error}") from error
+            raise ConfigError(f"{type(self._scheduler).__name__} cannot run {steps} steps: {error}") from error
         if not noises.isfinite().all():
-            raise ConfigError(f"{type(self._scheduler).__name__} cannot make {steps} steps for this model; use more")
-        t = self._scheduler.timesteps if not flow else noises * most
+            raise ConfigError(f"{type(self._scheduler).__name__} cannot run {steps} steps for this model; use more")
+        t = self._scheduler.timesteps if not flow else noises * max_steps
         rows = list(zip(signals.tolist(), noises.tolist(), t.tolist(), strict=True))
-        self._first = skipped * self._scheduler.order
-        if self._first and hasattr(self._scheduler, "set_begin_index"):  # others know where they are by the timestep
-            self._scheduler.set_begin_index(self._first)
+        self._begin = skipped * self._scheduler.order
+        # Schedulers without a begin index find their position by the timestep.
+        if self._begin and hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(self._begin)
         self.levels = tuple(
-            Level(index=index, signal=signal, noise=noise, t=float(t))
-            for index, (signal, noise, t) in enumerate(rows[self._first :])
+            NoiseLevel(index=index, signal=signal, noise=noise, t=float(t))
+            for index, (signal, noise, t) in enumerate(rows[self._begin :])
         )
 
-    def require_moves(self) -> None:
-        """Raises `ConfigError` when the canvas cannot be moved between two steps, which sync does."""
-        if self._facts.forget is None:
-            able = [name for name, known in SCHEDULERS.items() if _can_move(known.diffusers)]
+    def check_sync_support(self) -> None:
+        """Raise `ConfigError` if the scheduler cannot handle a canvas that sync moves between two steps."""
+        if self._traits.reset_on_move is None:
+            supported = [name for name, names in SCHEDULERS.items() if _supports_sync(names.diffusers)]
             raise ConfigError(
                 f"{type(self._scheduler).__name__} goes on from a canvas it remembers, so that sync would be lost; "
-                f"choose one of the schedulers {', '.join(able)}, or turn sync off (sync weight 0 and sync adain 0)"
+                f"choose one of the schedulers {', '.join(supported)}, or turn sync off "
+                "(sync weight 0 and sync adain 0)"
             )
 
     def start(
         self, noise: Float[Tensor, "1 c y x"], x0: Float[Tensor, "1 c y x"] | None = None
     ) -> Float[Tensor, "1 c y x"]:
-        """Returns the first x_t, for unit-variance noise of the same shape; over clean latents x0 if there are any."""
+        """Return the first x_t for unit-variance noise; with clean latents x0, the noise is added to them."""
         if x0 is not None:
-            return self._x_t(self.levels[0].signal * x0 + self.levels[0].noise * noise, self.levels[0])
-        return noise * float(self._scheduler.init_noise_sigma) if self._facts.scaled else noise
+            return self._from_model_input(self.levels[0].signal * x0 + self.levels[0].noise * noise, self.levels[0])
+        return noise * float(self._scheduler.init_noise_sigma) if self._traits.scaled else noise
 
-    def z(self, x_t: Float[Tensor, "*canvas"], level: Level) -> Float[Tensor, "*canvas"]:
-        """Returns x_t as the networks see it."""
-        if not self._facts.scaled:
+    def model_input(self, x_t: Float[Tensor, "*canvas"], level: NoiseLevel) -> Float[Tensor, "*canvas"]:
+        """Return x_t in the networks' coordinates z."""
+        if not self._traits.scaled:
             return x_t
-        z: Tensor = self._scheduler.scale_model_input(x_t, self._timestep(level))
+        z: Tensor = self._scheduler.scale_model_input(x_t, self._timestep_at(level))
         return z
 
-    def _x_t(self, z: Float[Tensor, "1 c y x"], level: Level) -> Float[Tensor, "1 c y x"]:
-        return z / self.z(z.new_ones(1), level)
+    def _from_model_input(self, z: Float[Tensor, "1 c y x"], level: NoiseLevel) -> Float[Tensor, "1 c y x"]:
+        return z / self.model_input(z.new_ones(1), level)
 
-    def _timestep(self, level: Level) -> Tensor:
-        t: Tensor = self._scheduler.timesteps[self._first + level.index]
+    def _timestep_at(self, level: NoiseLevel) -> Tensor:
+        t: Tensor = self._scheduler.timesteps[self._begin + level.index]
         return t
 
-    def moved(self, z: Float[Tensor, "1 c y x"], level: Level) -> Float[Tensor, "1 c y x"]:
-        """Returns x_t for a z that something else than the solver has made: its history is forgotten where it must."""
-        self.require_moves()
-        for name, value in self._facts.forget or ():
+    def restart_from(self, z: Float[Tensor, "1 c y x"], level: NoiseLevel) -> Float[Tensor, "1 c y x"]:
+        """Return x_t for a canvas z that was changed outside the scheduler, and reset its history where needed."""
+        self.check_sync_support()
+        for name, value in self._traits.reset_on_move or ():
             setattr(self._scheduler, name, value)
-        return self._x_t(z, level)
+        return self._from_model_input(z, level)
 
     def step(
-        self, prediction: Float[Tensor, "1 c y x"], level: Level, x_t: Float[Tensor, "1 c y x"]
+        self, prediction: Float[Tensor, "1 c y x"], level: NoiseLevel, x_t: Float[Tensor, "1 c y x"]
     ) -> Float[Tensor, "1 c y x"]:
-        """Returns the x_t of the next level. Call it once per level, in order: solvers keep a history."""
-        drawn = self._facts.draws is Draws.ALWAYS
-        dtype = torch.float32 if drawn else x_t.dtype  # the same noise whatever the dtype of the canvas
-        noise = {} if self._facts.draws is Draws.NONE else {"generator": self._generator}
-        t, x_t_now = self._timestep(level), x_t.to(dtype)
-        stepped: Tensor = self._scheduler.step(prediction.to(dtype), t, x_t_now, return_dict=False, **noise)[0]
+        """Return the x_t of the next level. Call it once per level, in order: schedulers keep a history."""
+        is_always_noisy = self._traits.step_noise is StepNoise.ALWAYS
+        dtype = torch.float32 if is_always_noisy else x_t.dtype  # the noise does not depend on the canvas dtype
+        noise = {} if self._traits.step_noise is StepNoise.NONE else {"generator": self._generator}
+        t, sample = self._timestep_at(level), x_t.to(dtype)
+        stepped: Tensor = self._scheduler.step(prediction.to(dtype), t, sample, return_dict=False, **noise)[0]
         return stepped.to(x_t.dtype)
 
 
-def _fresh(scheduler: Any, name: str) -> tuple[Any, str]:
-    """Returns a new scheduler of that name on the noise schedule of another, and a note if its own was replaced."""
-    own, note = type(scheduler).__name__, ""
-    if name == MODEL and own in REPLACED:
-        name = REPLACED[own]
-        note = f"the model comes with {own}, under which sync would be lost: {name} is used, on the same noise schedule"
+def _new_scheduler(scheduler: Any, name: str) -> tuple[Any, str]:
+    """Return a new scheduler of that name on another's noise schedule, and a note if the model's own was replaced."""
+    own_class, note = type(scheduler).__name__, ""
+    if name == MODEL and own_class in REPLACEMENTS:
+        name = REPLACEMENTS[own_class]
+        note = (
+            f"the model comes with {own_class}, under which sync would be lost: {name} is used, "
+            "on the same noise schedule"
+        )
     flow = _is_flow(scheduler)
-    known = FLOW_SOLVERS if flow else {key: value.diffusers for key, value in SCHEDULERS.items() if key != MODEL}
-    wanted = own if name == MODEL else known.get(name)
-    if wanted not in FACTS:
-        why = f"{wanted} is not known here" if wanted else f"{name} does not solve flow-matching models"
-        raise ConfigError(f"{why}; choose one of the schedulers {', '.join(known)}")
-    options: dict[str, Any] = {"clip_sample": False} if wanted in UNCLIPPED else {}
-    if flow and not wanted.startswith("FlowMatch"):
+    choices = FLOW_SOLVERS if flow else {key: value.diffusers for key, value in SCHEDULERS.items() if key != MODEL}
+    scheduler_class = own_class if name == MODEL else choices.get(name)
+    if scheduler_class not in TRAITS:
+        reason = (
+            f"{scheduler_class} is not known here" if scheduler_class else f"{name} does not solve flow-matching models"
+        )
+        raise ConfigError(f"{reason}; choose one of the schedulers {', '.join(choices)}")
+    options: dict[str, Any] = {"clip_sample": False} if scheduler_class in UNCLIPPED_SCHEDULERS else {}
+    if flow and not scheduler_class.startswith("FlowMatch"):
         config = scheduler.config
         options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
         options["flow_shift"] = config.get("flow_shift", config.get("shift", 1.0))
-    kind = getattr(diffusers, wanted)
-    parameters = inspect.signature(kind.__init__).parameters  # diffusers logs a line for what a class does not know
+    cls = getattr(diffusers, scheduler_class)
+    parameters = inspect.signature(cls.__init__).parameters  # diffusers logs a warning for unknown entries
     known_config = {key: value for key, value in scheduler.config.items() if key in parameters}
-    return kind.from_config(known_config, **options), note
+    return cls.from_config(known_config, **options), note
 
 
 def _is_flow(scheduler: Any) -> bool:
@@ -226,14 +239,14 @@ def _training_steps(scheduler: Any) -> int:
 def _set_timesteps(scheduler: Any, steps: int, device: torch.device, mu: float | None) -> None:
     shift = {} if mu is None else {"mu": mu}
     if isinstance(scheduler, diffusers.FlowMatchEulerDiscreteScheduler):
-        # Explicit: left to itself it shifts its levels twice (huggingface/diffusers#13243).
-        with np.errstate(invalid="ignore"):  # a schedule with a last level of its own makes no single step
+        # Explicit sigmas: by default it shifts its levels twice (huggingface/diffusers#13243).
+        with np.errstate(invalid="ignore"):  # a schedule with its own last level has no single step
             scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), device=device, **shift)
     else:
         scheduler.set_timesteps(steps, device=device, **shift)
     if _is_flow(scheduler):
-        scheduler.set_begin_index(0)  # some round their timesteps, which may then be there twice
+        scheduler.set_begin_index(0)  # rounded timesteps may repeat
 
 
-def _can_move(scheduler_class: str) -> bool:
-    return scheduler_class in FACTS and FACTS[scheduler_class].forget is not None
+def _supports_sync(scheduler_class: str) -> bool:
+    return scheduler_class in TRAITS and TRAITS[scheduler_class].reset_on_move is not None

@@ -1,4 +1,4 @@
-"""Windows take on the mean and deviation of their anchor's latents: sync for nothing (`SyncConfig.adain`)."""
+"""Style alignment: windows take on the channel statistics of their anchor's latents (`SyncConfig.adain`)."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,93 +8,103 @@ from torch import Tensor
 
 from synccontrol.sampling.anchors import Anchors
 
-PATIENCE = 3  # looks in a row at which a restyled window may be further from the anchor's statistics than before
+PATIENCE = 3  # a window stops aligning when its distance to the anchor's statistics grew this often in a row
 
 Statistics = tuple[Tensor, Tensor]  # mean and deviation of every channel, (1, c, 1, 1)
 
 
-class Restyle:
-    """Gives windows the statistics of their region's anchor.
+class StyleAlignment:
+    """Aligns the latent statistics of windows with those of their region's anchor.
 
     Args:
-        anchors: whom the windows follow.
-        across: how far regions take on the style of the anchor that leads, 0..1; the rest is their own anchor's.
-        encoded: returns the latents (1, c, h, w) of the picture that leads, if one does.
+        anchors: the windows to follow.
+        shared_style: weight of the leading anchor's style in every region, 0..1; the rest is the region's own anchor.
+        encode_anchor: returns the latents (1, c, h, w) of the anchor image, if an image leads.
     """
 
-    def __init__(self, anchors: Anchors, across: float, encoded: Callable[[], Tensor]) -> None:
+    def __init__(self, anchors: Anchors, shared_style: float, encode_anchor: Callable[[], Tensor]) -> None:
         self._anchors = anchors
-        self._across = across
-        self._encoded = encoded
-        self._away: dict[int, tuple[float, int]] = {}  # how far each window was, and how many looks in a row it left
+        self._shared_style = shared_style
+        self._encode_anchor = encode_anchor
+        self._drift: dict[int, tuple[float, int]] = {}  # per window: last distance, and number of increases in a row
 
     @torch.no_grad()
-    def lacking(self, x0: Mapping[int, Float[Tensor, "1 c h w"]]) -> dict[int, Float[Tensor, "c h w"]]:
-        """Returns what windows' clean estimates, those of all windows, lack of the statistics that they follow.
+    def corrections(self, x0: Mapping[int, Float[Tensor, "1 c h w"]]) -> dict[int, Float[Tensor, "c h w"]]:
+        """Return the corrections that align the clean estimates of all windows, by window.
 
-        AdaIN (arXiv 1703.06868, eq. 8) on latents, in each region of a window by itself. It is to be added to z times
-        the signal: that gives signal * AdaIN(x0) + noise * eps, the restyled estimate under the noise that was there.
-        More would be too much: the mean of z over a whole window has next to no noise, so that the networks take its
-        mean / signal for true.
+        AdaIN (arXiv 1703.06868, eq. 8) on latents, separately in each region of a window. Multiply a correction by the
+        signal and add it to z: that gives signal * AdaIN(x0) + noise * eps, the aligned estimate under the same noise.
+        A larger factor would be too much: the mean of z over a whole window has almost no noise, so the networks take
+        mean / signal as the true mean.
         """
-        wanted = self._wanted(x0)
-        found = {}
-        for window, own in x0.items():
+        targets = self._target_statistics(x0)
+        corrections = {}
+        for window, estimate in x0.items():
             if window in self._anchors.still:
                 continue
-            lack = self._restyled(own, window, wanted) - own
-            apart = lack.square().mean().sqrt() / own.std()
-            if self._follows(window, float(apart)):
-                found[window] = lack[0]
-        return found
+            correction = self._aligned(estimate, window, targets) - estimate
+            distance = correction.square().mean().sqrt() / estimate.std()
+            if self._should_align(window, float(distance)):
+                corrections[window] = correction[0]
+        return corrections
 
-    def _wanted(self, x0: Mapping[int, Tensor]) -> list[Statistics]:
-        """Returns the statistics that each region is to have."""
+    def _target_statistics(self, x0: Mapping[int, Tensor]) -> list[Statistics]:
+        """Return the target statistics of each region."""
         anchors = self._anchors
         if anchors.leading is None:
-            picture = self._encoded().to(next(iter(x0.values())))
-            leading = _statistics(picture, torch.ones_like(picture[0, 0]))
+            anchor_latents = self._encode_anchor().to(next(iter(x0.values())))
+            leading_statistics = _statistics(anchor_latents, torch.ones_like(anchor_latents[0, 0]))
             if not anchors.windows:
-                return [leading] * anchors.shares.shape[1]
+                return [leading_statistics] * anchors.shares.shape[1]
         else:
-            leading = self._of(x0[anchors.leading], anchors.leading, anchors.region_of(anchors.leading))
-        own = [self._of(x0[window], window, region) for region, window in enumerate(anchors.windows)]
-        return [(mean.lerp(leading[0], self._across), far.lerp(leading[1], self._across)) for mean, far in own]
+            leading_statistics = self._window_statistics(
+                x0[anchors.leading], anchors.leading, anchors.region_of(anchors.leading)
+            )
+        statistics = [
+            self._window_statistics(x0[window], window, region) for region, window in enumerate(anchors.windows)
+        ]
+        return [
+            (
+                mean.lerp(leading_statistics[0], self._shared_style),
+                deviation.lerp(leading_statistics[1], self._shared_style),
+            )
+            for mean, deviation in statistics
+        ]
 
-    def _of(self, x0: Float[Tensor, "1 c h w"], window: int, region: int) -> Statistics:
+    def _window_statistics(self, x0: Float[Tensor, "1 c h w"], window: int, region: int) -> Statistics:
         return _statistics(x0, self._anchors.shares[window, region].to(x0))
 
-    def _restyled(
-        self, own: Float[Tensor, "1 c h w"], window: int, wanted: list[Statistics]
+    def _aligned(
+        self, estimate: Float[Tensor, "1 c h w"], window: int, targets: list[Statistics]
     ) -> Float[Tensor, "1 c h w"]:
-        found, least = torch.zeros_like(own), torch.finfo(own.dtype).eps  # a flat channel stays flat
-        for region, (wanted_mean, wanted_deviation) in enumerate(wanted):
-            share = self._anchors.shares[window, region].to(own)
+        aligned, epsilon = torch.zeros_like(estimate), torch.finfo(estimate.dtype).eps  # a flat channel stays flat
+        for region, (target_mean, target_deviation) in enumerate(targets):
+            share = self._anchors.shares[window, region].to(estimate)
             if bool(share.any()):
-                mean, deviation = _statistics(own, share)
-                found += share * ((own - mean) * (wanted_deviation / deviation.clamp_min(least)) + wanted_mean)
-        return found
+                mean, deviation = _statistics(estimate, share)
+                aligned += share * ((estimate - mean) * (target_deviation / deviation.clamp_min(epsilon)) + target_mean)
+        return aligned
 
-    def _follows(self, window: int, apart: float) -> bool:
-        """Returns whether a window is to be restyled: no longer, once it keeps going away from the anchor instead.
+    def _should_align(self, window: int, distance: float) -> bool:
+        """Return whether to align a window. Alignment stops once a window keeps moving away from the anchor.
 
-        Under guidance a window may answer with a move the other way: where the prompt says what is to be seen, the
-        prompted prediction hardly hears what was added to z, and guidance takes away a multiple of what the unprompted
-        one hears. Such windows agree by their prompt; to go on would drive them apart. One look or two further away
-        mean nothing: estimates take shape in the first steps, and differ more as they do.
+        Under guidance a window may respond in the opposite direction: where the prompt determines the content, the
+        conditional prediction hardly reacts to the correction, and guidance subtracts a multiple of the unconditional
+        reaction. Such windows agree through their prompt, and further alignment would drive them apart. One or two
+        increases mean nothing: estimates differ more as they take shape in the first steps.
 
         Args:
             window: its index.
-            apart: root mean square of what it lacks, in deviations of its estimate.
+            distance: root mean square of its correction, in deviations of its estimate.
         """
-        former, looks = self._away.get(window, (float("inf"), 0))
-        if looks < PATIENCE:
-            self._away[window] = apart, looks + 1 if apart > former else 0
-        return self._away[window][1] < PATIENCE
+        previous, increases = self._drift.get(window, (float("inf"), 0))
+        if increases < PATIENCE:
+            self._drift[window] = distance, increases + 1 if distance > previous else 0
+        return self._drift[window][1] < PATIENCE
 
 
 def _statistics(x0: Float[Tensor, "1 c h w"], share: Float[Tensor, "h w"]) -> Statistics:
-    """Returns mean and deviation of every channel, over cells that count by their share."""
+    """Return mean and deviation of every channel, with cells weighted by share."""
     weight = share / share.sum()
     mean = (x0 * weight).sum(dim=(2, 3), keepdim=True)
     return mean, ((x0 - mean).square() * weight).sum(dim=(2, 3), keepdim=True).sqrt()

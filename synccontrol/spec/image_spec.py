@@ -23,11 +23,11 @@ from synccontrol.spec.settings import (
     check_seed,
 )
 
-NO_FILE = "<picture>"  # a file's place where a program gave a picture
-EMBEDDED = "<embeddings>"  # a prompt that was given encoded
+IN_MEMORY = "<picture>"  # recorded in place of a path for an image in memory
+EMBEDDED = "<embeddings>"  # recorded in place of a prompt that was given as embeddings
 
 SHA256 = "_sha256"  # after the key of a file: the key of its hash
-YOUNGER: Mapping[str, Any] = {"draft_strength": 0.0, "draft_noise": 1.0}  # than the statistics of latents
+LATER_SETTINGS: Mapping[str, Any] = {"draft_strength": 0.0, "draft_noise": 1.0}  # their values in older records
 
 
 def hash_keys() -> list[str]:
@@ -41,7 +41,7 @@ def recorded_keys() -> set[str]:
 
 
 def check(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of some settings that decide a picture; None and what is no picture's own are left out.
+    """Return the settings that decide an image, out of all `settings`; those that are None are left out.
 
     Raises:
         ConfigError: a value is of the wrong type, or cannot be made from JSON.
@@ -58,13 +58,13 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     objective = values.get("objective", OBJECTIVES[0])
     if objective not in OBJECTIVES:
         raise ConfigError(
-            f"objective {objective!r} is unknown, or a function of the program that made the picture, which cannot be "
+            f"objective {objective!r} is unknown, or a function of the program that made the image, which cannot be "
             f"made from JSON; choose one of {', '.join(OBJECTIVES)}"
         )
     for name in ("anchor", "ip_image", "region_map", "init_image", "mask"):
-        if values.get(name) == NO_FILE:
+        if values.get(name) == IN_MEMORY:
             raise ConfigError(
-                f"the {words_of(name)} was a picture in another program's memory, which cannot be made from "
+                f"the {words_of(name)} was an image in another program's memory, which cannot be made from "
                 "JSON; name a file"
             )
     if EMBEDDED in (values.get("prompt"), values.get("negative_prompt")):
@@ -76,14 +76,14 @@ def _is_text_value(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def of_picture(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `check`ed settings of a picture; what there was not yet when it was made is as if it were off.
+def recorded_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked settings of a recorded image; settings that are younger than the record are off.
 
     Raises:
         ConfigError: as `check`.
     """
     values = check(stored)
-    return {**YOUNGER, **values} if "sync_adain" in values else values
+    return {**LATER_SETTINGS, **values} if "sync_adain" in values else values
 
 
 GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE, MASK = ROLES = (
@@ -95,23 +95,23 @@ GUIDE, CONTROL_MAP, ANCHOR, IP_IMAGE, REGION_MAP, INIT_IMAGE, MASK = ROLES = (
     "init_image",
     "mask",
 )
-INPAINT = "inpaint"  # the control type whose map is the picture that is started from, without what is drawn anew
+INPAINT = "inpaint"  # the control type whose map is the init image with a hole where the mask is
 NO_START = "control inpaint follows the init image and its mask, and there is none; give one, or another control"
-SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # of which a picture has one at most
+SINGLE = tuple(role for role in ROLES if role != CONTROL_MAP)  # roles of which an image has one at most
 _PLAIN = ("prompt", "negative_prompt", "width", "height", "seed", "model", "fit")
 _LISTS = {"controls": "control", "controlnets": "controlnet", "detectors": "detector"}
 
 Config = TypeVar("Config", SamplingConfig, WindowConfig, SyncConfig, Adapters, Img2ImgConfig, UpscaleConfig)
 
 
-def followed(controls: Sequence[str]) -> tuple[str, ...]:
-    """Returns the controls that follow a map: all but `INPAINT`."""
+def mapped_controls(controls: Sequence[str]) -> tuple[str, ...]:
+    """Return the controls that follow a map: all but `INPAINT`."""
     return tuple(control for control in controls if control != INPAINT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A file that a picture is made from."""
+    """A file that an image is generated from."""
 
     role: str  # one of `ROLES`
     path: str
@@ -124,7 +124,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """Everything that decides one picture; the machine and the versions it is made with stand beside it.
+    """Everything that decides one image, apart from the machine and the versions of libraries.
 
     Raises:
         ConfigError: a value outside its range.
@@ -132,17 +132,17 @@ class ImageSpec:
 
     prompt: str
     negative_prompt: str = ""
-    height: int  # px, before it is upscaled
+    height: int  # px, before upscaling
     width: int  # px, likewise
     seed: int = 0
     sampling: SamplingConfig = SamplingConfig()
     windows: WindowConfig = WindowConfig()
     sync: SyncConfig = SyncConfig()
-    img2img: Img2ImgConfig = Img2ImgConfig()  # how it starts from its init image
-    upscale: UpscaleConfig = UpscaleConfig()  # what becomes of it when it is finished
-    regions: tuple[Region, ...] = ()  # parts with prompts of their own
+    img2img: Img2ImgConfig = Img2ImgConfig()  # how the image starts from its init image
+    upscale: UpscaleConfig = UpscaleConfig()  # how the finished image is upscaled
+    regions: tuple[Region, ...] = ()  # parts with regional prompts
     sources: tuple[Source, ...] = ()  # files in the order of `ROLES`, control maps in the order of the controls
-    model: str = ""  # a preset, folder or hub id; empty: a pipeline that was loaded elsewhere
+    model: str = ""  # a named model, folder or hub id; empty: a pipeline that the caller loaded
     controls: tuple[str, ...] = ()  # control types
     controlnets: tuple[str, ...] = ()  # folders or hub ids, where they are not the model's own
     detectors: tuple[str, ...] = ()  # by name, where they are not the default
@@ -159,21 +159,21 @@ class ImageSpec:
                 raise ConfigError(f"the {words_of(name)} is not UTF-8 text; write it anew", field=name, value=text)
         if not all(isinstance(region, Region) and _is_text(str(region)) for region in self.regions):
             raise ConfigError("regions are a list of Region(area=..., prompt=...), of UTF-8 text")
-        object.__setattr__(self, "img2img", self.img2img.chosen(bool(self.of(MASK))))
+        object.__setattr__(self, "img2img", self.img2img.with_strength(bool(self.of(MASK))))
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         roles = [source.role for source in self.sources]
         if INIT_IMAGE not in roles and (MASK in roles or self.img2img.outpaint):
-            raise ConfigError("a mask or an extension needs an init image, the picture that is repainted or grows")
+            raise ConfigError("a mask or outpainting needs an init image, the image that is inpainted or outpainted")
         if MASK in roles and self.img2img.outpaint:
-            raise ConfigError("a mask and an extension exclude each other: do one after the other")
-        if roles != sorted(roles, key=ROLES.index) or any(roles.count(one) > 1 for one in SINGLE):
+            raise ConfigError("a mask and outpainting exclude each other: do one after the other")
+        if roles != sorted(roles, key=ROLES.index) or any(roles.count(role) > 1 for role in SINGLE):
             raise ConfigError(
                 f"sources come in the order {', '.join(ROLES)}, and there is one of each at most, but for control maps"
             )
 
     def of(self, role: str) -> tuple[Source, ...]:
-        """Returns the sources of a role."""
+        """Return the sources of a role."""
         return tuple(source for source in self.sources if source.role == role)
 
     def idle(self, given: Collection[str]) -> list[str]:
@@ -214,9 +214,10 @@ class ImageSpec:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Returns the picture as JSON values by the names of the command line's flags.
+        """Return the settings as JSON values by key.
 
-        An objective that is a function is named, and an anchor without a file is `NO_FILE`: neither can be read back.
+        An objective that is a function is recorded by its name, an image in memory as `IN_MEMORY`: neither can be read
+        back.
         """
         maps = self.of(CONTROL_MAP)
         settings = {
@@ -237,7 +238,7 @@ class ImageSpec:
         }
         settings |= record(self.img2img) if self.of(INIT_IMAGE) else dict.fromkeys(record(self.img2img))
         if not isinstance(self.sync.anchor, int | str):
-            settings[ANCHOR] = NO_FILE
+            settings[ANCHOR] = IN_MEMORY
         for role in SINGLE:
             settings.setdefault(role, None)
             settings[f"{role}_sha256"] = None
@@ -248,18 +249,18 @@ class ImageSpec:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "ImageSpec":
-        """Returns the picture of some settings: the inverse of `settings`.
+        """Return the spec of some settings: the inverse of `settings`.
 
-        What is absent has its default; keys that are none of a picture's own (`settings.KINDS`) are left out.
+        Absent settings have their defaults; keys outside `recorded_keys` are left out.
 
         Raises:
             ConfigError: a value is of the wrong type or outside its range, there is no prompt, width or height, or
-                something cannot be made from JSON: an objective that was a function, an anchor that was no file.
+                something cannot be read from JSON: an objective that was a function, an anchor that was no file.
         """
         values = check(settings)
         missing = [name for name in ("prompt", "width", "height") if name not in values]
         if missing:
-            raise ConfigError(f"the settings of a picture have no {', '.join(missing)}; give them")
+            raise ConfigError(f"the settings of an image have no {', '.join(missing)}; give them")
         anchor = values.get(ANCHOR, MIDDLE)
         if isinstance(anchor, str) and anchor != MIDDLE:
             del values[ANCHOR]  # a file, and so a source
@@ -292,7 +293,7 @@ def _config(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def sources(values: Mapping[str, Any]) -> tuple[Source, ...]:
-    """Returns the files that checked settings name."""
+    """Return the files that checked settings name."""
     paths = values.get(CONTROL_MAP, [])
     hashes = values.get("control_map_sha256", [])
     if len(hashes) != len(paths):

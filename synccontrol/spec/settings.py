@@ -27,17 +27,17 @@ class Geometry:
 
     @property
     def window_px(self) -> tuple[int, int]:
-        """Returns the window's height and width in pixels."""
+        """Return the window's height and width in pixels."""
         return self.window[0] * self.cell, self.window[1] * self.cell
 
 
-MODEL = "model"  # whatever the model comes with
+MODEL = "model"  # the scheduler that the model comes with
 
 
 class Scheduler(NamedTuple):
-    """What others call a scheduler."""
+    """The names of a scheduler in other programs."""
 
-    diffusers: str  # its class; empty: whatever the model comes with
+    diffusers: str  # its class; empty: the scheduler that the model comes with
     automatic1111: str
 
 
@@ -61,7 +61,13 @@ AGAIN, ONCE = PREDICTS = ("again", "once")
 FLAT, EQUIRECTANGULAR = "flat", "equirectangular"
 PROJECTIONS = (FLAT, EQUIRECTANGULAR)
 OBJECTIVES = ("lpips", "lpips-alex", "lpips-squeeze", "stlpips", "stlpips-vgg")
-LEAST_SIDE = {"lpips": 32, "lpips-alex": 63, "lpips-squeeze": 17, "stlpips": 24, "stlpips-vgg": 20}  # px they can see
+MIN_OBJECTIVE_SIDE = {
+    "lpips": 32,
+    "lpips-alex": 63,
+    "lpips-squeeze": 17,
+    "stlpips": 24,
+    "stlpips-vgg": 20,
+}  # px, the smallest image that the network takes
 FITS = ("exact", "crop", "pad", "stretch")
 LARGEST_SEED = 2**64 - 1
 
@@ -77,7 +83,7 @@ FRACTION: Mapping[str, Any] = MappingProxyType({"minimum": 0.0, "maximum": 1.0})
 
 
 def check_seed(seed: object) -> None:
-    """Raises `ConfigError` for what is no seed of a picture."""
+    """Raise `ConfigError` unless a value is a seed of an image."""
     require(
         isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED,
         f"seed is {seed!r}; it must be a whole number between 0 and {LARGEST_SEED}",
@@ -124,9 +130,9 @@ class SamplingConfig(Settings):
                 raise out_of_order("control", start, end)
 
     def guided(self, index: int, steps: int) -> bool:
-        """Returns whether step `index` (from 0) of `steps` is guided: it lies wholly between start and end.
+        """Return whether step `index` (from 0) of `steps` has guidance: it lies wholly between start and end.
 
-        Guidance in an interval of the levels: arXiv 2404.07724.
+        Guidance in an interval of the noise levels: arXiv 2404.07724.
         """
         return (
             self.guidance_scale > 1
@@ -135,7 +141,7 @@ class SamplingConfig(Settings):
         )
 
     def check_controls(self, controls: int) -> None:
-        """Raises `ConfigError` unless every strength is one for all of so many controls, or one for each."""
+        """Raise `ConfigError` unless each strength is one for all `controls`, or one for each."""
         for flag in flags(self).values():
             value = getattr(self, flag.field)
             if flag.setting.per_control and isinstance(value, tuple) and len(value) != controls:
@@ -165,7 +171,7 @@ class WindowConfig(Settings):
 
     @property
     def closed(self) -> bool:
-        """Returns whether the image's right edge continues at its left."""
+        """Return whether the image's right edge continues at its left."""
         return self.loop or self.projection == EQUIRECTANGULAR
 
     def check(self) -> None:
@@ -263,23 +269,23 @@ class SyncConfig(Settings):
 
     @property
     def active(self) -> bool:
-        """Returns whether sync does anything at all."""
+        """Return whether sync does anything."""
         return self.perceptual or (self.adain > 0 and self.adain_steps > self.skipped)
 
     @property
     def perceptual(self) -> bool:
-        """Returns whether the objective has anything to do."""
+        """Return whether the objective acts in any step."""
         return self.weight > 0 and self.steps > self.skipped
 
     def later(self, skipped: int) -> "SyncConfig":
-        """Returns what is left of it when so many denoising steps, from the first, are left out."""
-        left = self.model_copy()
-        left._skipped = skipped
-        return left
+        """Return the same sync for a run that leaves out the first `skipped` denoising steps."""
+        later = self.model_copy()
+        later._skipped = skipped
+        return later
 
     def check_side(self, side: int) -> None:
-        """Raises `ConfigError` when windows of that side, px, are too small for the objective once they are shrunk."""
-        least = LEAST_SIDE[self.objective] if isinstance(self.objective, str) else 1
+        """Raise `ConfigError` if windows of `side` px are too small for the objective once they are shrunk."""
+        least = MIN_OBJECTIVE_SIDE[self.objective] if isinstance(self.objective, str) else 1
         require(
             not self.perceptual or side // self.shrink >= least,
             f"sync shrink {self.shrink} leaves {side // self.shrink} px of a window of {side} px, and objective "
@@ -288,35 +294,36 @@ class SyncConfig(Settings):
         )
 
     def due(self, index: int) -> bool:
-        """Returns whether the objective moves the windows at denoising step `index` (from 0) of those that are left."""
+        """Return whether the objective moves the windows at denoising step `index` (from 0, after the skipped ones)."""
         return self.perceptual and (step := index + self.skipped) < self.steps and step % self.every == 0
 
     def adain_due(self, index: int) -> bool:
-        """Returns whether windows take on the anchor's statistics at denoising step `index` (from 0)."""
+        """Return whether styles are aligned at denoising step `index` (from 0, after the skipped ones)."""
         return self.adain > 0 and index + self.skipped < self.adain_steps
 
-    def further_looks(self, index: int) -> int:
-        """Returns how often the networks see each window but the anchor at a step, beyond the first time."""
-        due, restyled = self.due(index), self.adain_due(index)
-        again = self.predict == AGAIN and (due or restyled)
-        # A gradient through the networks is taken of a prediction of its own, where the first one was made without.
-        own = due and self.gradient == "full" and (restyled or self.predict == ONCE)
-        return int(again) + int(own)
+    def extra_evaluations(self, index: int) -> int:
+        """Return the number of predictions of each window at a step beyond the first; the anchor takes none."""
+        due, adain_due = self.due(index), self.adain_due(index)
+        after_moves = self.predict == AGAIN and (due or adain_due)
+        # A gradient through the networks needs its own prediction where the first one was made without gradients.
+        for_gradient = due and self.gradient == "full" and (adain_due or self.predict == ONCE)
+        return int(after_moves) + int(for_gradient)
 
     def weight_at(self, index: int) -> float:
-        """Returns w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
+        """Return w_i = weight * decay^i, the weight at denoising step `index` (paper, section 4.2)."""
         return self.weight * self.decay ** (index + self.skipped)
 
 
-CHOSEN = -1.0  # a strength that follows from what is done
-REDRAWN, REPAINTED = 0.6, 1.0  # the strength of a whole picture; of what a mask or an extension leaves free
+AUTO_STRENGTH = -1.0  # stands for one of the next two
+IMG2IMG_STRENGTH = 0.6  # of a whole image
+INPAINT_STRENGTH = 1.0  # of what is inpainted or outpainted
 LEFT, RIGHT, BOTH = SIDES = ("left", "right", "both")
-DRAWN, KEPT = COLOR_MATCHES = ("none", "source")
-OLD_COLOURS = {"drawn": DRAWN, "kept": KEPT}  # their names in earlier versions
+MATCH_NONE, MATCH_SOURCE = COLOR_MATCHES = ("none", "source")
+OLD_COLOR_MATCHES = {"drawn": MATCH_NONE, "kept": MATCH_SOURCE}  # their names in earlier versions
 
 
 class Margins(NamedTuple):
-    """By how much a picture grows, px."""
+    """Widths that outpainting adds, px."""
 
     left: int
     right: int
@@ -328,16 +335,16 @@ class Img2ImgConfig(Settings):
     renamed: ClassVar[Mapping[str, str]] = {"colours": "color_match", "extend": "outpaint", "mask_soft": "mask_feather"}
 
     strength: float = setting(
-        CHOSEN,
+        AUTO_STRENGTH,
         "how much of the init image is replaced, above 0, up to 1",
         shown_default="0.6, or 1 where a mask or an outpainted side is generated",
     )
     color_match: str = setting(
-        DRAWN,
+        MATCH_NONE,
         "colours of larger parts: as they are generated (none), or those of the init image (source)",
         choices=COLOR_MATCHES,
         old_flags=["colours"],
-        old_values=OLD_COLOURS,
+        old_values=OLD_COLOR_MATCHES,
     )
     outpaint: str = setting(
         "",
@@ -354,13 +361,13 @@ class Img2ImgConfig(Settings):
     )
 
     def check(self) -> None:
-        if self.strength != CHOSEN:
+        if self.strength != AUTO_STRENGTH:
             require(0 < self.strength <= 1, f"strength is {self.strength:g}; it must be above 0, up to 1", "strength")
         self.margins  # noqa: B018 it raises where it cannot be read
 
     @property
     def margins(self) -> Margins:
-        """Returns by how much the picture grows; of both sides, each by half."""
+        """Return the widths that outpainting adds; `both` adds half on each side."""
         side, _, pixels = self.outpaint.strip().partition(" ")
         if not side:
             return Margins(0, 0)
@@ -371,19 +378,19 @@ class Img2ImgConfig(Settings):
         left = {LEFT: number, RIGHT: 0, BOTH: number // 2}[side]
         return Margins(left, number - left)
 
-    def chosen(self, repaints: bool) -> "Img2ImgConfig":
-        """Returns it with a strength; `repaints` says whether there is a mask or an extension."""
-        if self.strength != CHOSEN:
+    def with_strength(self, has_mask: bool) -> "Img2ImgConfig":
+        """Return the same settings with a strength; `has_mask`: part of the image is inpainted."""
+        if self.strength != AUTO_STRENGTH:
             return self
-        return self.replace(strength=REPAINTED if repaints or self.outpaint else REDRAWN)
+        return self.replace(strength=INPAINT_STRENGTH if has_mask or self.outpaint else IMG2IMG_STRENGTH)
 
     def skipped(self, steps: int) -> int:
-        """Returns how many of so many denoising steps are left out, from the first: the rule of diffusers' pipelines.
+        """Return how many of `steps` denoising steps img2img leaves out, from the first, as diffusers' pipelines do.
 
         Raises:
-            ConfigError: that would be all of them.
+            ConfigError: no step would be left.
         """
-        left = min(int(steps * self.chosen(False).strength), steps)
+        left = min(int(steps * self.with_strength(False).strength), steps)
         require(
             left > 0,
             f"strength {self.strength:g} leaves none of {steps} steps; use at least {1 / steps:.2g}, or more steps",
@@ -391,9 +398,9 @@ class Img2ImgConfig(Settings):
         return steps - left
 
 
-TIMES = (1, 2, 4)
+UPSCALE_FACTORS = (1, 2, 4)
 ROWS, UPSCALE = TALL_CANVASES = ("rows", "upscale")
-AT_ONCE = 2  # times that a picture is enlarged before it is drawn over
+MAX_UPSCALE_PER_STAGE = 2  # factor by which an image is enlarged before it is denoised again
 
 Size = tuple[int, int]  # height, width, px
 
@@ -408,11 +415,11 @@ class UpscaleConfig(Settings):
         0.3, "img2img strength of upscaling, above 0, up to 1; one step at least", minimum=0.0, maximum=1.0, above=True
     )
     upscale_color_match: str = setting(
-        KEPT,
+        MATCH_SOURCE,
         "colours of larger parts of the upscaled image: as generated (none), or those of the smaller image (source)",
         choices=COLOR_MATCHES,
         old_flags=["upscale-colours"],
-        old_values=OLD_COLOURS,
+        old_values=OLD_COLOR_MATCHES,
     )
     tall_canvas: str = setting(
         ROWS,
@@ -423,15 +430,15 @@ class UpscaleConfig(Settings):
     )
 
     def check(self) -> None:
-        if self.upscale not in TIMES:
+        if self.upscale not in UPSCALE_FACTORS:
             raise ConfigError(f"upscale is {self.upscale!r}; it must be 1, 2 or 4", field="upscale")
 
-    def over(self, steps: int) -> Img2ImgConfig:
-        """Returns how a pass starts from the enlarged picture: of so many steps one is drawn at least."""
-        return drawn_over(self.upscale_strength, steps, self.upscale_color_match)
+    def stage_img2img(self, steps: int) -> Img2ImgConfig:
+        """Return how an upscaling stage starts from the enlarged image; it takes at least one of the steps."""
+        return upscale_img2img(self.upscale_strength, steps, self.upscale_color_match)
 
     def one_row(self, size: Size, geometry: Geometry, windows: WindowConfig) -> Size | None:
-        """Returns the size at which a landscape that is higher than a window is drawn in one row; None: as it is."""
+        """Return the size of a landscape higher than a window as one row of windows; None: it stays as it is."""
         (height, width), (window_h, window_w) = size, geometry.window_px
         small = round(width * window_h / height)
         if windows.loop:
@@ -440,34 +447,35 @@ class UpscaleConfig(Settings):
             return None
         return window_h, small
 
-    def sizes(self, size: Size, geometry: Geometry, windows: WindowConfig, starts: bool) -> tuple[Size, ...]:
-        """Returns the sizes that a picture is drawn at, one after the other; the last is that of what comes out.
+    def sizes(self, size: Size, geometry: Geometry, windows: WindowConfig, has_init_image: bool) -> tuple[Size, ...]:
+        """Return the sizes at which an image is generated, in their order; the last is the size of the result.
 
         Args:
-            size: that is asked for, before it is upscaled.
+            size: height and width of the requested canvas before upscaling, px.
             geometry: the model's native sizes.
-            windows: how windows lie.
-            starts: from another picture, which says what is where, so that rows of windows need no other.
+            windows: where windows lie.
+            has_init_image: the image starts from another one, which keeps rows of windows from repeating the scene.
         """
         height, width = size
-        row = None if starts else self.one_row(size, geometry, windows)
-        found, last = [row or size], (height * self.upscale, width * self.upscale)
-        while found[-1] != last:
-            h, w = (AT_ONCE * side for side in found[-1])
-            found.append((h, w) if h < last[0] else last)
-        return tuple(found)
+        row = None if has_init_image else self.one_row(size, geometry, windows)
+        sizes, last = [row or size], (height * self.upscale, width * self.upscale)
+        while sizes[-1] != last:
+            h, w = (MAX_UPSCALE_PER_STAGE * side for side in sizes[-1])
+            sizes.append((h, w) if h < last[0] else last)
+        return tuple(sizes)
 
 
-def drawn_over(strength: float, steps: int, color_match: str = DRAWN) -> Img2ImgConfig:
+def upscale_img2img(strength: float, steps: int, color_match: str = MATCH_NONE) -> Img2ImgConfig:
+    """Return img2img of a strength that leaves at least one of the steps."""
     least = (1 + 1e-9) / steps  # or it might be rounded to less than one
     return Img2ImgConfig(strength=min(max(strength, least), 1.0), color_match=color_match)
 
 
-AUTO = "auto"  # the small autoencoder that is known to fit
+AUTO = "auto"  # the tiny VAE of the model's family
 
 
 class Adapters(Settings):
-    """What is loaded beside a model's own parts, or in their place: LoRAs, an IP-Adapter, autoencoders."""
+    """Adapters of a model: LoRAs, an IP-Adapter, and VAEs in place of its own."""
 
     lora: tuple[str, ...] = setting(
         (), "LoRA: file, folder or hub id, with a weight or none (a.safetensors:0.8); repeat it"
@@ -483,12 +491,14 @@ class Adapters(Settings):
 
     @property
     def loras(self) -> list[tuple[str, float]]:
-        """Returns where each LoRA comes from, and its weight; 1 where none is given."""
-        return [_weighted(one) for one in self.lora]
+        """Return the source and the weight of each LoRA; the weight is 1 where none is given."""
+        return [_weighted(lora) for lora in self.lora]
 
     @property
-    def unweighed(self) -> "Adapters":
-        """Returns the same, each with its full strength: what is to be loaded, however strong it is then."""
+    def at_full_strength(self) -> "Adapters":
+        """Return the same adapters, each at full strength: what must be loaded, whatever its strength."""
+        if not self.lora and self.ip_scale == 1:
+            return self
         return self.replace(lora=tuple(source for source, _ in self.loras), ip_scale=1.0)
 
 

@@ -1,4 +1,4 @@
-"""python -m synccontrol.studio: serves the page until Ctrl+C, or SIGTERM."""
+"""python -m synccontrol.studio: serve the page until Ctrl+C, or SIGTERM."""
 
 import signal
 import sys
@@ -13,7 +13,7 @@ from synccontrol.studio.options import parsed
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m synccontrol.studio") -> int:
-    """Returns the exit status: 0 done, 2 bad usage or input, 130 interrupted.
+    """Return the exit status: 0 done, 2 bad usage or input, 130 interrupted.
 
     Args:
         argv: the flags; the process's own by default.
@@ -31,7 +31,7 @@ def _serve(argv: Sequence[str], prog: str) -> int:
         raise ConfigError("the page needs Gradio: pip install 'synccontrol[app]'") from error
     from synccontrol.studio.server import served
 
-    for number in SIGNALS:  # also where whoever started it in the background had it ignore Ctrl+C
+    for number in SIGNALS:  # also in the background, where shells let programs ignore Ctrl+C
         signal.signal(number, signal.default_int_handler)
     with served(options) as address:
         print(f"The page is at {address} (Ctrl+C closes it)", flush=True)

@@ -1,4 +1,4 @@
-"""What the page loads beside its model: LoRAs, an IP-Adapter, autoencoders; visitors say how strong they are."""
+"""Between the values of the page's form and flags of the command line; the adapters that the page loads."""
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -11,115 +11,115 @@ from synccontrol.errors import ConfigError
 from synccontrol.io import metadata, provenance
 from synccontrol.spec import image_spec
 from synccontrol.spec.image_settings import CONFIGS, ImageSettings, all_flags, defaults
-from synccontrol.spec.image_spec import followed
+from synccontrol.spec.image_spec import mapped_controls
 from synccontrol.spec.schema import Flag, flag_of, flags, record, require_number, words_of
 from synccontrol.spec.settings import MIDDLE, Adapters, Img2ImgConfig, UpscaleConfig
 
 LORA, IP_ADAPTER, IP_SCALE, CONTROLNET = "lora", "ip_adapter", "ip_scale", "controlnet"
 DECODING = ("vae", "tiny_vae")
 NAMING = (LORA, IP_ADAPTER, *DECODING)  # settings that name files, folders or hub ids
-STRONGEST = 10.0  # weight of a LoRA, either way
+MAX_LORA_WEIGHT = 10.0  # weight of a LoRA, either way
 PLAIN = Adapters()
 
 
-def bare(source: str) -> str:
-    """Returns a source as visitors see it: of files and folders of this machine the name alone, with its weight."""
-    ((found, _),) = Adapters(lora=(source,)).loras
-    local = Path(found).is_absolute() or Path(found).exists()
-    return Path(found).name + source.removeprefix(found) if local else source
+def short_name(source: str) -> str:
+    """Return a source as users of the page see it: files and folders of this machine by name alone."""
+    ((path, _),) = Adapters(lora=(source,)).loras
+    is_local = Path(path).is_absolute() or Path(path).exists()
+    return Path(path).name + source.removeprefix(path) if is_local else source
 
 
-def named(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings, or flags, in which what is loaded stands by its bare name."""
-    found = dict(settings)
+def with_short_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings, or flags, in which adapters have their short names."""
+    renamed = dict(settings)
     for name in NAMING:
-        value = found.get(name)
+        value = renamed.get(name)
         if value:
-            found[name] = bare(value) if isinstance(value, str) else [bare(one) for one in value]
-    return found
+            renamed[name] = short_name(value) if isinstance(value, str) else [short_name(source) for source in value]
+    return renamed
 
 
 def weights(adapters: Adapters) -> dict[str, tuple[str, float]]:
-    """Returns what each LoRA is called, and its weight, by the name of its field."""
-    return {f"{LORA}{place}": (bare(source), weight) for place, (source, weight) in enumerate(adapters.loras)}
+    """Return the short name and the weight of each LoRA, by the name of its field."""
+    return {f"{LORA}{place}": (short_name(source), weight) for place, (source, weight) in enumerate(adapters.loras)}
 
 
 def adapter_flags(values: Mapping[str, Any], reference: Path | None, adapters: Adapters) -> dict[str, Any]:
-    """Returns what is loaded, as flags.
+    """Return the flags of the adapters.
 
     Args:
-        values: of the fields, by name; where there are none, weights are those of `adapters`.
-        reference: what the IP-Adapter is shown; None: it is not loaded.
-        adapters: what there is.
+        values: of the fields, by name; a weight without a value is that of `adapters`.
+        reference: the image for the IP-Adapter; None: the adapter is not loaded.
+        adapters: the adapters of the page.
 
     Raises:
         ConfigError: a weight is no number in its range.
     """
-    found: dict[str, Any] = {name: source for name in DECODING if (source := getattr(adapters, name))}
+    adapter_values: dict[str, Any] = {name: source for name in DECODING if (source := getattr(adapters, name))}
     loras = []
     for (source, _), (field, (name, weight)) in zip(adapters.loras, weights(adapters).items(), strict=True):
-        asked = weight if values.get(field) is None else values[field]
-        require_number(f"the weight of {name}", asked, -STRONGEST, STRONGEST)
-        loras.append(f"{source}:{asked:g}")
+        requested = weight if values.get(field) is None else values[field]
+        require_number(f"the weight of {name}", requested, -MAX_LORA_WEIGHT, MAX_LORA_WEIGHT)
+        loras.append(f"{source}:{requested:g}")
     if loras:
-        found[LORA] = loras
+        adapter_values[LORA] = loras
     if adapters.ip_adapter and reference is not None:
-        found |= {IP_ADAPTER: adapters.ip_adapter, "ip_image": reference}
+        adapter_values |= {IP_ADAPTER: adapters.ip_adapter, "ip_image": reference}
         scale = values.get(IP_SCALE)
-        found |= {} if scale is None or scale == PLAIN.ip_scale else {IP_SCALE: scale}
-    return found
+        adapter_values |= {} if scale is None or scale == PLAIN.ip_scale else {IP_SCALE: scale}
+    return adapter_values
 
 
-def restored_strengths(values: Mapping[str, Any], adapters: Adapters) -> tuple[dict[str, float], list[str]]:
-    """Returns how strong a picture had what is loaded here, by field, and which settings of its own are not to be had.
+def recorded_strengths(values: Mapping[str, Any], adapters: Adapters) -> tuple[dict[str, float], list[str]]:
+    """Return the recorded strengths of the page's adapters, by field, and the settings of adapters that it lacks.
 
     Args:
-        values: the settings of a picture; what they name is compared, and never looked for.
-        adapters: what there is.
+        values: settings of an image; files that they name are compared, and never opened.
+        adapters: the adapters of the page.
     """
-    found, other = dict[str, float](), list[str]()
-    was = Adapters(lora=tuple(values.get(LORA, ()))).loras
-    if not was or _same([source for source, _ in was], [source for source, _ in adapters.loras]):
-        found |= {field: was[place][1] if was else 0.0 for place, field in enumerate(weights(adapters))}
+    strengths, missing = dict[str, float](), list[str]()
+    recorded = Adapters(lora=tuple(values.get(LORA, ()))).loras
+    if not recorded or _same([source for source, _ in recorded], [source for source, _ in adapters.loras]):
+        strengths |= {field: recorded[place][1] if recorded else 0.0 for place, field in enumerate(weights(adapters))}
     else:
-        other.append(LORA)
+        missing.append(LORA)
     if values.get(IP_ADAPTER):
         if _same([values[IP_ADAPTER]], [adapters.ip_adapter]):
-            found[IP_SCALE] = values.get(IP_SCALE, PLAIN.ip_scale)
+            strengths[IP_SCALE] = values.get(IP_SCALE, PLAIN.ip_scale)
         else:
-            other += [IP_ADAPTER, IP_SCALE]
-    other += [name for name in DECODING if values.get(name) and not _same([values[name]], [getattr(adapters, name)])]
-    return found, other + [CONTROLNET] * bool(values.get(CONTROLNET))
+            missing += [IP_ADAPTER, IP_SCALE]
+    missing += [name for name in DECODING if values.get(name) and not _same([values[name]], [getattr(adapters, name)])]
+    return strengths, missing + [CONTROLNET] * bool(values.get(CONTROLNET))
 
 
-def _same(asked: list[str], loaded: list[str]) -> bool:
-    pairs = zip(asked, loaded, strict=False)
-    return len(asked) == len(loaded) and all(one in (other, bare(other)) for one, other in pairs)
+def _same(recorded: list[str], loaded: list[str]) -> bool:
+    pairs = zip(recorded, loaded, strict=False)
+    return len(recorded) == len(loaded) and all(source in (own, short_name(own)) for source, own in pairs)
 
 
-MACHINE = ("device", "dtype", "offload", "offline")  # flags of who runs the page, not of who visits it
+MACHINE = ("device", "dtype", "offload", "offline")  # flags of the server, not of the form
 FIELDS = [flag for flag in all_flags().values() if flag.setting.column and not flag.setting.file]
 DECLARED = [flag for flag in FIELDS if flag.field in ImageSettings.model_fields or flag.key == "preset"]
 TEXTS = tuple(flag.key for flag in DECLARED if flag.scalar is str and not flag.is_list)
 LISTS = tuple(flag.key for flag in DECLARED if flag.is_list and flag.key != CONTROLNET)
 NUMBERS = tuple(flag.key for flag in DECLARED if flag.scalar is int)
-COMPOSING: Mapping[str, Flag] = {flag.key: flag for flag in flags(Img2ImgConfig).values()}
-ENLARGING: Mapping[str, Flag] = {flag.key: flag for flag in flags(UpscaleConfig).values()}
+IMG2IMG: Mapping[str, Flag] = {flag.key: flag for flag in flags(Img2ImgConfig).values()}
+UPSCALING: Mapping[str, Flag] = {flag.key: flag for flag in flags(UpscaleConfig).values()}
 SETTINGS: Mapping[str, Flag] = {
     **{flag.key: flag for config in CONFIGS.values() for flag in flags(config).values()},
-    **COMPOSING,
-    **ENLARGING,
+    **IMG2IMG,
+    **UPSCALING,
 }
-STRENGTH = "strength"  # which 0 leaves open; which is two words on the command line
-MAP = "map"  # what a map is called that is made before its picture
+STRENGTH = "strength"  # 0 in the form means the default
+MAP = "map"  # file name of a map that is detected with options
 NAMES = (*TEXTS, *LISTS, *NUMBERS, *SETTINGS)
 
 
 def setting(name: str, value: object) -> Any:
-    """Returns the value of a setting as its flag has it, of what stands in the page; None: the preset's.
+    """Return a value of the form as its flag has it; None: the preset's.
 
     Raises:
-        ConfigError: it cannot be one.
+        ConfigError: the value has the wrong type.
     """
     field = SETTINGS[name]
     if value is None or value == "" or (name == STRENGTH and value == 0):
@@ -148,36 +148,36 @@ def _number(name: str, value: object, kind: type) -> Any:
 
 
 def flags_of(values: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the flags that say what the page says, and no more: what is the preset's or a default is left out.
+    """Return the flags of the form's values; values of the preset and defaults are left out.
 
     Args:
-        values: by the names of the page.
-        preset: the settings of its preset, as `config.record`.
+        values: of the fields, by name.
+        preset: the settings of the preset, as `schema.record`.
 
     Raises:
-        ConfigError: a value cannot be one.
+        ConfigError: a value has the wrong type.
     """
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name in TEXTS:
         text = str(values.get(name) or "")
         if text != (defaults()[name] or "") and text:
-            found[name] = text
+            given[name] = text
     for name in LISTS:
         if values.get(name):
-            found[name] = [str(one) for one in values[name]]
+            given[name] = [str(item) for item in values[name]]
     for name in NUMBERS:
         number = setting_number(name, values.get(name))
         if number is not None and number != defaults()[name]:
-            found[name] = number
+            given[name] = number
     for name in SETTINGS:
         value = setting(name, values.get(name))
         if value is not None and _alike(value) != _alike(preset[name]):
-            found[name] = value
-    return found
+            given[name] = value
+    return given
 
 
 def setting_number(name: str, value: object) -> int | None:
-    """Returns a size or seed; None where nothing is asked for. Raises `ConfigError` for what is no whole number."""
+    """Return a size or seed; None if it is not given. Raises `ConfigError` for a value that is no whole number."""
     if value in (None, "") or (name != "seed" and value == 0):
         return None
     number: int = _number(name, value, int)
@@ -189,14 +189,14 @@ def _alike(value: Any) -> Any:
 
 
 def job(given: Mapping[str, Any], machine: Mapping[str, Any], output: Path) -> Job:
-    """Returns the job of some flags. Raises `SyncControlError` for flags that make no sense.
+    """Return the job of some flags. Raises `SyncControlError` for flags that contradict each other.
 
     Args:
         given: flags, files by their path.
         machine: the flags in `MACHINE`.
-        output: the picture's path.
+        output: path of the image.
     """
-    kinds = " and ".join(followed(given.get("control", ())))
+    kinds = " and ".join(mapped_controls(given.get("control", ())))
     if kinds and not (given.get("guide") or given.get("control_map")):
         raise ConfigError(f"{kinds} has no guide to follow: open or sketch one, or choose no control")
     args = {**defaults(), **machine, **given, "output": output}
@@ -204,9 +204,9 @@ def job(given: Mapping[str, Any], machine: Mapping[str, Any], output: Path) -> J
 
 
 def command(given: Mapping[str, Any]) -> str:
-    """Returns the command line that makes the same picture; files stand by their name alone."""
+    """Return the command that generates the same image; files are named without their folders."""
     words = ["synccontrol"]
-    for name, value in named(given).items():
+    for name, value in with_short_names(given).items():
         flag = f"--{flag_of(name)}"
         if name in SETTINGS and len(SETTINGS[name].setting.words) > 1:
             words += [flag, *str(value).split()]
@@ -215,20 +215,21 @@ def command(given: Mapping[str, Any]) -> str:
         elif name in SETTINGS and isinstance(value, list):
             words += [flag, *map(str, value)]
         else:
-            words += [word for one in (value if isinstance(value, list) else [value]) for word in _flag(flag, one)]
+            items = value if isinstance(value, list) else [value]
+            words += [word for item in items for word in _flag(flag, item)]
     return shlex.join(words)
 
 
 def map_command(given: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the command, and a line break, that makes the maps of detectors with options of their own.
+    """Return the command, with a line break, that makes the maps of detectors with changed options.
 
     Args:
-        given: flags of the picture.
-        options: by control.
+        given: flags of the image.
+        options: of detectors, by control.
     """
     own: dict[str, Any] = {name: given[name] for name in ("model", "width", "height", "fit", "loop") if name in given}
-    told = [f"{control}.{name}={value}" for control, values in options.items() for name, value in values.items()]
-    flags_ = {**own, "guide": given["guide"], "control": list(options), "option": told, "output": f"{MAP}.png"}
+    changed = [f"{control}.{name}={value}" for control, values in options.items() for name, value in values.items()]
+    flags_ = {**own, "guide": given["guide"], "control": list(options), "option": changed, "output": f"{MAP}.png"}
     return command(flags_).replace("synccontrol", "synccontrol map", 1) + "\n"
 
 
@@ -238,7 +239,7 @@ def _flag(flag: str, value: object) -> Sequence[str]:
 
 
 def _named(value: object) -> str:
-    """Returns a value as it stands in a command; of files the name, also in TYPE=PATH."""
+    """Return a value as in a command; files by name alone, also in TYPE=PATH."""
     if isinstance(value, Path):
         return value.name
     kind, equals, path = str(value).partition("=/")
@@ -246,50 +247,50 @@ def _named(value: object) -> str:
 
 
 def preset_values(defaults: Any) -> dict[str, Any]:
-    """Returns the settings of a preset (`models.defaults.Defaults`) by flag, as JSON values."""
-    found = record(defaults.sampling, defaults.windows, defaults.sync, Img2ImgConfig(), UpscaleConfig())
-    return {**found, "tall_canvas": None}  # which the command line chooses by the preset
+    """Return the settings of a preset (`models.presets.PresetSettings`) by key, as JSON values."""
+    values = record(defaults.sampling, defaults.windows, defaults.sync, Img2ImgConfig(), UpscaleConfig())
+    return {**values, "tall_canvas": None}  # the command line chooses it by the preset
 
 
-FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which a visitor hands over anew
+FILES = ("guide", "control_map", "ip_image", "region_map", "init_image", "mask")  # which users upload again
 
 
 def restored(
     path: Path, models: Collection[str], detectors: Collection[str], adapters: Adapters = Adapters()
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns the settings of a picture or of JSON by the names of the page, and what is said of the others.
+    """Return the settings of an image or of JSON by field, and notes about those that are left out.
 
     Args:
-        path: what was handed over.
-        models: those on offer.
-        detectors: by name; a folder or hub id is none.
-        adapters: what is loaded into the model on offer.
+        path: the uploaded file.
+        models: the models of the page.
+        detectors: names of detectors; folders and hub ids are refused.
+        adapters: the adapters of the page.
 
     Raises:
-        InputError: it has no settings, or one of them is wrong.
+        InputError: the file has no settings, or one of them is wrong.
     """
     everything = metadata.read_settings(path)
-    values = image_spec.of_picture(everything)
+    values = image_spec.recorded_settings(everything)
     notes = []
     for name in (name for name in FILES if values.get(name)):
-        found = values[name] if isinstance(values[name], list) else [values[name]]
-        named = ", ".join(Path(one).name for one in found if one)
-        if named:
-            notes.append(f"{name.replace('_', ' ')} {named}: files are not opened by their name; hand it over again")
+        paths = values[name] if isinstance(values[name], list) else [values[name]]
+        file_names = ", ".join(Path(path).name for path in paths if path)
+        if file_names:
+            notes.append(f"{words_of(name)} {file_names}: files are not opened by their name; upload it again")
     if "model" in values and values["model"] not in models:
-        notes.append(f"model {values.pop('model')} is not on offer here: the one that is chosen stays")
+        notes.append(f"model {values.pop('model')} is not on offer here: the chosen one stays")
     unknown = [name for name in values.get("detector", ()) if name not in detectors]
     if unknown:
         notes.append(f"detector {', '.join(unknown)} is not on offer here: the default is used")
         del values["detector"]
     anchor = values.get("anchor", MIDDLE)
     if isinstance(anchor, str) and anchor != MIDDLE:
-        notes.append("the anchor was a file, which is not opened by its name: the middle window is followed")
+        notes.append("the anchor was a file, which is not opened by its name: the middle window is the anchor")
         values["anchor"] = MIDDLE
-    strong, left = restored_strengths(values, adapters)
-    if left:
-        notes.append(f"{', '.join(left)}: this page loads none of them, so the picture will differ")
+    strengths, missing = recorded_strengths(values, adapters)
+    if missing:
+        notes.append(f"{', '.join(missing)}: this page loads none of them, so the image will differ")
     unused = sorted(set(everything) - image_spec.recorded_keys() - set(provenance.KEYS))
     if unused:
-        notes.append(f"{', '.join(unused)}: no settings of a picture, and left out")
-    return {name: values[name] for name in NAMES if name in values} | strong, notes
+        notes.append(f"{', '.join(unused)}: no settings of an image, and left out")
+    return {name: values[name] for name in NAMES if name in values} | strengths, notes

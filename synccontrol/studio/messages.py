@@ -1,4 +1,4 @@
-"""What the parts of the page are told, as JSON values."""
+"""Values of the page's components, as JSON."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,69 +11,72 @@ from synccontrol.errors import describe, for_page
 from synccontrol.io.images import open_image
 from synccontrol.spec.settings import EQUIRECTANGULAR
 from synccontrol.studio.backends import jpeg
-from synccontrol.studio.queue import DRAWING, WAITING, Ticket
-from synccontrol.studio.session import Entry, Visitor
-from synccontrol.studio.studio import Look
+from synccontrol.studio.queue import GENERATING, WAITING, Ticket
+from synccontrol.studio.session import Entry, Session
+from synccontrol.studio.studio import Preview
 
 THUMBNAIL = 96  # px high
 
 
 def status(text: str, done: float | None = None, error: bool = False, busy: bool = False) -> dict[str, Any]:
-    """Returns what the line of news says: a text, the part 0..1 that is done, whether it is an error."""
+    """Return the status line: a text, the share 0..1 that is done, whether it is an error or busy."""
     return {"text": text, "done": done, "error": error, "busy": busy}
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """Returns an error as the line of news says it."""
+    """Return an error as the status line."""
     return status(for_page(describe(error)), error=True)
 
 
-def maps(look: Look, controls: Sequence[str]) -> dict[str, Any]:
-    """Returns the control maps with the windows that lie over them, and what is said of them."""
-    figures = [{"src": jpeg(one), "label": f"{name} map"} for name, one in zip(controls, look.maps, strict=False)]
-    return {"figures": figures, "notes": look.notes, **over(look)}
+def maps(preview: Preview, controls: Sequence[str]) -> dict[str, Any]:
+    """Return the control maps with their windows and notes."""
+    named_maps = zip(controls, preview.maps, strict=False)
+    figures = [{"src": jpeg(control_map), "label": f"{name} map"} for name, control_map in named_maps]
+    return {"figures": figures, "notes": preview.notes, **overlay(preview)}
 
 
-def over(look: Look) -> dict[str, Any]:
-    """Returns what is drawn over a picture: windows and anchor, px of the canvas."""
+def overlay(preview: Preview) -> dict[str, Any]:
+    """Return the overlay of an image: windows and anchors, px of the canvas."""
     return {
-        "width": look.width,
-        "height": look.height,
-        "boxes": look.boxes,
-        "anchors": look.anchors,
-        "kind": look.kind,
-        "windows": look.windows,
+        "width": preview.width,
+        "height": preview.height,
+        "boxes": preview.boxes,
+        "anchors": preview.anchors,
+        "kind": preview.kind,
+        "windows": preview.windows,
     }
 
 
-def drawing(tickets: Sequence[Ticket], look: Look) -> dict[str, Any]:
-    """Returns pictures on their way: previews, and what is finished."""
+def generation(tickets: Sequence[Ticket], preview: Preview) -> dict[str, Any]:
+    """Return previews and finished images."""
     figures: list[dict[str, Any]] = []
     for number, ticket in enumerate(tickets, 1):
         entry = ticket.result if isinstance(ticket.result, Entry) else None
-        name = f"variation {number}" if len(tickets) > 1 else "picture"
+        name = f"variation {number}" if len(tickets) > 1 else "image"
         if entry is not None:
-            figures.append({"src": address(entry), "label": f"{name}, {titled(entry)}", "token": entry.token})
-        elif ticket.shown:
-            figures.append({"src": ticket.shown, "label": f"{name}, preview after step {ticket.step}", "coming": True})
-    return {"figures": figures, "notes": [], **over(look)}
+            figures.append({"src": address(entry), "label": f"{name}, {short_title(entry)}", "token": entry.token})
+        elif ticket.preview:
+            figures.append(
+                {"src": ticket.preview, "label": f"{name}, preview after step {ticket.step}", "coming": True}
+            )
+    return {"figures": figures, "notes": [], **overlay(preview)}
 
 
 def progress(tickets: Sequence[Ticket], ahead: Sequence[int]) -> dict[str, Any]:
-    """Returns how far pictures are, in words and as a part.
+    """Return the progress of images as a status line.
 
     Args:
-        tickets: the pictures.
-        ahead: how many others come before each.
+        tickets: of the images.
+        ahead: number of images before each of them.
     """
-    active = [(number, ticket) for number, ticket in enumerate(tickets, 1) if ticket.state in (WAITING, DRAWING)]
-    if not active:  # the last one ended between two looks
+    active = [(number, ticket) for number, ticket in enumerate(tickets, 1) if ticket.state in (WAITING, GENERATING)]
+    if not active:  # the last one ended between two reads
         return status("finishing", 1.0, busy=True)
     number, ticket = active[0]
-    which = f"Picture {number} of {len(tickets)}: " if len(tickets) > 1 else ""
+    which = f"Image {number} of {len(tickets)}: " if len(tickets) > 1 else ""
     if ticket.state == WAITING:
         count = ahead[number - 1]
-        others = "1 picture comes" if count == 1 else f"{count} pictures come"
+        others = "1 image is" if count == 1 else f"{count} images are"
         return status(f"{which}waiting, {others} before yours" if count else f"{which}waiting", busy=True)
     if ticket.stopped:
         return status(f"{which}stopping after this step", ticket.done, busy=True)
@@ -88,29 +91,29 @@ def progress(tickets: Sequence[Ticket], ahead: Sequence[int]) -> dict[str, Any]:
 
 
 def seconds(count: float) -> str:
-    """Returns a time in words."""
+    """Return a time in words."""
     return f"{count:.0f} s" if count < 100 else f"{count / 60:.0f} min"
 
 
 def address(entry: Entry) -> str:
-    """Returns where a browser finds a picture, below the page's own address."""
+    """Return the address of an image below the page's own."""
     return f"synccontrol/pictures/{entry.token}"
 
 
-def titled(entry: Entry) -> str:
-    """Returns a finished picture in a few words."""
+def short_title(entry: Entry) -> str:
+    """Return a finished image in a few words."""
     values = entry.settings
     return f"seed {values['seed']}, {values['width']}x{values['height']}, {values['steps']} steps"
 
 
-def handed(path: Path | None) -> dict[str, Any]:
-    """Returns a picture that was handed over, if there is any. Raises `InputError` as `open_image`."""
+def upload_figure(path: Path | None) -> dict[str, Any]:
+    """Return the figure of an uploaded image, if any. Raises `InputError` as `open_image`."""
     return {} if path is None else {"src": jpeg(open_image(path)), "name": path.name}
 
 
-def history(visitor: Visitor) -> dict[str, Any]:
-    """Returns the pictures of a visitor, the newest first."""
-    return {"entries": [_entry(one) for one in reversed(list(visitor.entries.values()))]}
+def history(session: Session) -> dict[str, Any]:
+    """Return the images of a session, newest first."""
+    return {"entries": [_entry(entry) for entry in reversed(list(session.entries.values()))]}
 
 
 @lru_cache(maxsize=256)
@@ -130,7 +133,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "src": address(entry),
         "thumb": _thumbnail(str(entry.path), entry.token),
         "name": entry.path.name,
-        "title": f"{values['prompt'] or 'no prompt'}, {titled(entry)}",
+        "title": f"{values['prompt'] or 'no prompt'}, {short_title(entry)}",
         "command": entry.command,
         "kind": kind,
         "width": values["width"],

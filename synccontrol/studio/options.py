@@ -1,4 +1,4 @@
-"""What whoever runs the page decides: flags of `synccontrol app`."""
+"""The flags of `synccontrol app`."""
 
 import argparse
 import dataclasses
@@ -18,27 +18,27 @@ from synccontrol.studio.queue import Limits
 HERE = ("127.0.0.1", "localhost", "::1")
 PORT = 7860
 MODEL = "tiny"
-PASSWORD = "SYNCCONTROL_PASSWORD"  # the variable that holds it, so that it stands in no list of processes
+PASSWORD = "SYNCCONTROL_PASSWORD"  # environment variable; a flag would show in lists of processes
 USER = "synccontrol"
 SHORTEST = 8  # characters of a password
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """How the page is served."""
+    """Options of the server."""
 
     host: str = HERE[0]
     port: int = PORT
     share: bool = False
-    password: str = ""  # empty: none is asked for
-    root_path: str = ""  # where a proxy serves it, like /synccontrol
-    open: bool = False  # a browser
+    password: str = ""  # empty: none
+    root_path: str = ""  # path below which a proxy serves it, like /synccontrol
+    open: bool = False  # whether to open a browser
     engine: str = LOCAL
     workers: int = 1
     address: str = ""  # of a cluster of Ray
     models: tuple[str, ...] = (MODEL,)
     machine: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {name: defaults()[name] for name in MACHINE})
-    adapters: Adapters = Adapters()  # what is loaded into the model on offer
+    adapters: Adapters = Adapters()  # of the model
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Options:
         if public and len(self.password) < SHORTEST:
             what = "--share" if self.share else f"--host {self.host}"
             raise ConfigError(
-                f"{what} lets others in, so a password is asked for: set {PASSWORD} to {SHORTEST} characters or more"
+                f"{what} gives others access and needs a password: set {PASSWORD} to {SHORTEST} characters or more"
             )
         if len(self.models) > 1 and self.adapters != Adapters():
             raise ConfigError(
@@ -60,16 +60,14 @@ class Options:
 
 
 def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
-    """Returns the parser of the flags."""
-    parser = Parser(prog=prog, allow_abbrev=False, description="Serves the page on which wide pictures are composed.")
+    """Return the parser."""
+    parser = Parser(prog=prog, allow_abbrev=False, description="Serves the page in the browser.")
     parser.add_argument(
-        "--host", default=HERE[0], help="address to listen at; others than this machine's ask a password"
+        "--host", default=HERE[0], help="address to listen at; all but this machine's own need a password"
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"port to listen at (default: {PORT})")
     parser.add_argument("--open", action="store_true", help="open a browser")
-    parser.add_argument(
-        "--share", action="store_true", help="a public address by Gradio's servers, for who knows the password"
-    )
+    parser.add_argument("--share", action="store_true", help="a public address by Gradio's servers; needs a password")
     parser.add_argument("--root-path", default="", help="path below which a proxy serves the page, like /synccontrol")
     parser.add_argument(
         "--model", action="append", help=f"model on offer: preset, folder, hub id; repeat it (default: {MODEL})"
@@ -80,8 +78,7 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
     parser.add_argument(
         "--device",
         default=defaults()["device"],
-        help="cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the windows of a picture "
-        "(default: the best there is)",
+        help="cpu, cuda, cuda:1, mps; several, as cuda:0,cuda:1, share the windows of an image (default: the fastest)",
     )
     parser.add_argument("--dtype", default=defaults()["dtype"], help="float32, float16, bfloat16")
     parser.add_argument(
@@ -104,7 +101,7 @@ def build_parser(prog: str = "synccontrol app") -> argparse.ArgumentParser:
 
 
 def parsed(argv: Sequence[str], prog: str) -> Options:
-    """Returns the options of a command line. Raises `ConfigError` for a wrong one."""
+    """Return the options of a command line. Raises `ConfigError` for a wrong one."""
     given = vars(build_parser(prog).parse_args(argv))
     limits = {flag.field: given.pop(flag.key) for flag in flags(Limits).values()}
     machine = {name: given.pop(name) for name in MACHINE}

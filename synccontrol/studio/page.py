@@ -1,6 +1,5 @@
 """The page's own parts: each a `gr.HTML` whose behaviour is the script of its name in `assets/`."""
 
-import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +7,12 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from synccontrol.models import listing, loader
-from synccontrol.spec.image_spec import INPAINT, followed
+from synccontrol.spec.image_spec import INPAINT, mapped_controls
 from synccontrol.studio import form
 from synccontrol.studio.api import picture_of
 from synccontrol.studio.form import NONE, SLOTS, Fields
 from synccontrol.studio.form_values import preset_values
-from synccontrol.studio.handlers import Handing, Looking, Making
+from synccontrol.studio.handlers import GenerationHandlers, PreviewHandlers, UploadHandlers
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -44,7 +43,7 @@ window.synccontrolLoaded ??= (async () => {
 
 
 def part(name: str, value: Mapping[str, Any], *events: str, **options: Any) -> gr.HTML:
-    """Returns a part of the page; what the server sends it is its `value`.
+    """Return a part of the page; its `value` comes from the server.
 
     Args:
         name: of its HTML file, and of the script that mounts it.
@@ -64,52 +63,47 @@ def part(name: str, value: Mapping[str, Any], *events: str, **options: Any) -> g
     )
 
 
-def escaped(text: object) -> str:
-    """Returns a text that stands for itself in HTML."""
-    return html.escape(str(text))
-
-
-TITLE = "SyncControl: wide pictures"
+TITLE = "SyncControl: wide images"
 GUIDE, MAP, PICTURE, COMPARE, SPHERE = "guide", "map", "picture", "compare", "sphere"
-LOOKS = ("shape", "fit", "width", "height")  # fields that the control map depends on
+MAP_FIELDS = ("shape", "fit", "width", "height")  # fields that the control map depends on
 FIRST_CONTROL = "depth"
 FIRST_PROMPT = "a mountain valley at sunset"
-REPAINTS = "<p>This model is made for repainting: it sees what is kept while it draws.</p>"
-FIRST_PICTURE = {  # what Draw makes, pressed at once
+INPAINTING_NOTE = "<p>This is an inpainting model: it sees the rest of the image while it generates.</p>"
+FIRST_IMAGE = {  # generated with the values that the page opens with
     "src": "synccontrol/assets/first.webp",
-    "label": "an example, drawn with what the page opens with: press Draw to see it come",
+    "label": "an example, generated with the values of this page: press Draw to see it again",
 }
 
 
 class Handlers(NamedTuple):
-    """What answers visitors."""
+    """The handlers of the page's events."""
 
-    looking: Looking
-    handing: Handing
-    making: Making
+    previews: PreviewHandlers
+    uploads_: UploadHandlers
+    generation: GenerationHandlers
 
 
 def build(handlers: Handlers) -> gr.Blocks:
-    """Returns the page."""
-    looking = handlers.looking
-    models = looking.models
-    controls = sorted({name for model in models for name in followed(listing.controls(model))})
+    """Return the page."""
+    previews = handlers.previews
+    models = previews.models
+    controls = sorted({name for model in models for name in mapped_controls(listing.controls(model))})
     chosen = FIRST_CONTROL if FIRST_CONTROL in controls else NONE
-    first = preset_values(loader.defaults(models[0], offline=looking.offline))
+    first = preset_values(loader.defaults(models[0], offline=previews.offline))
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML("<h1>SyncControl</h1><p>One coherent wide picture that follows a guide.</p>", elem_id="title")
+        gr.HTML("<h1>SyncControl</h1><p>One coherent wide image that follows a guide.</p>", elem_id="title")
         with gr.Tabs(selected=GUIDE, elem_id="views") as tabs:
             with gr.Tab("Guide", id=GUIDE):
                 easel = part("easel", {}, "guide", "forget")
             with gr.Tab("Map", id=MAP, render_children=True):
-                look = part("map", {})
+                preview = part("map", {})
             with gr.Tab("Picture", id=PICTURE, render_children=True):
-                picture = part("picture", {"figures": [FIRST_PICTURE]})
+                picture = part("picture", {"figures": [FIRST_IMAGE]})
             with gr.Tab("Compare", id=COMPARE, render_children=True):
                 part("compare", {})
             with gr.Tab("360°", id=SPHERE, render_children=True):
                 part("sphere", {})
-        own: Fields = {"region": part("regions", form.regions_shown(()), "edited")}
+        own: Fields = {"region": part("regions", form.regions_value(()), "edited")}
         with gr.Row(equal_height=True):
             own |= form.prompts(FIRST_PROMPT)
             with gr.Column(scale=1, min_width=140):
@@ -126,7 +120,7 @@ def build(handlers: Handlers) -> gr.Blocks:
                 info="with the next seeds",
                 precision=0,
                 minimum=1,
-                maximum=looking.limits.variations,
+                maximum=previews.limits.variations,
                 min_width=120,
             )
         with gr.Row(equal_height=True):
@@ -138,18 +132,20 @@ def build(handlers: Handlers) -> gr.Blocks:
             own |= form.canvas()
         with gr.Accordion("Start from a picture", open=False, elem_id="starting"):
             start = part("start", {}, "leave", "mask")
-            repaints = gr.HTML(REPAINTS, visible=listing.repaints(models[0], looking.offline), elem_id="repaints")
+            repaints = gr.HTML(
+                INPAINTING_NOTE, visible=listing.is_inpainting_model(models[0], previews.offline), elem_id="repaints"
+            )
             with gr.Row():
-                own |= form.composing() | form.repainting(INPAINT in listing.controls(models[0]))
+                own |= form.img2img_fields() | form.inpainting(INPAINT in listing.controls(models[0]))
         reference = None
-        if looking.adapters.lora or looking.adapters.ip_adapter:
+        if previews.adapters.lora or previews.adapters.ip_adapter:
             with gr.Accordion("Style", open=False, elem_id="style"):
-                if looking.adapters.ip_adapter:
+                if previews.adapters.ip_adapter:
                     reference = part("reference", {}, "refer")
                 with gr.Row():
-                    own |= form.adapters(looking.adapters)
+                    own |= form.adapters(previews.adapters)
         with gr.Accordion("Enlarge", open=False), gr.Row():
-            own |= form.enlarging()
+            own |= form.upscaling()
         history = part("history", {}, "restore", "again", "start")
         own |= form.settings(first)
         _connect(
@@ -159,7 +155,7 @@ def build(handlers: Handlers) -> gr.Blocks:
             {
                 "tabs": tabs,
                 "easel": easel,
-                "map": look,
+                "map": preview,
                 "picture": picture,
                 "status": status,
                 "history": history,
@@ -171,56 +167,56 @@ def build(handlers: Handlers) -> gr.Blocks:
                 "dice": dice,
             },
         )
-        gr.api(picture_of(looking), api_name="picture", concurrency_limit=None)
+        gr.api(picture_of(previews), api_name="picture", concurrency_limit=None)
     return page
 
 
-def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, shown: dict[str, Any]) -> None:
-    """Connects fields and buttons to the handlers, which know all of them by name."""
-    looking, handing, making = handlers
-    looking.fields, making.shown = own, shown
+def _connect(handlers: Handlers, page: gr.Blocks, own: Fields, parts: dict[str, Any]) -> None:
+    """Connect fields and other parts to the handlers, which know them by name."""
+    previews, uploads_, generation = handlers
+    previews.fields, generation.parts = own, parts
     values = list(own.values())
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-    look = {"inputs": values, "outputs": [shown["map"], shown["status"]], "trigger_mode": "always_last", **quiet}
+    preview = {"inputs": values, "outputs": [parts["map"], parts["status"]], "trigger_mode": "always_last", **quiet}
 
-    page.load(handing.open, values, [shown["easel"], shown["map"], shown["status"]], **quiet)
-    page.unload(making.leave)
-    taken = [shown["map"], shown["status"], shown["tabs"], shown["start"]]
-    shown["easel"].guide(handing.take, values, taken, trigger_mode="always_last", **quiet)
-    shown["easel"].forget(handing.forget, **look)
-    for name in (*LOOKS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
-        _on_input(own[name], looking.look, look)
-    own["region"].edited(looking.look, **look)
+    page.load(uploads_.open, values, [parts["easel"], parts["map"], parts["status"]], **quiet)
+    page.unload(generation.leave)
+    taken = [parts["map"], parts["status"], parts["tabs"], parts["start"]]
+    parts["easel"].guide(uploads_.take, values, taken, trigger_mode="always_last", **quiet)
+    parts["easel"].forget(uploads_.forget, **preview)
+    for name in (*MAP_FIELDS, *(f"detector{slot}" for slot in range(SLOTS)), *(name for name in own if ":" in name)):
+        _on_input(own[name], previews.preview, preview)
+    own["region"].edited(previews.preview, **preview)
     for slot in range(SLOTS):
         seen = [own[f"detector{slot}"], *(own[name] for name in own if ":" in name)]
         chosen = [own[f"control{number}"] for number in range(SLOTS)]
-        own[f"control{slot}"].input(form.controls(own, slot), chosen, seen, **quiet).then(looking.look, **look)
+        own[f"control{slot}"].input(form.controls(own, slot), chosen, seen, **quiet).then(previews.preview, **preview)
     for name in ("model", "preset"):
-        settings = [own[one] for one in form.PRESET_FIELDS]
+        settings = [own[name] for name in form.PRESET_FIELDS]
         own[name].input(
-            form.preset(looking.models, looking.offline), [own["model"], own["preset"]], settings, **quiet
-        ).then(looking.look, **look)
-    repainting = form.repainting_choice(looking.models, looking.offline)
-    own["model"].input(repainting, own["model"], [own[INPAINT], shown["repaints"]], **quiet)
-    shown["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
-    live = [shown[name] for name in ("picture", "status", "history", "tabs")]
+            form.preset(previews.models, previews.offline), [own["model"], own["preset"]], settings, **quiet
+        ).then(previews.preview, **preview)
+    inpainting = form.inpainting_choice(previews.models, previews.offline)
+    own["model"].input(inpainting, own["model"], [own[INPAINT], parts["repaints"]], **quiet)
+    parts["dice"].click(None, None, own["seed"], js="() => Math.floor(Math.random() * 2 ** 32)", **quiet)
+    live = [parts[name] for name in ("picture", "status", "history", "tabs")]
     drawn = {"inputs": values, "outputs": live, **quiet}
-    shown["draw"].click(making.draw, trigger_mode="multiple", **drawn)
-    shown["stop"].click(making.stop, None, shown["status"], **quiet)
-    begun = {"inputs": values, "outputs": [shown["start"], shown["map"], shown["status"]], **quiet}
-    shown["history"].start(handing.start, **begun)
-    shown["start"].leave(handing.start, **begun)
-    shown["start"].mask(handing.mask, **look)
-    if shown["reference"] is not None:
-        shown["reference"].refer(handing.refer, values, [shown["reference"], shown["map"], shown["status"]], **quiet)
-    restored = [*values, shown["status"]]
-    mapped = {"inputs": values, "outputs": shown["map"], "trigger_mode": "always_last", **quiet}
-    shown["history"].restore(handing.restore, None, restored, **quiet).then(looking.map, **mapped)
-    shown["history"].again(handing.again, None, restored, **quiet).then(looking.map, **mapped)
+    parts["draw"].click(generation.draw, trigger_mode="multiple", **drawn)
+    parts["stop"].click(generation.stop, None, parts["status"], **quiet)
+    begun = {"inputs": values, "outputs": [parts["start"], parts["map"], parts["status"]], **quiet}
+    parts["history"].start(uploads_.start, **begun)
+    parts["start"].leave(uploads_.start, **begun)
+    parts["start"].mask(uploads_.mask, **preview)
+    if parts["reference"] is not None:
+        parts["reference"].refer(uploads_.refer, values, [parts["reference"], parts["map"], parts["status"]], **quiet)
+    restored = [*values, parts["status"]]
+    mapped = {"inputs": values, "outputs": parts["map"], "trigger_mode": "always_last", **quiet}
+    parts["history"].restore(uploads_.restore, None, restored, **quiet).then(previews.map, **mapped)
+    parts["history"].again(uploads_.again, None, restored, **quiet).then(previews.map, **mapped)
 
 
 def _on_input(field: gr.Component, handler: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Answers what a visitor enters: numbers and texts when they are done, choices at once."""
+    """Connect a field's input to a handler: numbers and texts when they are complete, choices at once."""
     event = "submit" if isinstance(field, gr.Number | gr.Textbox) else "input"
     getattr(field, event)(handler, **options)
     if event == "submit":

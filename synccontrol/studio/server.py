@@ -1,7 +1,7 @@
-"""`Guard`: what of the web server can be reached at all, by whom, and how much it takes.
+"""The web server of the page, and `Guard`, which limits what of it can be reached.
 
-Pictures come in as part of a message and go out under addresses of their own, so none of Gradio's doors to files and
-other servers is needed: uploads, `file=`, proxies and the like are closed.
+Images arrive within messages and have addresses of their own. So Gradio's routes for uploads, `file=`, proxies and the
+like are not needed, and closed.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ from synccontrol.models import loader
 from synccontrol.spec.image_settings import RAY
 from synccontrol.studio.options import USER, Options
 from synccontrol.studio.queue import MEGA, Limits
-from synccontrol.studio.session import Visitors
+from synccontrol.studio.session import Sessions
 from synccontrol.studio.studio import Studio
 
 ASSETS = Path(__file__).parent / "assets"
 COOKIE = "synccontrol"
 COOKIE_BYTES = 24
-ENVELOPE = 1.5  # how much larger than a file the message is that carries it: base64, and what stands around it
+ENVELOPE = 1.5  # size of a message over that of its file: base64, and the rest of the message
 OWN = "/synccontrol/"
-CLOSED = "no such thing here"
-OPEN = re.compile(  # of Gradio: the page, its parts, logging in, and its queue
+CLOSED = "not found"
+OPEN = re.compile(  # Gradio's routes of the page, its assets, the login and its queue
     r"/|/config/?|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/static/[\w./-]+|/assets/[\w./-]+|/svelte/[\w./-]+"
     r"|/login/?|/logout|/user/?|/token|/gradio_api/(config|info|app_id|startup-events|theme\.css|login|token|user|cancel|reset"
     r"|login_check|heartbeat/\w+|queue/(join|data|status)|call/\w+(/\w+)?|call/v2/\w+)/?"
 )
-POLICY = (  # nothing comes from, or goes to, another server; Gradio makes functions of texts
+POLICY = (  # no other server is used; Gradio needs unsafe-eval
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
@@ -53,24 +53,24 @@ HEADERS = {
 
 
 class TooLarge(Exception):
-    """A message has more bytes than are taken."""
+    """A message has too many bytes."""
 
 
 class Guard:
-    """Stands before the page's web server.
+    """Middleware in front of Gradio's server.
 
     Args:
         app: the server.
-        visitors: whose pictures are asked for.
-        limits: of what is handed over.
+        sessions: whose images are served.
+        limits: of uploads.
     """
 
-    def __init__(self, app: ASGIApp, visitors: Visitors, limits: Limits) -> None:
-        self._app, self._visitors = app, visitors
+    def __init__(self, app: ASGIApp, sessions: Sessions, limits: Limits) -> None:
+        self._app, self._sessions = app, sessions
         self._most = round(limits.upload * MEGA * ENVELOPE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or has it answered."""
+        """Answer a request, or pass it on."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -94,19 +94,19 @@ class Guard:
                 await self._refuse(scope, receive, answer)
 
     def _own(self, path: str, key: str) -> Response | None:
-        """Returns the answer to what Gradio is not asked for."""
+        """Return the response to a path of ours or a closed one; None: Gradio answers."""
         kind, _, name = path.removeprefix(OWN).partition("/") if path.startswith(OWN) else ("", "", "")
         if kind == "assets":
-            file = {one.name: one for one in ASSETS.iterdir() if one.is_file()}.get(name)
+            file = {asset.name: asset for asset in ASSETS.iterdir() if asset.is_file()}.get(name)
             if file is not None:
                 media = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
                 return FileResponse(file, media_type=media, headers={"cache-control": "no-cache"})
         if kind == "pictures":
-            picture = self._visitors.picture(name, key)
-            if picture is not None and picture.is_file():
+            image = self._sessions.image_file(name, key)
+            if image is not None and image.is_file():
                 return FileResponse(
-                    picture,
-                    filename=picture.name,
+                    image,
+                    filename=image.name,
                     content_disposition_type="inline",
                     headers={"cache-control": "private"},
                 )
@@ -119,16 +119,16 @@ class Guard:
 
 
 def key_of(cookies: str) -> str:
-    """Returns the key of a browser, of its cookies; an empty text for one that is new."""
+    """Return the key of a browser from its cookies; an empty text for a new one."""
     try:
-        found = SimpleCookie(cookies).get(COOKIE)
+        cookie = SimpleCookie(cookies).get(COOKIE)
     except CookieError:
         return ""
-    return found.value if found is not None else ""
+    return cookie.value if cookie is not None else ""
 
 
 class _Counted:
-    """Counts what is received. Raises `TooLarge` when it is too much."""
+    """Counts received bytes. Raises `TooLarge` beyond the limit."""
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._left = receive, most
@@ -142,7 +142,7 @@ class _Counted:
 
 
 class _Answer:
-    """Adds to the headers of an answer."""
+    """Adds headers to a response."""
 
     def __init__(self, send: Send, key: str, secure: bool) -> None:
         self._send, self._key, self._secure = send, key, secure
@@ -166,36 +166,36 @@ MONO = ("ui-monospace", "monospace")
 
 @contextlib.contextmanager
 def served(options: Options) -> Iterator[str]:
-    """Serves the page while the context lasts, and returns its address.
+    """Serve the page within the context, and yield its address.
 
     Raises:
         OutputError: the port is taken.
-        ModelError: a model on offer, or the device, is not to be had.
+        ModelError: a model or the device is not available.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # nothing is told to anybody
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for model in options.models:
         request = ModelRequest(model=model, controls=(), controlnets=(), detectors=(), **options.machine)
         model_request.machine_of(request)
         loader.geometry(model, request.offline)
-    visitors = Visitors(options.limits)
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(visitors.root) / "gradio"))
+    sessions = Sessions(options.limits)
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(sessions.root) / "gradio"))
     from starlette.middleware import Middleware
 
     from synccontrol.studio import page
-    from synccontrol.studio.handlers import Handing, Looking, Making
+    from synccontrol.studio.handlers import GenerationHandlers, PreviewHandlers, UploadHandlers
     from synccontrol.studio.page import HEAD
 
-    hands = []
+    executors = []
     if options.engine == RAY:
         from synccontrol.studio import backends
 
-        hands = backends.hands(options.workers, options.address, options.machine["device"])
-    studio = Studio(options.machine, options.limits, hands)
-    looking = Looking(studio, visitors, options.models, options.adapters)
-    making = Making(looking)
-    demo = page.build(page.Handlers(looking, Handing(looking), making))
-    guard = Middleware(Guard, visitors=visitors, limits=options.limits)
+        executors = backends.remote(options.workers, options.address, options.machine["device"])
+    studio = Studio(options.machine, options.limits, executors)
+    previews = PreviewHandlers(studio, sessions, options.models, options.adapters)
+    generation = GenerationHandlers(previews)
+    demo = page.build(page.Handlers(previews, UploadHandlers(previews), generation))
+    guard = Middleware(Guard, sessions=sessions, limits=options.limits)
     demo.queue(max_size=None, default_concurrency_limit=None, api_open=False)
     try:
         _, local, shared = demo.launch(
@@ -221,18 +221,18 @@ def served(options: Options) -> Iterator[str]:
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
             head=HEAD,
         )
-        making.warm()
+        generation.warm()
         yield shared or local
     except OSError as error:
         raise OutputError(f"port {options.port} is taken; name another with --port ({error})") from error
     finally:
         demo.close(verbose=False)
         studio.close()
-        visitors.close()
+        sessions.close()
 
 
 def _theme() -> Any:
-    """Returns how the page looks: fonts of the machine it is seen on, and colours with enough contrast to be read."""
+    """Return the theme: the browser's fonts, and colours with enough contrast."""
     import gradio as gr
 
     theme = gr.themes.Default(primary_hue="blue", font=list(FONTS), font_mono=list(MONO))

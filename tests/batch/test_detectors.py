@@ -13,8 +13,8 @@ from PIL import Image
 
 from synccontrol import Montage
 from synccontrol.batch import model_request, worker
-from synccontrol.batch.executor import LocalEngine
-from synccontrol.batch.model_request import MOST, Detectors
+from synccontrol.batch.executor import LocalExecutor
+from synccontrol.batch.model_request import MAX_LOADED, Detectors
 from synccontrol.batch.worker import Worker
 from synccontrol.errors import MemoryLimitError
 from tests.batch.wanted import JOB, following
@@ -59,10 +59,10 @@ def test_what_is_asked_for_alike_is_one_and_the_oldest_of_many_goes(counted: typ
     assert loaded.load(following("canny", "depth"), "canny", None) is first
     assert loaded.load(RECIPE, "canny", None, low=3) is not first
     assert loaded.load(RECIPE, "canny", "opencv") is not first
-    for low in range(MOST - 3):
+    for low in range(MAX_LOADED - 3):
         loaded.load(RECIPE, "canny", None, low=100 + low)
     assert loaded.load(RECIPE, "canny", None) is first
-    for low in range(MOST - 1):
+    for low in range(MAX_LOADED - 1):
         loaded.load(RECIPE, "canny", None, low=200 + low)
     assert loaded.load(RECIPE, "canny", None) is first
     loaded.load(RECIPE, "canny", "another")
@@ -75,10 +75,10 @@ def test_those_of_other_controls_or_machines_go(counted: type[Counted]) -> None:
     loaded = Detectors()
     canny = weakref.ref(loaded.load(RECIPE, "canny", None))
     depth = weakref.ref(loaded.load(following("depth"), "depth", None))
-    loaded.keep(following("canny").request)
+    loaded.free_unused(following("canny").request)
     gc.collect()
     assert canny() is not None and depth() is None
-    loaded.keep(dataclasses.replace(RECIPE.request, offline=True))
+    loaded.free_unused(dataclasses.replace(RECIPE.request, offline=True))
     gc.collect()
     assert canny() is None
 
@@ -90,7 +90,7 @@ def test_two_models_share_a_detector_which_goes_with_the_last_job(
     monkeypatch.setattr(worker, "_revision", lambda _: "")
     other = dataclasses.replace(RECIPE, request=dataclasses.replace(RECIPE.request, model="other"))
     jobs[2] = dataclasses.replace(jobs[2], recipe=other)
-    engine = LocalEngine()
+    engine = LocalExecutor()
     outcomes = list(engine.work(iter(jobs)))
     assert [outcome.error for outcome in outcomes] == ["", "", ""]
     assert len(counted.made) == 1
@@ -114,11 +114,11 @@ def test_where_memory_is_short_detectors_go_and_it_is_tried_again(
             return real(self, *arguments, **options)
 
         monkeypatch.setattr(Montage, "generate", generate)
-    assert drawing.make(jobs[0]).error == ""
+    assert drawing.run(jobs[0]).error == ""
     assert len(counted.made) == (2 if stage == "maps" else 1)
     gc.collect()
     assert counted.made[0]() is None
-    assert drawing.make(jobs[1]).error == ""
+    assert drawing.run(jobs[1]).error == ""
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("can't allocate memory")])
@@ -127,10 +127,10 @@ def test_a_detector_that_never_fits_fails_its_picture_alone(
 ) -> None:
     drawing = Worker(RECIPE.request, montage=Montage.from_pipe(make_pipe(controls=1)))
     counted.failures = [error, error]
-    outcome = drawing.make(jobs[0])
+    outcome = drawing.run(jobs[0])
     assert "out of memory; try another --detector" in outcome.error and outcome.error.count("\n") == 0
     assert not outcome.fatal and outcome.traceback == ""
-    assert drawing.make(jobs[1]).error == ""
+    assert drawing.run(jobs[1]).error == ""
 
 
 def test_what_else_goes_wrong_is_not_tried_again(counted: type[Counted]) -> None:
@@ -142,5 +142,5 @@ def test_what_else_goes_wrong_is_not_tried_again(counted: type[Counted]) -> None
 
     loaded.load(RECIPE, "canny", None)
     with pytest.raises(RuntimeError, match="of a library"):
-        loaded.make_room(make)
+        loaded.retry_without(make)
     assert len(calls) == 1

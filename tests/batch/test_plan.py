@@ -194,7 +194,7 @@ def test_a_glob_is_a_folder_from_its_first_wildcard_on() -> None:
     assert planned("in/**/*.png").keys() == {"in/a.png", "in/e[1].png", "in/x/b.png"}
     assert planned("in/*/c.*") == {"in/x/c.jpg": ["out/x/c.png"]}
     assert planned("in/e[1].png") == {"in/e[1].png": ["out/e[1].png"]}
-    for pattern, message in (("in/*.bmp", "holds no pictures"), ("in/**x/a.png", "is no pattern")):
+    for pattern, message in (("in/*.bmp", "holds no images"), ("in/**x/a.png", "is no pattern")):
         with pytest.raises(InputError, match=message):
             planned(pattern)
 

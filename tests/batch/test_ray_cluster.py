@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from synccontrol.batch.executor import LocalEngine, RayEngine
+from synccontrol.batch.executor import LocalExecutor, RayExecutor
 from synccontrol.batch.job import Job, Recipe
 from synccontrol.batch.model_request import ModelRequest
 from synccontrol.cli import main
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_it_after_the_step(tmp_path: Path) -> None:
     os.killpg(run.pid, signal.SIGINT)
     out, err = run.communicate(timeout=LONGEST)
     assert (run.returncode, out) == (130, ""), err
-    assert err.startswith("error: interrupted; 0 made") and "this goes on: " in err, err
+    assert err.startswith("error: interrupted; 0 generated") and "to resume: " in err, err
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert all(re.fullmatch(r"guide-seed\d\.canny\.png|results\.jsonl", name) for name in names), names
 
@@ -71,13 +71,13 @@ def test_a_machine_that_is_lost_costs_no_picture(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    local = LocalEngine()
+    local = LocalExecutor()
     assert not any(outcome.error for outcome in local.work(iter(jobs(tmp_path / "local", 8))))
     local.close()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         second = cluster.add_node(num_cpus=1)
-        engine = RayEngine(2, cluster.address, lambda: None)
+        engine = RayExecutor(2, cluster.address)
         outcomes = engine.work(iter(jobs(tmp_path / "ray", 8)))
         first = next(outcomes)
         cluster.remove_node(second, allow_graceful=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synccontrol.batch.executor import Remote
+from synccontrol.batch.executor import RemoteWorker
 from synccontrol.batch.model_request import ModelRequest
 from synccontrol.cli import main
 from tests.cli.pictures import draw, pixels
@@ -35,7 +35,7 @@ def test_a_worker_elsewhere_says_what_is_not_to_be_had(tmp_path: Path, monkeypat
     request = ModelRequest(
         model="nobody/nothing", controls=(), controlnets=(), detectors=(), device="cpu", offline=True
     )
-    assert "nobody/nothing" in Remote(request, 0, str(tmp_path)).load()
+    assert "nobody/nothing" in RemoteWorker(1, str(tmp_path)).load(request)
 
 
 def test_without_ray_one_line_says_how_to_get_it(
@@ -65,7 +65,7 @@ def test_two_workers_draw_the_same_bytes(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert sorted(done.stdout.split()) == [f"out/{number}.png" for number in range(3)]
     first, last = done.stderr.splitlines()
-    assert first.startswith("error: in/broken.png ") and last == "error: 1 of 4 pictures failed; the others are done"
+    assert first.startswith("error: in/broken.png ") and last == "error: 1 of 4 images failed; the others are done"
     local = ["--steps", "1", "--sync-weight", "0", "--offline", "--device", "cpu", "--quiet", "--prompt", "x"]
     command = [sys.executable, "-m", "synccontrol", *local, *guides, "--output", "local"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

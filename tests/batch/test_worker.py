@@ -50,7 +50,7 @@ def test_what_lies_beyond_a_padded_guide_is_each_maps_own(
     worker = worker_of(make_pipe(controls=2), recipe.request)
     maps = (tmp_path / "a.canny.png", tmp_path / "a.depth.png")
     job = job_of(tmp_path, guide, "a", width=128, height=64, map_outputs=maps, recipe=recipe)
-    outcome = worker.make(job)
+    outcome = worker.run(job)
     assert outcome.error == ""
     assert seen == [(64, 64)] * 2  # the guide alone is looked at
     assert len(outcome.notes) == 1 and "50% of the canvas's width lies outside" in outcome.notes[0]
@@ -60,10 +60,10 @@ def test_what_lies_beyond_a_padded_guide_is_each_maps_own(
     assert not edges[:, :32].any() and not edges[:, 96:].any()
     assert (depth[:, 96:] == flipped[:, -1:]).all() and (depth[:, :32] == flipped[:, :1]).all()
     ready = dataclasses.replace(job, output=tmp_path / "b.png", guide=None, control_maps=maps, map_outputs=())
-    assert worker.make(ready).notes == ()  # the maps have the canvas's size by now
+    assert worker.run(ready).notes == ()  # the maps have the canvas's size by now
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
     mixed = dataclasses.replace(job, output=tmp_path / "c.png", control_maps=(None, maps[1]), map_outputs=())
-    assert worker.make(mixed).error == ""
+    assert worker.run(mixed).error == ""
     assert len(seen) == 3
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "c.png")))
 
@@ -74,12 +74,12 @@ def test_running_out_of_memory_is_one_failed_picture(make_pipe: Callable[..., An
 
     worker = worker_of(make_pipe(controls=0), RECIPE.request)
     job = dataclasses.replace(JOB, width=96, height=64, output=tmp_path / "a.png")
-    outcome = worker.make(
+    outcome = worker.run(
         dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, sync=SyncConfig(objective=greedy).complete()))
     )
     assert "try --sync-gradient x0, a larger --sync-shrink" in outcome.error
     assert not outcome.fatal
-    assert worker.make(dataclasses.replace(job, output=tmp_path / "b.png")).error == ""
+    assert worker.run(dataclasses.replace(job, output=tmp_path / "b.png")).error == ""
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
@@ -89,22 +89,22 @@ def test_what_is_odd_about_a_map_is_said(
     detecting(monkeypatch, lambda guide: Image.new("RGB", guide.size))
     recipe = following("canny")
     worker = worker_of(make_pipe(controls=1), recipe.request)
-    outcome = worker.make(job_of(tmp_path, Image.new("RGB", (96, 64)), "a", recipe=recipe))
+    outcome = worker.run(job_of(tmp_path, Image.new("RGB", (96, 64)), "a", recipe=recipe))
     assert [note.split(":")[0] for note in outcome.notes] == ["canny"]
 
 
 def test_jobs_and_outcomes_are_pure_data(make_pipe: Callable[..., Any], tmp_path: Path) -> None:
     worker = worker_of(make_pipe(controls=0), RECIPE.request)
     job = pickle.loads(pickle.dumps(dataclasses.replace(JOB, width=96, height=64, output=tmp_path / "a.png")))
-    outcome = pickle.loads(pickle.dumps(worker.make(job)))
+    outcome = pickle.loads(pickle.dumps(worker.run(job)))
     assert outcome.error == "" and outcome.output == str(tmp_path / "a.png")
     assert list(outcome.seconds) == ["maps", "drawing", "saving"]
     assert outcome.memory > 10**7
     assert outcome.settings["width"] == 96
-    again = worker.make(job)
+    again = worker.run(job)
     assert "a.png exists" in again.error and again.traceback == ""
-    other = worker.make(dataclasses.replace(job, output=tmp_path / "b.png", recipe=following("depth")))
-    assert "asks for another model" in other.error
+    other = worker.run(dataclasses.replace(job, output=tmp_path / "b.png", recipe=following("depth")))
+    assert "needs another model" in other.error
 
 
 def test_maps_of_a_killed_run_are_no_hindrance_and_others_are_kept(
@@ -115,14 +115,14 @@ def test_maps_of_a_killed_run_are_no_hindrance_and_others_are_kept(
     worker = worker_of(make_pipe(controls=1), recipe.request)
     guide, maps = Image.effect_noise((96, 64), 50).convert("RGB"), (tmp_path / "a.canny.png",)
     job = job_of(tmp_path, guide, "a", recipe=recipe, map_outputs=maps)
-    assert worker.make(job).error == ""
+    assert worker.run(job).error == ""
     picture = job.output.read_bytes()
     job.output.unlink()  # as if the run had been killed after its maps
-    assert worker.make(job).error == ""
+    assert worker.run(job).error == ""
     assert job.output.read_bytes() == picture
     job.output.unlink()
     maps[0].write_bytes(b"edited")
-    assert "a.canny.png exists" in worker.make(job).error
+    assert "a.canny.png exists" in worker.run(job).error
     assert maps[0].read_bytes() == b"edited" and not job.output.exists()
 
 
@@ -137,7 +137,7 @@ def test_prompts_are_read_once_and_the_bytes_are_the_same(checkpoint: Path, tmp_
     ]
 
     def made(worker: Worker, job: Job, name: str) -> tuple[bytes, tuple[str, ...]]:
-        outcome = worker.make(dataclasses.replace(job, output=tmp_path / name))
+        outcome = worker.run(dataclasses.replace(job, output=tmp_path / name))
         assert outcome.error == ""
         return (tmp_path / name).read_bytes(), outcome.notes
 
@@ -153,7 +153,7 @@ def test_prompts_are_read_once_and_the_bytes_are_the_same(checkpoint: Path, tmp_
     assert "it is read in" in found[2][1][0] and found[3][1] == found[2][1]
     assert found[3] == made(Worker(request), jobs[3], "again.png")
     read.clear()
-    worker.weigh(request)  # LoRAs may act on the text encoder, so that nothing that was read before holds
+    worker.set_adapter_weights(request)  # LoRAs may act on the text encoder, so that nothing that was read before holds
     assert made(worker, jobs[4], "weighed.png") == found[4] and len(read) == counts[0]
 
 
@@ -162,7 +162,7 @@ def test_a_pipeline_that_somebody_else_has_is_asked_every_time(make_pipe: Callab
     worker = worker_of(pipe, RECIPE.request)
     paths = [tmp_path / "before.png", tmp_path / "after.png"]
     for path in paths:
-        assert worker.make(dataclasses.replace(JOB, output=path, width=96, height=64)).error == ""
+        assert worker.run(dataclasses.replace(JOB, output=path, width=96, height=64)).error == ""
         for weight in pipe.text_encoder.parameters():
             weight.data.mul_(1.5)
     assert paths[0].read_bytes() != paths[1].read_bytes()

@@ -43,7 +43,7 @@ def test_a_manifest_may_name_all_controls_itself(run: Run, checkpoint: Path) -> 
     Path("rows.jsonl").write_text(json.dumps({"image": "a.png"}))
     status, _, err = run("--guide", "rows.jsonl", "--prompt", "x")
     assert (status, err.count("\n")) == (2, 1)
-    assert "rows.jsonl line 1: no control says how the picture follows its image" in err
+    assert "rows.jsonl line 1: no control says how the image follows its guide" in err
 
 
 def test_a_wrong_setting_in_a_row_is_one_line(run: Run, canny: list[str]) -> None:
@@ -118,9 +118,9 @@ def test_a_sheet_of_all_pictures(run: Run, canny: list[str]) -> None:
     flags = ["--guide", "in", "--prompt", "<x>", *canny, "--save-control-map", "--report"]
     assert run(*flags)[0] == 1
     page = Path("out/sheet.html").read_text(encoding="utf-8")
-    assert "<h1>2 of 3 pictures in out</h1>" in page
+    assert "<h1>2 of 3 images in out</h1>" in page
     assert "&lt;x&gt; · seed 0 · " in page
-    assert "in/broken.png is not a picture that can be read" in page
+    assert "in/broken.png is not an image that can be read" in page
     links = [unquote_to_bytes(link) for link in re.findall(r'src="([^"]+)"', page)]
     assert len(links) == 7  # the broken guide, too
     assert all((Path("out") / os.fsdecode(link)).is_file() for link in links)

@@ -106,8 +106,8 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
     status, out, _ = run(*given, "--steps", "4")
     assert status == 0
     # rough: 1 window, of 4 steps 2 guided; over it: 4 windows, of 3 steps 2 guided
-    rough, over = out.split("stretched, and drawn over:")
-    assert "rough, all of the canvas squeezed:" in rough and "6 window evaluations" in rough
+    rough, over = out.split("stretched, and denoised again:")
+    assert "draft, the whole canvas squeezed:" in rough and "6 window evaluations" in rough
     assert "steps    3, 3 of them with the anchor's statistics" in over and "20 window evaluations" in over
     assert sorted(path.name for path in Path().iterdir()) == ["wide.png"]
 
@@ -115,7 +115,7 @@ def test_dry_run_writes_nothing(run: Run, canny: list[str]) -> None:
 def test_a_dry_run_refuses_what_the_solver_cannot_do(run: Run, checkpoint: Path) -> None:
     given = ("--prompt", "x", "--width", "160", "--height", "64", "--dry-run")
     status, out, err = run(*given, "--steps", "2000")
-    assert (status, out) == (2, "") and "cannot make 2000 steps; use 1000 at most" in err
+    assert (status, out) == (2, "") and "cannot run 2000 steps; use 1000 at most" in err
     shutil.copytree(checkpoint, "own")
     index = json.loads(Path("own/model_index.json").read_text())
     own = ("--model", "own", "--scheduler", "model", "--steps", "4")
@@ -179,10 +179,10 @@ def test_a_sphere_is_twice_as_wide_as_high_and_says_so(run: Run, canny: list[str
 OBJECTIVE = ["--width", "160", "--sync-weight", "1"]
 BAD = {
     "missing guide": (["--guide", "none.png", "--control", "canny"], "none.png does not exist"),
-    "text as guide": (["--guide", "text.png", "--control", "canny"], "text.png is not a picture"),
+    "text as guide": (["--guide", "text.png", "--control", "canny"], "text.png is not an image"),
     "guide cut short": (["--guide", "cut.png", "--control", "canny"], "cut short"),
     "tiny guide": (["--guide", "small.png", "--control", "canny"], "enlarged more than 8 times"),
-    "empty folder": (["--guide", "empty", "--control", "canny"], "holds no pictures"),
+    "empty folder": (["--guide", "empty", "--control", "canny"], "holds no images"),
     "guide without control": (["--guide", "wide.png"], "--guide needs --control, one of"),
     "unknown control": (["--guide", "wide.png", "--control", "smell"], "smell"),
     "no such ControlNet": (["--guide", "wide.png", "--control", "pose"], "name one with --controlnet"),

@@ -124,9 +124,9 @@ def test_a_broken_installation_is_said(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_what_fits_is_said_with_its_offloading() -> None:
     sdxl = registry.PRESETS["sdxl"]
-    ways = [listing.fits(sdxl, memory, offload=True) for memory in (16, 12, 8, 1)]
+    ways = [listing.describe_fit(sdxl, memory, offload=True) for memory in (16, 12, 8, 1)]
     assert ways == ["fits", "fits with --offload model", "fits with --offload sequential, slowly", ""]
-    assert listing.fits(sdxl, 12, offload=False) == ""
+    assert listing.describe_fit(sdxl, 12, offload=False) == ""
 
 
 @pytest.mark.parametrize(

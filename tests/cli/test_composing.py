@@ -75,7 +75,7 @@ def test_a_tall_landscape_is_upscaled_unless_rows_are_wanted(run: Run) -> None:
     given = ["--prompt", "x", "--width", "320", "--height", "128", "--stride", "4", "--upscale-strength", "0.5"]
     given += ["--draft-strength", "0"]
     status, out, _ = run(*given, "--dry-run")
-    assert status == 0 and "canvas   160x64 px" in out and "upscaled, and drawn over:" in out
+    assert status == 0 and "canvas   160x64 px" in out and "upscaled, and denoised again:" in out
     assert out.count("canvas   ") == 2 and "canvas   320x128 px" in out
     assert run(*given, "--output", "a.png")[0] == 0
     assert run("--settings", "a.png", "--output", "b.png", model=[])[0] == 0
@@ -119,7 +119,7 @@ def test_a_finished_picture_is_upscaled_by_its_own_settings(
     assert (other["steps"], other["stride"]) == (own.sampling.steps, own.windows.stride)
     for wrong, words in (
         (["missing.png"], "missing.png"),
-        (["--prompt", "x", "a.png"], "the picture comes first"),
+        (["--prompt", "x", "a.png"], "the image comes first"),
         (["a.png", "--by", "3"], "--by"),
     ):
         status, _, err = enlarged(*wrong)

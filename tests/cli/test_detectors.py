@@ -41,5 +41,5 @@ def test_bundled_detectors_for_another_model_are_noted(
     ):
         named = ["--detector", *detector] if detector else []
         assert main.main([*flags, "--model", model, *named]) == 0
-        said = "depth is read by the bundled detector, which knows pictures of the bundled model"
+        said = "depth is read by the bundled detector, which knows images of the bundled model"
         assert (said in capsys.readouterr().out) == noted

@@ -53,7 +53,7 @@ def test_the_doctor_says_how_several_cards_are_used(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * 10**9, 16 * 10**9))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(name="card"))
-    assert any("--device cuda:0,cuda:1 draws one wide picture on all" in line for line in doctor._machine())
+    assert any("--device cuda:0,cuda:1 generates one wide image on all" in line for line in doctor._machine())
 
 
 @pytest.mark.parametrize(("device", "cards"), [("cpu,cpu", 0), ("cuda", 1), ("cuda:0, cuda:1", 2), ("auto", 1)])
@@ -62,4 +62,4 @@ def test_a_worker_of_ray_has_as_many_cards_as_are_named(device: str, cards: int)
         def cluster_resources(self) -> dict[str, float]:
             return {"GPU": 8.0}
 
-    assert executor.gpus_of(Cluster(), device) == cards
+    assert executor.gpus_per_worker(Cluster(), device) == cards

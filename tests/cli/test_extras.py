@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from preprocess.hub import silent
+from preprocess.hub import quiet_libraries
 from synccontrol.io import metadata
 from synccontrol.models import loader
 from tests.cli.pictures import Run, draw, pixels
@@ -20,7 +20,7 @@ DRAWING = ("--prompt", "x", "--width", "96")
 def adapters(checkpoint: Path, tmp_path: Path) -> list[str]:
     """Returns flags, all files below `tmp_path`."""
     pipe: Any = loader.load(str(checkpoint), [], offline=True)
-    with silent():
+    with quiet_libraries():
         tiny_additions.save_lora(pipe, tmp_path)
         tiny_additions.save_ip_adapter(pipe.unet, tmp_path, "adapters/ip.safetensors")
         AutoencoderKL.from_config(pipe.vae.config).save_pretrained(tmp_path / "vae")
@@ -76,7 +76,7 @@ def test_offloading_is_checked_before_anything_is_done(run: Run) -> None:
 
 
 def test_a_small_decoder_that_nothing_looks_through_is_said(run: Run) -> None:
-    with silent():
+    with quiet_libraries():
         AutoencoderTiny(
             encoder_block_out_channels=(8,) * 4,
             decoder_block_out_channels=(8,) * 4,

@@ -91,7 +91,7 @@ def test_whatever_happens_to_one_picture_fails_it_alone(
     assert (status, out) == (1, "out/b.png\n")
     first, last = err.splitlines()
     assert first.startswith("error: in/a.png: ")
-    assert last == "error: 1 of 2 pictures failed; the others are done"
+    assert last == "error: 1 of 2 images failed; the others are done"
 
 
 def test_what_every_picture_needs_is_missed_once(
@@ -125,7 +125,7 @@ def test_interrupted_is_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Worker, "draw", interrupt)
+    monkeypatch.setattr(Worker, "generate", interrupt)
     status, _, err = run("--prompt", "x", "--width", "96")
     assert (status, err) == (130, "error: interrupted; finished images stay\n")
 
@@ -137,12 +137,12 @@ def test_what_is_kept_though_it_is_not_what_was_asked_for_is_said(run: Run, cann
     assert run(*flags, "--prompt", "x") == (0, "", "")
     status, _, err = run(*flags, "--prompt", "y", "--seed", "1")
     assert status == 0
-    assert "1 of the outputs that are kept were made with another prompt, seed (out/a.png)" in err
+    assert "1 of the existing outputs were generated with another prompt, seed (out/a.png)" in err
     draw(Path("in/a.png"), seed=1)  # would have had the name of the first one's picture
     assert run(*flags, "--prompt", "x") == (0, "out/a.png.png\n", "")
     assert run(*flags, "--prompt", "x") == (0, "", "")
     draw(Path("in/a.webp"), seed=3)
-    assert "made with another guide (out/a.png)" in run(*flags, "--prompt", "x")[2]
+    assert "generated with another guide (out/a.png)" in run(*flags, "--prompt", "x")[2]
 
 
 def test_several_rows_of_a_guide_are_several_pictures(run: Run, canny: list[str]) -> None:

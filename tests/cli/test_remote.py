@@ -8,7 +8,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from synccontrol.io import metadata
-from synccontrol.io.object_store import HEAD
+from synccontrol.io.object_store import HEAD_BYTES
 from tests.cli.pictures import Run, draw
 
 SIZE = ["--height", "64", "--width", "96", "--fit", "crop", "--prompt", "x"]
@@ -66,11 +66,11 @@ def test_what_is_there_is_kept_and_said(run: Run, flags: list[str], memory: Memo
     status, out, err = run(*flags)
     assert (status, out) == (1, "") and err.count("\n") == 2  # the guide that is none, and how many failed
     err = run(*flags, "--seed", "3")[2]
-    assert f"made with another seed ({OUT}/deep/a.png)" in err
+    assert f"generated with another seed ({OUT}/deep/a.png)" in err
     assert pictures(memory) == before
     assert run(*flags, "--seed", "3", "--overwrite")[1] == f"{OUT}/deep/a.png\n"
     assert pictures(memory).keys() == before.keys() and pictures(memory) != before
-    assert len(before["/pictures/out/deep/a.png"]) < HEAD
+    assert len(before["/pictures/out/deep/a.png"]) < HEAD_BYTES
 
 
 def test_what_another_run_has_put_meanwhile_stays(

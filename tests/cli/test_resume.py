@@ -86,7 +86,7 @@ def start(run: Run, model: list[str]) -> Callable[..., BaseProcess]:
     return begin
 
 
-@pytest.mark.parametrize("stage", ["prepare", "draw", "save"])
+@pytest.mark.parametrize("stage", ["prepare", "generate", "save"])
 def test_killed_in_any_stage_and_run_again_gives_the_same_bytes(
     stage: str, run: Run, flags: list[str], start: Callable[..., BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,12 +107,12 @@ def test_killed_in_any_stage_and_run_again_gives_the_same_bytes(
 def test_interrupted_it_ends_after_the_step_and_says_how_to_go_on(
     number: int, run: Run, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before("draw", 2, partial(end, number), monkeypatch)
+    before("generate", 2, partial(end, number), monkeypatch)
     status, out, err = run(*flags, "--seed", "random")
     assert (status, out) == (130, "out/a.png\n")
-    assert err.startswith("error: interrupted; 1 made in ") and err.count("\n") == 1
+    assert err.startswith("error: interrupted; 1 generated in ") and err.count("\n") == 1
     seed = records("out")[0]["seed"]
-    assert f"--seed {seed}" in err.partition("; this goes on: ")[2]
+    assert f"--seed {seed}" in err.partition("; to resume: ")[2]
     assert not [name for name in files("out") if name.startswith(".") or "/." in name]
     status, out, err = run(*flags, "--seed", str(seed))
     assert (status, out, err) == (0, "out/b.png\nout/deep/c.png\n", "")
@@ -120,7 +120,7 @@ def test_interrupted_it_ends_after_the_step_and_says_how_to_go_on(
 
 def test_what_another_run_makes_is_waited_for(run: Run, flags: list[str], start: Callable[..., BaseProcess]) -> None:
     assert run(*flags, "--output", "whole")[0] == 0
-    other = start("draw", 1, linger, flags)
+    other = start("generate", 1, linger, flags)
     while not Path("started").exists():
         time.sleep(0.01)
     status, out, err = run(*flags)
@@ -144,7 +144,7 @@ def test_a_record_of_each_picture(run: Run, flags: list[str]) -> None:
     assert list(good["seconds"]) == ["maps", "drawing", "saving"] and good["memory"] > 10**7
     assert set(good["versions"]) == {"synccontrol", "torch", "diffusers"}
     assert good["settings"]["steps"] == 2 and good["device"] == "cpu" and good["model_revision"]
-    assert bad["status"] == "failed" and "is not a picture" in bad["error"]
+    assert bad["status"] == "failed" and "is not an image" in bad["error"]
     with Path("out/results.jsonl").open("ab") as file:
         file.write(b'{"output": "a.p')  # a run was killed within its line
     draw(Path("in/broken.png"), seed=5)
@@ -160,7 +160,7 @@ def test_what_is_kept_is_said_with_its_reason(
     assert run(*flags)[0] == 0
     model = ["--model", str(checkpoint), "--objective", "stlpips", "--sync-steps", "1"]
     assert main.main([*model, "--device", "cpu", "--steps", "2", *flags]) == 0
-    assert "3 outputs exist, are finished and are kept" in capsys.readouterr().err
+    assert "3 outputs exist with these settings and are skipped" in capsys.readouterr().err
     monkeypatch.setattr("synccontrol.io.provenance.LIBRARIES", ("torch",))
     monkeypatch.setattr("synccontrol.__version__", "9.9")
     from synccontrol.batch import existing
@@ -168,5 +168,5 @@ def test_what_is_kept_is_said_with_its_reason(
     existing._machine.cache_clear()
     assert main.main([*model, "--device", "cpu", "--steps", "3", "--quiet", *flags]) == 0
     err = capsys.readouterr().err
-    assert "3 of the outputs that are kept were made with another steps, synccontrol 0.1.0, here 9.9 (out/a.png)" in err
+    assert "3 of the existing outputs were generated with another steps, synccontrol 0.1.0, here 9.9 (out/a.png)" in err
     existing._machine.cache_clear()

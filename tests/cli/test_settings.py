@@ -46,7 +46,7 @@ def test_what_is_left_out_is_said(run: Run, loud: Run) -> None:
     settings("a.png", output="b.png", promt="y")
     status, _, err = loud("--settings", "a.json", "--output", "c.png")
     assert status == 0
-    assert "a.json: output, promt do not decide a picture, and are left out" in err
+    assert "a.json: output, promt do not decide an image, and are left out" in err
     status, _, err = loud("--settings", "a.png", "--output", "d.png")
     assert status == 0
     assert "left out" not in err and "may differ" not in err

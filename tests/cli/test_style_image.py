@@ -50,7 +50,7 @@ def test_all_follow_a_picture(run: Run, canny: list[str], guides: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--style-image", "first"], "--style-image first is for several pictures"),
+        (["--style-image", "first"], "--style-image first is for several images"),
         (["--style-image", "in/a.png", "--anchor", "0"], "--style-image and --anchor exclude each other"),
         (["--style-image", "in/a.png", "--sync-adain", "0"], "--style-image does nothing without sync"),
         (["--style-image", "none.png"], "none.png does not exist"),

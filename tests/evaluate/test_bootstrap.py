@@ -26,11 +26,11 @@ def test_intervals_lie_inside_the_values_and_depend_on_the_seed_alone(values: li
     assert (low, high) == interval(array, 50, seed)
 
 
-def test_resamples_draw_as_many_as_there_are() -> None:
+def test_resamples_have_as_many_draws_as_montages() -> None:
     assert all(counts.sum() == 9 and counts.shape == (9,) for counts in resamples(9, 20, 0))
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_intervals_have_their_nominal_coverage() -> None:
     rng = np.random.default_rng(0)
     held = [low <= 0 <= high for low, high in (interval(rng.normal(size=40), 200, i) for i in range(100))]
     assert 85 <= sum(held) <= 100

@@ -21,7 +21,7 @@ WINDOW, WINDOWS = 64, 3
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Returns a function that evaluates in an empty folder: flags -> (exit status, stdout, stderr)."""
+    """Return a function that evaluates in an empty folder: flags -> (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def window(seed: int) -> np.ndarray:
-    """Returns a window (64, 64, 3) with colours and blocks of its own."""
+    """Return a window (64, 64, 3) with colours and blocks of its own."""
     rng = np.random.default_rng(seed)
     blocks = rng.uniform(0, 60, (8, 8, 3)) + rng.uniform(0, 195, 3)
     return np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)
@@ -45,14 +45,14 @@ def save(path: Path, windows: list[np.ndarray]) -> None:
 
 
 def folders(count: int = 2) -> None:
-    """Writes `mixed`, whose windows have nothing in common, and `alike`, whose windows do; the same names in both."""
+    """Write `mixed`, whose windows have nothing in common, and `alike`, whose windows do; the same names in both."""
     for montage in range(count):
         first = window(montage)
         save(Path(f"mixed/{montage}.png"), [window(100 * montage + i) for i in range(1, WINDOWS + 1)])
         save(Path(f"alike/{montage}.png"), [first, np.roll(first, 8, axis=1), np.roll(first, 16, axis=1)])
 
 
-def test_a_folder_with_planted_coherence_is_reported_better(run: Run) -> None:
+def test_a_coherent_folder_is_reported_better(run: Run) -> None:
     folders()
     status, out, err = run("mixed", "alike", "--group", "coherence", "--output", "report")
     assert (status, err) == (0, "")
@@ -65,7 +65,7 @@ def test_a_folder_with_planted_coherence_is_reported_better(run: Run) -> None:
 
 
 class Page(HTMLParser):
-    """Collects the pictures of a page, the text of its captions, and every address it names."""
+    """Collects the images of a page, the text of its captions, and every address it names."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Page(HTMLParser):
             self.images[known["alt"]] = known["src"]
 
 
-def test_the_page_holds_every_picture_and_needs_nothing_else(run: Run) -> None:
+def test_the_report_page_embeds_every_image(run: Run) -> None:
     folders()
     assert run("mixed", "alike", "--group", "seams", "--stride", "64", "--output", "report")[0] == 0
     text = Path("report/report.html").read_text(encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_page_holds_every_picture_and_needs_nothing_else(run: Run) -> None:
                 Image.open(Path(folder) / name) as real,
             ):
                 apart = np.asarray(shown, float) - np.asarray(real, float)
-            assert np.abs(apart).mean() < 6  # the very picture, but for JPEG
+            assert np.abs(apart).mean() < 6  # the very image, but for JPEG
     assert page.addresses
     assert all(address.startswith("data:image/") for address in page.addresses)
     assert "@import" not in text and "url(" not in text and "<script" not in text
@@ -125,7 +125,7 @@ def test_without_output_nothing_is_written(run: Run) -> None:
     assert sorted(Path().rglob("*")) == before
 
 
-def test_a_report_is_replaced_only_when_told_so(run: Run) -> None:
+def test_a_report_is_replaced_only_with_overwrite(run: Run) -> None:
     folders()
     flags = ["alike", "--group", "seams", "--stride", "32", "--output", "report"]
     assert run(*flags)[0] == 0
@@ -137,7 +137,7 @@ def test_a_report_is_replaced_only_when_told_so(run: Run) -> None:
 
 BAD = {
     "no folder": (["none"], "none is no folder"),
-    "empty folder": (["empty"], "empty holds no pictures"),
+    "empty folder": (["empty"], "empty holds no images"),
     "two folders of two sizes": (["alike", "wider"], "alike holds montages of 192x64"),
     "a folder twice": (["alike", "./alike"], "named twice"),
     "too narrow": (["narrow"], "2 windows"),
@@ -170,14 +170,14 @@ def test_bad_input_gets_one_line_and_status_2(case: str, run: Run) -> None:
     assert sorted(Path().rglob("*")) == before
 
 
-def test_what_is_left_out_is_said_in_table_and_page(run: Run) -> None:
+def test_skipped_files_are_listed_in_table_and_page(run: Run) -> None:
     folders()
     save(Path("alike/wide.png"), [window(i) for i in range(5)])
     Path("alike/broken.png").write_text("no picture")
     status, out, err = run("alike", "--group", "seams", "--stride", "32", "--output", "report")
     assert (status, err) == (0, "")
     page = Path("report/report.html").read_text(encoding="utf-8")
-    for text in ("broken.png is not a picture", "1 of another size", "wide.png"):
+    for text in ("broken.png is not an image", "1 of another size", "wide.png"):
         assert text in out[out.index("not measured") :] and text in page
 
 

@@ -1,6 +1,5 @@
 """Maps and people that were changed by a known amount, and folders whose montages follow their guides or do not."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,13 @@ SETTINGS = Settings(window=SIDE, offline=True, groups=("control",), draws=50)
 @pytest.mark.parametrize(
     ("shift", "tolerance", "f1"), [(0, 0, 1), (1, 2, 1), (2, 2, 1), (3, 2, 0), (3, 3, 1), (1, 0, 0)]
 )
-def test_edges_shifted_within_the_tolerance_are_right(shift: int, tolerance: int, f1: float) -> None:
+def test_edges_within_the_tolerance_are_correct(shift: int, tolerance: int, f1: float) -> None:
     wanted = np.zeros((20, 40), bool)
     wanted[:, 20] = True
     assert control.edge_f1(np.roll(wanted, shift, axis=1), wanted, tolerance) == f1
 
 
-def test_edge_f1_weighs_what_is_missing_and_what_is_too_much() -> None:
+def test_edge_f1_counts_missing_and_extra_edges() -> None:
     wanted = np.zeros((20, 60), bool)
     wanted[:, [10, 30]] = True
     found = np.zeros_like(wanted)
@@ -44,9 +43,13 @@ def test_edge_f1_weighs_what_is_missing_and_what_is_too_much() -> None:
 def test_depth_of_another_scale_and_shift() -> None:
     wanted = np.random.default_rng(0).uniform(0, 255, (20, 30)).astype(np.float32)
     assert control.depth_rmse(wanted + 7, wanted) == pytest.approx(7)
-    assert control.depth_rmse(control.fitted(0.5 * wanted + 20, wanted), wanted) == pytest.approx(0, abs=1e-3)
+    assert control.depth_rmse(control.fit_scale_and_shift(0.5 * wanted + 20, wanted), wanted) == pytest.approx(
+        0, abs=1e-3
+    )
     flat = np.zeros_like(wanted)
-    assert control.depth_rmse(control.fitted(flat, wanted), wanted) == pytest.approx(wanted.std(), rel=1e-5)
+    assert control.depth_rmse(control.fit_scale_and_shift(flat, wanted), wanted) == pytest.approx(
+        wanted.std(), rel=1e-5
+    )
 
 
 def test_ssim_agrees_with_another_library() -> None:
@@ -61,7 +64,7 @@ def test_ssim_agrees_with_another_library() -> None:
 
 
 def crowd() -> np.ndarray:  # type: ignore[type-arg]
-    """Returns two people, 100 and 200 px high."""
+    """Return two people, 100 and 200 px high."""
     rng = np.random.default_rng(0)
     people = np.concatenate([rng.uniform(0, 1, (2, len(JOINTS), 2)), np.ones((2, len(JOINTS), 1))], axis=2)
     people[:, 0, :2], people[:, 1, :2] = (0, 0), (1, 1)
@@ -70,7 +73,7 @@ def crowd() -> np.ndarray:  # type: ignore[type-arg]
     return people.astype(np.float32)
 
 
-def test_joints_are_right_up_to_a_tenth_of_the_height() -> None:
+def test_joints_are_correct_up_to_a_tenth_of_the_height() -> None:
     wanted = crowd()
     for distance, share in ((9.9, 1.0), (15.0, 0.5), (20.1, 0.0)):
         found = wanted[::-1].copy()
@@ -93,7 +96,7 @@ def test_oks_of_a_known_shift() -> None:
     assert keypoints.oks(moved, wanted) == pytest.approx(17 / 18, rel=1e-5)
 
 
-def test_no_found_person_is_two_wanted_ones() -> None:
+def test_a_detected_person_matches_one_target_only() -> None:
     table = np.array([[0.9, 0.8], [0.95, 0.1]], np.float32)
     assert keypoints.matches(table) == {1: 0, 0: 1}
 
@@ -113,12 +116,12 @@ def save(path: Path, picture: Image.Image, **own: Any) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Settings:
-    """Returns settings for montages/, which are their guides in guides/; `b-7` names its guide in its settings."""
+    """Return settings for montages/, which are their guides in guides/; `b-7` names its guide in its settings."""
     save(tmp_path / "guides" / "a.png", scene(0))
     save(tmp_path / "guides" / "b.png", scene(1).resize((6 * SIDE, 2 * SIDE), Image.Resampling.NEAREST))
     save(tmp_path / "montages" / "a.png", scene(0))
     save(tmp_path / "montages" / "b-7.png", scene(1), guide="somewhere/b.png", control=["canny"])
-    return dataclasses.replace(SETTINGS, guides=tmp_path / "guides", controls=("canny", "depth"))
+    return SETTINGS.replace(guides=tmp_path / "guides", controls=("canny", "depth"))
 
 
 def measured(settings: Settings) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -129,7 +132,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], list[tuple[str, str]]]
     return {figure.metric: figure for figure in figures}, skipped
 
 
-def test_montages_that_are_their_guides_follow_them(folders: Settings) -> None:
+def test_montages_equal_to_their_guides_score_best(folders: Settings) -> None:
     figures, skipped = measured(folders)
     assert not skipped and set(figures) == {"canny F1 (2 px)", "depth RMSE", "depth RMSE, fitted"}
     canny, depth = figures["canny F1 (2 px)"], figures["depth RMSE"]
@@ -142,24 +145,24 @@ def test_ready_maps_are_compared_as_they_are(folders: Settings) -> None:
     assert folders.guides is not None
     for name in "ab":
         save(folders.guides / f"{name}.canny.png", Image.new("RGB", (3 * SIDE, SIDE)))
-    figures, skipped = measured(dataclasses.replace(folders, ready_maps=True, controls=("canny", "pose")))
+    figures, skipped = measured(folders.replace(ready_maps=True, controls=("canny", "pose")))
     assert figures["canny F1 (2 px)"].value == 0  # the maps show no edges, the montages do
-    assert skipped[0][0] == "pose" and "people cannot be read" in skipped[0][1]
+    assert skipped[0][0] == "pose" and "people cannot be detected" in skipped[0][1]
 
 
-def test_the_montages_say_their_control(folders: Settings) -> None:
-    figures, _ = measured(dataclasses.replace(folders, controls=()))
+def test_controls_come_from_recorded_settings(folders: Settings) -> None:
+    figures, _ = measured(folders.replace(controls=()))
     assert list(figures) == ["canny F1 (2 px)"] and list(figures["canny F1 (2 px)"].values) == ["b-7.png"]
 
 
-def test_a_bad_guide_leaves_its_montage_out(folders: Settings) -> None:
+def test_an_unreadable_guide_excludes_its_montage(folders: Settings) -> None:
     assert folders.guides is not None
     (folders.guides / "a.png").write_text("no picture")
-    figures, skipped = measured(dataclasses.replace(folders, controls=("canny",)))
+    figures, skipped = measured(folders.replace(controls=("canny",)))
     assert list(figures["canny F1 (2 px)"].values) == ["b-7.png"]
-    assert skipped[0][0] == "control of a.png" and "not a picture" in skipped[0][1]
+    assert skipped[0][0] == "control of a.png" and "not an image" in skipped[0][1]
     save(folders.guides / "b.png", scene(1).crop((0, 0, SIDE, SIDE)))
-    figures, skipped = measured(dataclasses.replace(folders, controls=("canny",)))
+    figures, skipped = measured(folders.replace(controls=("canny",)))
     assert not figures and "another aspect" in dict(skipped)["control of b-7.png"]
 
 
@@ -172,22 +175,22 @@ def test_rings_and_their_guides_are_read_as_rings(folders: Settings) -> None:
             picture = Image.fromarray(np.roll(np.asarray(scene(0 if name == "a" else 1)), turn, axis=1))
             save(folders.guides / f"{name[0]}.png", picture)
             save(folders.guides.parent / "montages" / f"{name}.png", picture.point(lambda v: v // 2), **own)
-        found, _ = measured(dataclasses.replace(folders, controls=("canny",)))
+        found, _ = measured(folders.replace(controls=("canny",)))
         figures.append(found["canny F1 (2 px)"].values)
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
 
 
-def test_people_that_nobody_asked_for_are_no_figure(folders: Settings) -> None:
-    figures, skipped = measured(dataclasses.replace(folders, controls=("pose",)))
+def test_guides_without_people_give_no_pose_figure(folders: Settings) -> None:
+    figures, skipped = measured(folders.replace(controls=("pose",)))
     assert not figures and {why for _, why in skipped} == {"no guide shows a person"}
 
 
-def test_what_is_missing_is_named(folders: Settings) -> None:
+def test_missing_guides_are_named(folders: Settings) -> None:
     assert folders.guides is not None
     with pytest.raises(ConfigError, match="no control nonsense"):
-        measured(dataclasses.replace(folders, controls=("nonsense",)))
+        measured(folders.replace(controls=("nonsense",)))
     with pytest.raises(ConfigError, match="no detector 'nothing'"):
-        measured(dataclasses.replace(folders, controls=("canny",), detectors=("nothing",)))
+        measured(folders.replace(controls=("canny",), detectors=("nothing",)))
     (folders.guides / "b.png").unlink()
     figures, skipped = measured(folders)
     assert figures["depth RMSE"].n == 1 and skipped[0][0] == "control of b-7.png"

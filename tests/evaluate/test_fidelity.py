@@ -1,6 +1,5 @@
 """Set distances against closed forms, and the CLIP score against the model's own arithmetic."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from synccontrol.evaluate import fidelity as clip
 from synccontrol.evaluate.dataset import open_gallery
 from synccontrol.evaluate.fidelity import kernel_difference, kernel_distance, kernel_interval
 from synccontrol.evaluate.measurement import Settings
-from synccontrol.evaluate.networks import Eyes
+from synccontrol.evaluate.networks import FeatureNetworks
 from tests.conftest import tiny_text_encoder, tiny_tokenizer
 
 SIDE = 32
@@ -44,7 +43,7 @@ def test_frechet_distance_agrees_with_its_formula_on_the_same_samples() -> None:
     assert fidelity.frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
-def test_kernel_distance_agrees_with_the_estimator_written_out_and_is_nothing_for_a_set_itself() -> None:
+def test_kernel_distance_agrees_with_its_formula_and_is_zero_for_equal_sets() -> None:
     x, y = gaussian(12, 0), gaussian(12, 1, 1.0)
 
     def k(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -57,7 +56,7 @@ def test_kernel_distance_agrees_with_the_estimator_written_out_and_is_nothing_fo
     assert abs(kernel_distance(big, big, 0)) < 0.02 < kernel_distance(big, big + 0.5, 0)
 
 
-def test_sets_of_unlike_size_are_compared_and_the_global_generator_is_left_alone() -> None:
+def test_sets_of_different_size_are_compared_without_the_global_generator() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
     one, other = (kernel_distance(gaussian(80, 0), gaussian(60, 1), 5) for _ in range(2))
@@ -76,7 +75,7 @@ def test_the_interval_of_kid_holds_its_value_and_narrows_with_montages() -> None
     assert np.isnan(kernel_interval([reference], reference, 10, 0)).all()
 
 
-def test_the_interval_of_a_difference_of_kid_is_that_of_the_same_montages_drawn_of_both() -> None:
+def test_the_interval_of_a_kid_difference_is_paired_by_montage() -> None:
     reference, guides = gaussian(300, 9), torch.linspace(-2, 2, 30)
     baseline = [gaussian(5, 100 + i) + guide for i, guide in enumerate(guides)]
     nearer = [features * 0.9 for features in baseline]
@@ -107,7 +106,7 @@ def save(path: Path, width: int, seed: int, prompt: str = "") -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Returns a folder with montages/ (5 of 10 windows) and reference/ (10 of 10 windows)."""
+    """Return a folder with montages/ (5 of 10 windows) and reference/ (10 of 10 windows)."""
     for i in range(5):
         save(tmp_path / "montages" / f"{i}.png", 10 * SIDE, i)
     for i in range(10):
@@ -115,11 +114,11 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pictures_like_the_reference_are_as_near_as_its_halves(folders: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+def test_images_like_the_reference_score_like_its_halves(folders: Path) -> None:
+    settings = SETTINGS.replace(reference=folders / "reference", features="stlpips")
     gallery = open_gallery(folders / "montages", settings)
     fidelity.check(gallery, settings)
-    measured, skipped = fidelity.measure(gallery, Eyes(gallery, settings), settings, lambda line: None)
+    measured, skipped = fidelity.measure(gallery, FeatureNetworks(gallery, settings), settings, lambda line: None)
     fid, kid, giqa = measured
     assert [figure.metric.split()[0] for figure in measured] == ["FID", "KID", "Mean-GIQA"]
     assert kid.low < 0 < kid.high or abs(kid.value) < 1e-4
@@ -129,12 +128,12 @@ def test_pictures_like_the_reference_are_as_near_as_its_halves(folders: Path) ->
     assert [metric.split()[0] for metric, _ in skipped] == ["CLIP"]
 
 
-def test_the_reference_is_looked_at_once_and_again_when_it_changes(folders: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+def test_reference_features_are_cached_until_it_changes(folders: Path) -> None:
+    settings = SETTINGS.replace(reference=folders / "reference", features="stlpips")
     gallery, seen = open_gallery(folders / "montages", settings), []
 
     def measured() -> list[float]:
-        found, _ = fidelity.measure(gallery, Eyes(gallery, settings), settings, seen.append)
+        found, _ = fidelity.measure(gallery, FeatureNetworks(gallery, settings), settings, seen.append)
         return [figure.value for figure in found]
 
     first = measured()
@@ -145,8 +144,8 @@ def test_the_reference_is_looked_at_once_and_again_when_it_changes(folders: Path
     assert measured() != first
 
 
-def test_too_few_windows_are_refused_with_the_number_that_is_needed(folders: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, reference=folders / "reference")
+def test_too_few_windows_are_rejected_with_the_required_number(folders: Path) -> None:
+    settings = SETTINGS.replace(reference=folders / "reference")
     (folders / "montages" / "0.png").unlink()
     with pytest.raises(InputError, match="has 40 windows of 32 px, and FID and KID need 50: give 5 montages"):
         fidelity.check(open_gallery(folders / "montages", settings), settings)
@@ -154,31 +153,31 @@ def test_too_few_windows_are_refused_with_the_number_that_is_needed(folders: Pat
     save(folders / "montages" / "0.png", 10 * SIDE, 0)
     gallery = open_gallery(folders / "montages", settings)
     (folders / "reference" / "0.png").unlink()
-    with pytest.raises(InputError, match="has 90 windows of 32 px in 9 pictures; FID and KID need 100"):
+    with pytest.raises(InputError, match="has 90 windows of 32 px in 9 images; FID and KID need 100"):
         fidelity.check(gallery, settings)
     Image.new("RGB", (SIDE, SIDE - 1)).save(folders / "reference" / "0.png")
     with pytest.raises(InputError, match="below a window"):
         fidelity.check(gallery, settings)
 
 
-def test_bad_pictures_of_the_reference_are_left_out(folders: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, reference=folders / "reference", features="stlpips")
+def test_unreadable_reference_images_are_excluded(folders: Path) -> None:
+    settings = SETTINGS.replace(reference=folders / "reference", features="stlpips")
     (folders / "reference" / "text.png").write_text("no picture")
     Image.new("RGB", (SIDE, SIDE - 1)).save(folders / "reference" / "low.png")
     whole = (folders / "reference" / "0.png").read_bytes()
     (folders / "reference" / "cut.png").write_bytes(whole[: len(whole) // 2])
     gallery = open_gallery(folders / "montages", settings)
     fidelity.check(gallery, settings)
-    measured, skipped = fidelity.measure(gallery, Eyes(gallery, settings), settings, lambda line: None)
+    measured, skipped = fidelity.measure(gallery, FeatureNetworks(gallery, settings), settings, lambda line: None)
     assert len(measured) == 3
     told = dict(skipped)
     assert {"reference text.png", "reference low.png", "reference cut.png"} <= set(told)
     assert "below a window of 32 px" in told["reference low.png"] and "cut short" in told["reference cut.png"]
 
 
-def test_without_reference_the_distances_say_what_they_need(folders: Path) -> None:
+def test_distances_without_a_reference_are_skipped_with_a_reason(folders: Path) -> None:
     gallery = open_gallery(folders / "montages", SETTINGS)
-    measured, skipped = fidelity.measure(gallery, Eyes(gallery, SETTINGS), SETTINGS, lambda line: None)
+    measured, skipped = fidelity.measure(gallery, FeatureNetworks(gallery, SETTINGS), SETTINGS, lambda line: None)
     assert not measured and len(skipped) == 4
     assert sum("--reference" in why for _, why in skipped) == 3 and "no montage carries one" in skipped[3][1]
 
@@ -198,7 +197,7 @@ def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "clip")
     processor.save_pretrained(tmp_path / "clip")
     save(tmp_path / "montages" / "a.png", 2 * SIDE, 0, "a sea")
-    settings = dataclasses.replace(SETTINGS, clip=str(tmp_path / "clip"), embedding=str(tmp_path / "clip"))
+    settings = SETTINGS.replace(clip=str(tmp_path / "clip"), embedding=str(tmp_path / "clip"))
     gallery = open_gallery(tmp_path / "montages", settings)
     save(tmp_path / "montages" / "silent.png", 2 * SIDE, 1)
     measured, skipped = clip.measure_clip(open_gallery(tmp_path / "montages", settings), settings, lambda line: None)
@@ -214,4 +213,6 @@ def test_clip_score_is_the_models_own_cosine(tmp_path: Path) -> None:
         )
         pooled = model.vision_model(inputs["pixel_values"]).pooler_output
     assert measured[0].value == pytest.approx(max(float(expected), 0), abs=1e-3)
-    assert torch.allclose(Eyes(gallery, settings).see(settings.embedding, crops).pooled, pooled, atol=1e-5)
+    assert torch.allclose(
+        FeatureNetworks(gallery, settings).extract_batched(settings.embedding, crops).pooled, pooled, atol=1e-5
+    )

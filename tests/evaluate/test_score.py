@@ -1,6 +1,5 @@
 """The whole evaluation of a small folder."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_group_is_measured_or_says_what_it_needs(folder: Path) -> None:
+def test_every_group_is_measured_or_skipped_with_a_reason(folder: Path) -> None:
     told: list[str] = []
     scores = score(folder, SETTINGS, told.append)
     groups = [measurement.group for measurement in scores.measurements]
@@ -33,21 +32,21 @@ def test_every_group_is_measured_or_says_what_it_needs(folder: Path) -> None:
     assert any("a.png (1 of 2)" in line for line in told)
 
 
-def test_only_the_wanted_groups_are_measured(folder: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, groups=("seams",))
+def test_only_the_selected_groups_are_measured(folder: Path) -> None:
+    settings = SETTINGS.replace(groups=("seams",))
     scores = score(folder, settings)
     assert {measurement.group for measurement in scores.measurements} == {"seams"}
     assert scores == score(folder, settings)
 
 
-def test_what_is_wrong_is_said_before_anything_is_measured(folder: Path) -> None:
+def test_errors_are_raised_before_anything_is_measured(folder: Path) -> None:
     told: list[str] = []
     with pytest.raises(InputError, match="FID and KID need"):
-        score(folder, dataclasses.replace(SETTINGS, reference=folder), told.append)
+        score(folder, SETTINGS.replace(reference=folder), told.append)
     with pytest.raises(InputError, match="no guide for a"):
         (folder / "guides").mkdir()
         Image.new("RGB", (96, 32)).save(folder / "guides" / "c.png")
-        score(folder, dataclasses.replace(SETTINGS, guides=folder / "guides", controls=("canny",)), told.append)
+        score(folder, SETTINGS.replace(guides=folder / "guides", controls=("canny",)), told.append)
     with pytest.raises(ModelError, match="unknown device"):
-        score(folder, dataclasses.replace(SETTINGS, device="abacus"), told.append)
+        score(folder, SETTINGS.replace(device="abacus"), told.append)
     assert not told

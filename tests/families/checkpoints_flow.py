@@ -44,14 +44,14 @@ CHAT = (
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Returns the context in which weights are drawn from a seed."""
+    """Return the context in which weights are drawn from a seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 def tiny_tokenizer() -> Qwen2Tokenizer:
-    """Returns a Qwen tokenizer that knows single bytes, with a chat template."""
+    """Return a Qwen tokenizer that knows single bytes, with a chat template."""
     words = [*sorted(ByteLevel.alphabet()), *SPECIAL]
     tokenizer = Qwen2Tokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL[1:])})
@@ -60,7 +60,7 @@ def tiny_tokenizer() -> Qwen2Tokenizer:
 
 
 def tiny_vae() -> AutoencoderKL:
-    """Returns an autoencoder of 16 channels with a shift, as FLUX has it."""
+    """Return an autoencoder of 16 channels with a shift, as FLUX has it."""
     blocks = 4
     return AutoencoderKL(
         block_out_channels=(4, 4, 8, 8),
@@ -78,7 +78,7 @@ def tiny_vae() -> AutoencoderKL:
 
 
 def tiny_z_image_transformer() -> ZImageTransformer2DModel:
-    """Returns a transformer of three layers whose padding is not zero."""
+    """Return a transformer of three layers whose padding is not zero."""
     transformer = ZImageTransformer2DModel(
         dim=HEADS * sum(AXES),
         n_layers=3,
@@ -96,7 +96,7 @@ def tiny_z_image_transformer() -> ZImageTransformer2DModel:
 
 
 def tiny_z_image_controlnet(refiner: str | None) -> ZImageControlNetModel:
-    """Returns a ControlNet of the first kind (refiner None) or of a later one, its zero projections made non-zero."""
+    """Return a ControlNet of the first kind (refiner None) or of a later one, its zero projections made non-zero."""
     net = ZImageControlNetModel(
         control_layers_places=[0, 1, 2],
         control_refiner_layers_places=[0, 1] if refiner else None,
@@ -116,7 +116,7 @@ CONTROLNETS = {"canny": None, "depth": "control_noise_refiner", "pose": "control
 
 
 def write_z_image(folder: Path) -> None:
-    """Writes a Z-Image with a ControlNet for each of `CONTROLNETS` inside it."""
+    """Write a Z-Image with a ControlNet for each of `CONTROLNETS` inside it."""
     with seeded(0):
         tokenizer = tiny_tokenizer()
         ZImagePipeline(
@@ -144,7 +144,7 @@ def _qwen3(words: int) -> Qwen3Config:
 
 
 def tiny_qwen_image_vae() -> AutoencoderKLQwenImage:
-    """Returns an autoencoder that is sure of what it encodes: samples of its latents are their mode."""
+    """Return an autoencoder that is sure of what it encodes: samples of its latents are their mode."""
     vae = AutoencoderKLQwenImage(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
     vae.quant_conv.weight.data[CHANNELS:] = 0.0
     vae.quant_conv.bias.data[CHANNELS:] = -100.0  # log of the variance
@@ -152,7 +152,7 @@ def tiny_qwen_image_vae() -> AutoencoderKLQwenImage:
 
 
 def tiny_qwen_image_controlnet(transformer: QwenImageTransformer2DModel) -> QwenImageControlNetModel:
-    """Returns a ControlNet of two layers, its zero projections made non-zero."""
+    """Return a ControlNet of two layers, its zero projections made non-zero."""
     net = QwenImageControlNetModel.from_transformer(
         transformer, num_layers=2, attention_head_dim=sum(AXES), num_attention_heads=HEADS
     )
@@ -163,7 +163,7 @@ def tiny_qwen_image_controlnet(transformer: QwenImageTransformer2DModel) -> Qwen
 
 
 def write_qwen_image(folder: Path) -> None:
-    """Writes a Qwen-Image with a ControlNet for depth inside it."""
+    """Write a Qwen-Image with a ControlNet for depth inside it."""
     with seeded(0):
         tokenizer = tiny_tokenizer()
         transformer = QwenImageTransformer2DModel(

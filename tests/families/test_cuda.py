@@ -49,13 +49,13 @@ OFF = SyncConfig(weight=0.0).complete()
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl"))
 
 
 @pytest.fixture
 def load(request: pytest.FixtureRequest, family: str, sdxl: Path, make_pipe: PipeFactory) -> Callable[[], Any]:
-    """Returns a function that loads a family's tiny pipeline with a ControlNet, in float64."""
+    """Return a function that loads a family's tiny pipeline with a ControlNet, in float64."""
     if family == "sd":
         return lambda: make_pipe(1)
     if family == "sdxl":
@@ -65,7 +65,7 @@ def load(request: pytest.FixtureRequest, family: str, sdxl: Path, make_pipe: Pip
 
 
 def draw(pipe: Any, control_map: Image.Image, sync: SyncConfig, scheduler: str = "model") -> Tensor:
-    """Returns the final latents, on the CPU in float64."""
+    """Return the final latents, on the CPU in float64."""
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
     result = Montage.from_pipe(pipe)(
@@ -81,13 +81,13 @@ def draw(pipe: Any, control_map: Image.Image, sync: SyncConfig, scheduler: str =
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """Returns the largest difference of two latents, as a fraction of their deviation."""
+    """Return the largest difference of two latents, as a fraction of their deviation."""
     return float((a - b).abs().max() / b.std())
 
 
 @pytest.mark.parametrize("sync", SYNC.values(), ids=SYNC.keys())
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_gpu_draws_what_the_cpu_draws(
+def test_a_gpu_gives_the_same_latents_as_the_cpu(
     load: Callable[[], Any], family: str, make_map: MapMaker, sync: SyncConfig
 ) -> None:
     guide, exact = make_map(WIDTH, HEIGHT), EXACT[family]
@@ -97,13 +97,15 @@ def test_a_gpu_draws_what_the_cpu_draws(
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "unipc", "euler_a"])
-def test_every_solver_does(make_pipe: PipeFactory, make_map: MapMaker, scheduler: str) -> None:
+def test_every_scheduler_gives_the_same_latents_on_a_gpu(
+    make_pipe: PipeFactory, make_map: MapMaker, scheduler: str
+) -> None:
     guide, sync = make_map(WIDTH, HEIGHT), SYNC["full gradient"]
     expected = draw(make_pipe(1), guide, sync, scheduler)
     assert apart(draw(make_pipe(1).to("cuda"), guide, sync, scheduler), expected) < EXACT["sd"]
 
 
-def test_a_gpu_draws_what_is_published(
+def test_a_gpu_matches_the_published_algorithm(
     make_pipe: PipeFactory, make_map: MapMaker, make_noise: Callable[..., Tensor]
 ) -> None:
     guide, pipe, noise = make_map(WIDTH, HEIGHT), make_pipe(1).to("cuda"), make_noise(WINDOW, WIDTH // CELL)
@@ -138,5 +140,5 @@ def test_offloading_changes_nothing(
     load: Callable[[], Any], family: str, make_map: MapMaker, sync: SyncConfig, how: str
 ) -> None:
     guide = make_map(WIDTH, HEIGHT)
-    offloaded = devices.settle(load(), "cuda", how)
+    offloaded = devices.place_pipeline(load(), "cuda", how)
     assert apart(draw(offloaded, guide, sync), draw(load(), guide, sync)) < EXACT[family]

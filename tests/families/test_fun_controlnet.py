@@ -32,7 +32,7 @@ def draw(pipe: Any, control_map: Image.Image) -> Tensor:
 
 @pytest.fixture
 def published(z_image: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Returns a function that writes the ControlNet of a control type as its publisher would."""
+    """Return a function that writes the ControlNet of a control type as its publisher would."""
 
     def write(control: str) -> Path:
         weights = load_file(z_image / f"controlnet-{control}" / WEIGHTS)
@@ -48,7 +48,7 @@ def published(z_image: Path, tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("control", CONTROLNETS)
-def test_a_file_is_the_net_that_it_was_made_from(
+def test_a_file_equals_its_source_net(
     z_image: Path, published: Callable[[str], Path], make_map: MapMaker, control: str
 ) -> None:
     file, control_map = published(control), make_map(SIZE, SIZE)
@@ -64,7 +64,9 @@ def test_a_file_is_the_net_that_it_was_made_from(
 
 
 @pytest.mark.parametrize("control", CONTROLNETS)
-def test_a_file_is_rehearsed_by_its_contents(z_image: Path, published: Callable[[str], Path], control: str) -> None:
+def test_a_blank_net_is_built_from_a_files_header(
+    z_image: Path, published: Callable[[str], Path], control: str
+) -> None:
     """Whether a refiner was trained is not among them, so that version 2.0 is taken for a later one."""
     folder, file = str(z_image), str(published(control))
     whole = loader.blank(folder, ["depth" if control == "pose" else control], [], torch.float16, offline=True)
@@ -83,26 +85,26 @@ def test_a_pair_names_a_folder_and_a_file_in_it(z_image: Path, published: Callab
 @pytest.mark.parametrize(
     ("layers", "places"), [(6, [0, 5, 10, 15, 20, 25]), (3, [0, 10, 20]), (15, [*range(0, 30, 2)])]
 )
-def test_published_nets_lie_evenly(layers: int, places: list[int]) -> None:
+def test_control_layers_of_published_nets_are_evenly_spaced(layers: int, places: list[int]) -> None:
     """Versions 1, lite and 2: the real shapes, as far as they are looked at."""
     shapes = {f"control_layers.{layer}.after_proj.weight": [3840, 3840] for layer in range(layers)}
     shapes["control_all_x_embedder.2-1.weight"] = [3840, 64 if layers == 6 else 132]
     real = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "in_channels": 16}
     transformer = {**dict.fromkeys(fun_controlnet.SHARED), **real}
-    config = fun_controlnet._config("net.safetensors", shapes, layers != 6, transformer)
+    config = fun_controlnet._controlnet_config("net.safetensors", shapes, layers != 6, transformer)
     assert config["control_layers_places"] == places
     assert config["control_in_dim"] == (16 if layers == 6 else 33)
     assert config["add_control_noise_refiner"] == (None if layers == 6 else "control_noise_refiner")
 
 
-def test_a_file_of_something_else_is_refused(z_image: Path, tmp_path: Path) -> None:
+def test_files_without_a_controlnet_are_rejected(z_image: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ModelError, match=r"other\.safetensors holds no ControlNet of Z-Image"):
         loader.load(str(z_image), ["depth"], [str(path)], offline=True)
 
 
-def test_a_net_for_another_z_image_is_refused(z_image: Path, published: Callable[[str], Path]) -> None:
+def test_a_net_for_another_z_image_is_rejected(z_image: Path, published: Callable[[str], Path]) -> None:
     path = published("depth")
     weights = load_file(path)
     save_file({**weights, fun_controlnet.EMBEDDER: torch.zeros(8, 4 * 33)}, path)
@@ -110,7 +112,7 @@ def test_a_net_for_another_z_image_is_refused(z_image: Path, published: Callable
         loader.load(str(z_image), ["depth"], [str(path)], offline=True)
 
 
-def test_a_file_that_is_not_there_says_so(z_image: Path) -> None:
+def test_a_missing_file_is_reported(z_image: Path) -> None:
     for name in ("missing.safetensors", "owner/name/missing.safetensors"):
         with pytest.raises(ModelError, match=r"missing\.safetensors|owner/name"):
             loader.load(str(z_image), ["depth"], [name], offline=True)

@@ -1,6 +1,6 @@
-"""One window that starts from a picture is the stock image-to-image pipeline, for every family.
+"""One window that starts from an image is the stock image-to-image pipeline, for every family.
 
-Stock pipelines draw the latents of the picture, and then the noise, from one generator; here the autoencoder is made
+Stock pipelines draw the latents of the image, and then the noise, from one generator; here the autoencoder is made
 sure of what it encodes, and our noise is what they draw second.
 """
 
@@ -46,14 +46,14 @@ class Case:
         return self.window * self.cell
 
     def noise(self) -> Tensor:
-        """Returns what a stock pipeline draws from generator 0 after the latents of the picture."""
+        """Return what a stock pipeline draws from generator 0 after the latents of the image."""
         generator = torch.Generator().manual_seed(0)
         shape = (1, self.channels, self.window, self.window)
         return [torch.randn(shape, generator=generator) for _ in range(2)][1]
 
 
 def sure(pipe: Any) -> Any:
-    """Makes the autoencoder's posterior as good as a point."""
+    """Make the autoencoder's posterior as good as a point."""
     convolution = pipe.vae.quant_conv or pipe.vae.encoder.conv_out
     half = convolution.weight.shape[0] // 2
     convolution.weight.data[half:] = 0.0
@@ -82,7 +82,7 @@ def assert_same(found: Tensor, theirs: Tensor) -> None:
 
 
 def told(**options: Any) -> dict[str, Any]:
-    """Returns the arguments of every stock pipeline."""
+    """Return the arguments of every stock pipeline."""
     return {
         "negative_prompt": NEGATIVE,
         "strength": STRENGTH,
@@ -137,7 +137,7 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
 
 
 def qwen(folder: Path) -> Any:
-    """Returns a tiny Qwen-Image; its native size is no setting, so it is told."""
+    """Return a tiny Qwen-Image; its native size is no setting, so it is told."""
     pipe = sure(loader.load(str(folder), [], dtype=torch.float32, offline=True))
     pipe.default_sample_size = checkpoints_flow.WINDOW
     return pipe

@@ -25,35 +25,35 @@ TOLERANCE = 1e-4  # of the latents' deviation
 MapMaker = Callable[..., Image.Image]
 
 
-def hole(case: Case) -> Image.Image:
-    """Returns a mask that is white in whole cells: the right half without its last row."""
+def hole_mask(case: Case) -> Image.Image:
+    """Return a mask that is white in whole cells: the right half without its last row."""
     cells = np.zeros((case.window, case.window), np.uint8)
     cells[:-1, case.window // 2 :] = 255
     return Image.fromarray(cells.repeat(case.cell, 0).repeat(case.cell, 1))
 
 
 def ours(case: Case, init: Image.Image, control_map: Image.Image | None, scheduler: str) -> tuple[Tensor, Tensor]:
-    """Returns the final latents, and which cells were drawn anew."""
+    """Return the final latents, and which cells were drawn anew."""
     result = Montage.from_pipe(case.pipe)(
         PROMPT,
         control_map,
         negative_prompt=NEGATIVE,
         init_image=init,
-        mask=hole(case),
+        mask=hole_mask(case),
         latents=case.noise(),
         sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0).complete(),
         sync=OFF,
         img2img=Img2ImgConfig(strength=0.5, mask_feather=0.0),
     )
-    kept = np.asarray(hole(case)) == 0
+    kept = np.asarray(hole_mask(case)) == 0
     assert np.array_equal(np.asarray(result.image)[kept], np.asarray(init)[kept])
     assert not np.array_equal(np.asarray(result.image), np.asarray(init))
-    free = torch.from_numpy(np.asarray(hole(case))[:: case.cell, :: case.cell] > 0)
+    free = torch.from_numpy(np.asarray(hole_mask(case))[:: case.cell, :: case.cell] > 0)
     return result.latents, free.expand_as(result.latents)
 
 
 def assert_same(found: tuple[Tensor, Tensor], theirs: Tensor) -> None:
-    """Raises unless what was drawn anew agrees; the kept part is pasted, where stock pipelines decode its latents."""
+    """Raise unless what was drawn anew agrees; the kept part is pasted, where stock pipelines decode its latents."""
     latents, free = found
     assert theirs.isfinite().all()
     assert (latents - theirs)[free].abs().max() < TOLERANCE * theirs.std()
@@ -67,7 +67,7 @@ def test_stable_diffusion(make_pipe: PipeFactory, make_map: MapMaker, scheduler:
     pipe = diffusers.StableDiffusionInpaintPipeline.from_pipe(sure(make_pipe(0, torch.float32)))
     pipe.scheduler = getattr(diffusers, STOCK[scheduler]).from_config(pipe.scheduler.config)
     size = {"height": case.size, "width": case.size}
-    theirs = pipe(PROMPT, image=init, mask_image=hole(case), guidance_scale=4.0, **size, **told()).images
+    theirs = pipe(PROMPT, image=init, mask_image=hole_mask(case), guidance_scale=4.0, **size, **told()).images
     assert_same(ours(case, init, None, scheduler), theirs)
 
 
@@ -76,7 +76,7 @@ def test_stable_diffusion_with_a_controlnet(make_pipe: PipeFactory, make_map: Ma
     init, guide = make_map(case.size, case.size, 1), make_map(case.size, case.size)
     pipe = diffusers.StableDiffusionControlNetInpaintPipeline.from_pipe(sure(make_pipe(1, torch.float32)))
     control = {"control_image": guide, "controlnet_conditioning_scale": 1.0, "guidance_scale": 4.0}
-    theirs = pipe(PROMPT, image=init, mask_image=hole(case), **control, **told()).images
+    theirs = pipe(PROMPT, image=init, mask_image=hole_mask(case), **control, **told()).images
     assert_same(ours(case, init, guide, "model"), theirs)
 
 
@@ -87,7 +87,7 @@ def test_stable_diffusion_xl(tmp_path: Path, make_map: MapMaker) -> None:
     pipe = diffusers.StableDiffusionXLInpaintPipeline.from_pipe(sure(tiny_sdxl.load(folder, 0)))
     pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     size = {"height": case.size, "width": case.size}
-    theirs = pipe(PROMPT, image=init, mask_image=hole(case), guidance_scale=4.0, **size, **told()).images
+    theirs = pipe(PROMPT, image=init, mask_image=hole_mask(case), guidance_scale=4.0, **size, **told()).images
     assert_same(ours(case, init, None, "euler"), theirs)
 
 
@@ -99,7 +99,7 @@ def test_z_image(z_image: Path, make_map: MapMaker) -> None:
     init = make_map(case.size, case.size, 1)
     pipe = diffusers.ZImageInpaintPipeline.from_pipe(load())
     size = {"height": case.size, "width": case.size, "sigmas": np.linspace(1.0, 1 / STEPS, STEPS).tolist()}
-    theirs = pipe(PROMPT, image=init, mask_image=hole(case), guidance_scale=3.0, **size, **told()).images
+    theirs = pipe(PROMPT, image=init, mask_image=hole_mask(case), guidance_scale=3.0, **size, **told()).images
     assert_same(ours(case, init, None, "model"), theirs)
 
 
@@ -108,5 +108,5 @@ def test_qwen_image(qwen_image: Path, make_map: MapMaker) -> None:
     init = make_map(case.size, case.size, 1)
     pipe = diffusers.QwenImageInpaintPipeline.from_pipe(qwen(qwen_image))
     size = {"height": case.size, "width": case.size}
-    theirs = pipe(PROMPT, image=init, mask_image=hole(case), true_cfg_scale=4.0, **size, **told()).images
+    theirs = pipe(PROMPT, image=init, mask_image=hole_mask(case), true_cfg_scale=4.0, **size, **told()).images
     assert_same(ours(case, init, None, "model"), unpack(theirs, case.window, case.window))

@@ -1,4 +1,4 @@
-"""UNets made for repainting: one window is the stock pipeline, which shows them a mask and what is kept."""
+"""UNets made for inpainting: one window is the stock pipeline, which shows them a mask and what is kept."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from synccontrol.models import loader
 from tests.conftest import CELL, CHANNELS, WINDOW, PipeFactory
 from tests.families import tiny_sdxl
 from tests.families.test_img2img import NEGATIVE, OFF, PROMPT, STEPS, STOCK, Case, assert_same, sure, told
-from tests.families.test_inpaint import hole
+from tests.families.test_inpaint import hole_mask
 
 SIZE = WINDOW * CELL  # px
 MapMaker = Callable[..., Image.Image]
 
 
 def taught(pipe: Any, channels: int = 2 * CHANNELS + 1) -> Any:
-    """Returns a pipeline whose UNet takes so many channels."""
+    """Return a pipeline whose UNet takes so many channels."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         unet = UNet2DConditionModel.from_config(pipe.unet.config, in_channels=channels)
@@ -41,7 +41,7 @@ def sd(make_pipe: PipeFactory, controls: int = 0) -> Case:
 
 
 def ours(case: Case, init: Image.Image, control_map: Image.Image | None, strength: float, scheduler: str) -> Tensor:
-    """Returns the final latents of one window: first as the networks left them, whatever is pasted then."""
+    """Return the final latents of one window: first as the networks left them, whatever is pasted then."""
     latents = case.noise()
     if strength == 1:  # then stock pipelines draw noise alone first
         latents = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
@@ -52,7 +52,7 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, strengt
             control_map,
             negative_prompt=NEGATIVE,
             init_image=init,
-            mask=hole(case),
+            mask=hole_mask(case),
             latents=latents,
             sampling=SamplingConfig(steps=STEPS, scheduler=scheduler, guidance_scale=4.0).complete(),
             sync=OFF,
@@ -60,14 +60,14 @@ def ours(case: Case, init: Image.Image, control_map: Image.Image | None, strengt
         )
     )[-1]
     assert found.result is not None
-    kept = np.asarray(hole(case)) == 0
+    kept = np.asarray(hole_mask(case)) == 0
     assert np.array_equal(np.asarray(found.result.image)[kept], np.asarray(init)[kept])
     return found.x_t
 
 
 def theirs(pipe: Any, case: Case, init: Image.Image, guide: Image.Image | None, strength: float) -> Tensor:
     control = {} if guide is None else {"control_image": guide, "controlnet_conditioning_scale": 1.0}
-    given = {"image": init, "mask_image": hole(case), "guidance_scale": 4.0, **control}
+    given = {"image": init, "mask_image": hole_mask(case), "guidance_scale": 4.0, **control}
     latents: Tensor = pipe(PROMPT, **given, height=case.size, width=case.size, **told(strength=strength)).images
     return latents
 
@@ -111,7 +111,7 @@ def wide(montage: Montage, picture: Image.Image, **options: Any) -> Result:
     )
 
 
-def test_a_published_folder_repaints_and_extends_wide_pictures(
+def test_a_published_folder_inpaints_and_outpaints_wide_images(
     make_pipe: PipeFactory, make_map: MapMaker, tmp_path: Path
 ) -> None:
     """Windows see their own part of the mask, with regions too; of what is kept not one pixel changes."""
@@ -132,19 +132,19 @@ def test_a_published_folder_repaints_and_extends_wide_pictures(
     assert np.array_equal(np.asarray(grown)[:, : 2 * SIZE], np.asarray(picture)[:, : 2 * SIZE])
 
 
-def test_what_is_kept_is_seen(make_pipe: PipeFactory, make_map: MapMaker) -> None:
-    """The hole is drawn from noise alone, so all that tells two pictures apart is what lies around it."""
+def test_the_unmasked_part_has_an_effect(make_pipe: PipeFactory, make_map: MapMaker) -> None:
+    """The hole is drawn from noise alone, so all that tells two images apart is what lies around it."""
     case, montage = sd(make_pipe), Montage.from_pipe(sd(make_pipe).pipe)
-    one, other = (wide(montage, make_map(SIZE, SIZE, seed), mask=hole(case)) for seed in (1, 2))
-    new = np.asarray(hole(case)) > 0
+    one, other = (wide(montage, make_map(SIZE, SIZE, seed), mask=hole_mask(case)) for seed in (1, 2))
+    new = np.asarray(hole_mask(case)) > 0
     assert (np.asarray(one.image)[new] != np.asarray(other.image)[new]).any()
 
 
-def test_without_a_mask_all_is_new_and_a_note_says_so(make_pipe: PipeFactory, make_map: MapMaker) -> None:
+def test_without_a_mask_the_whole_image_is_generated_with_a_note(make_pipe: PipeFactory, make_map: MapMaker) -> None:
     case, montage = sd(make_pipe), Montage.from_pipe(sd(make_pipe).pipe)
     sampling = SamplingConfig(steps=2, guidance_scale=3.0).complete()
     options = {"sampling": sampling, "sync": OFF, "latents": case.noise()}
     plain = montage("a hill", height=SIZE, width=SIZE, **options)
-    assert len(plain.notes) == 1 and "no mask says what is kept: all is drawn anew" in plain.notes[0]
+    assert len(plain.notes) == 1 and "there is no mask: the whole image is generated" in plain.notes[0]
     white = montage("a hill", init_image=make_map(SIZE, SIZE), mask=Image.new("L", (SIZE, SIZE), 255), **options)
     assert white.notes == () and torch.allclose(white.latents, plain.latents, atol=1e-4)

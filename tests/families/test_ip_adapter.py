@@ -1,4 +1,4 @@
-"""IP-Adapters: one picture for the whole canvas; one window is what the stock pipeline draws."""
+"""IP-Adapters: one image for the whole canvas; one window is what the stock pipeline draws."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.families.tiny_additions import SEEN
 
 
 def load(pipe: Any, *full: bool, scale: float = 0.7) -> Any:
-    """Returns the pipeline with IP-Adapters, full ones or not."""
+    """Return the pipeline with IP-Adapters, full ones or not."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipe.register_modules(
@@ -38,13 +38,13 @@ def load(pipe: Any, *full: bool, scale: float = 0.7) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("ip_adapter"))
 
 
 @pytest.fixture(params=["sd", "sdxl"])
 def make(request: pytest.FixtureRequest, folder: Path, make_pipe: PipeFactory) -> Callable[[int], Any]:
-    """Returns a function: number of ControlNets -> pipeline."""
+    """Return a function: number of ControlNets -> pipeline."""
     if request.param == "sd":
         return lambda controls: make_pipe(controls, torch.float32)
     return lambda controls: tiny_sdxl.load(folder, controls)
@@ -62,7 +62,7 @@ def picture(make_map: Callable[..., Image.Image]) -> Image.Image:
 
 @pytest.mark.parametrize("full", [(False,), (True,), (False, True)], ids=str)
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_one_window_is_the_stock_picture(
+def test_one_window_is_the_stock_image(
     make: Callable[[int], Any], noise: Tensor, picture: Image.Image, guidance: float, full: tuple[bool, ...]
 ) -> None:
     plain = montage(make(0), noise, guidance_scale=guidance).latents
@@ -75,7 +75,7 @@ def test_one_window_is_the_stock_picture(
     assert_different(montage(pipe, noise, told={"ip_image": other}, guidance_scale=guidance).latents, ours)
 
 
-def test_it_works_beside_a_controlnet_and_a_long_prompt(
+def test_it_works_with_a_controlnet_and_a_long_prompt(
     make: Callable[[int], Any], noise: Tensor, picture: Image.Image, make_map: Callable[..., Image.Image]
 ) -> None:
     pipe, control_map = load(make(1)), make_map(SIZE, SIZE)
@@ -85,7 +85,7 @@ def test_it_works_beside_a_controlnet_and_a_long_prompt(
     assert_different(montage(pipe, noise, "a hill. a lake", told={"ip_image": picture}).latents, ours)
 
 
-def test_all_windows_are_shown_the_picture(make: Callable[[int], Any], picture: Image.Image) -> None:
+def test_the_image_conditions_all_windows(make: Callable[[int], Any], picture: Image.Image) -> None:
     options = {"height": SIZE, "width": 2 * SIZE, "sampling": SamplingConfig(steps=2).complete()}
     windows, sync = (
         WindowConfig(stride=WINDOW // 2, batch=2).complete(),
@@ -106,12 +106,14 @@ def _distance(images: Tensor, anchor: Tensor) -> Tensor:
     return ((images - anchor) ** 2).mean(dim=(1, 2, 3))
 
 
-def test_what_it_cannot_be_shown_is_refused(make: Callable[[int], Any], noise: Tensor, picture: Image.Image) -> None:
+def test_missing_or_unusable_images_are_rejected(
+    make: Callable[[int], Any], noise: Tensor, picture: Image.Image
+) -> None:
     pipe = make(0)
-    with pytest.raises(ConfigError, match="the model has no IP-Adapter to show a picture"):
+    with pytest.raises(ConfigError, match="the model has no IP-Adapter"):
         montage(pipe, noise, told={"ip_image": picture})
     load(pipe)
-    with pytest.raises(ConfigError, match="must be shown a picture; give ip_image"):
+    with pytest.raises(ConfigError, match="needs an image; give ip_image"):
         montage(pipe, noise)
     pipe.register_modules(image_encoder=None)
     with pytest.raises(ModelError, match="has no image encoder"):

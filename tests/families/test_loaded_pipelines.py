@@ -27,7 +27,7 @@ NoiseMaker = Callable[..., Tensor]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("loaded"))
 
 
@@ -42,7 +42,7 @@ def noise(make_noise: NoiseMaker) -> Tensor:
 
 
 def stock(pipe: Any, noise: Tensor, prompt: str = "a hill", output: str = "latent", **options: Any) -> Any:
-    """Returns what the stock pipeline draws."""
+    """Return what the stock pipeline draws."""
     told = {"guidance_scale": 7.5, "num_inference_steps": STEPS, "height": SIZE, "width": SIZE, **options}
     return pipe(prompt, latents=noise, output_type=output, **told).images
 
@@ -50,7 +50,7 @@ def stock(pipe: Any, noise: Tensor, prompt: str = "a hill", output: str = "laten
 def montage(
     pipe: Any, noise: Tensor, prompt: str = "a hill", told: dict[str, Any] | None = None, **sampling: Any
 ) -> Any:
-    """Returns the result of a canvas of one window, by the pipeline's own scheduler."""
+    """Return the result of a canvas of one window, by the pipeline's own scheduler."""
     return Montage.from_pipe(pipe)(
         prompt,
         **(told or {}),
@@ -64,7 +64,7 @@ def montage(
     )
 
 
-def test_words_of_textual_inversion(pipe: Any, noise: Tensor) -> None:
+def test_textual_inversion_words(pipe: Any, noise: Tensor) -> None:
     before = montage(pipe, noise, "a <h>").latents
     second = getattr(pipe, "text_encoder_2", None)
     with torch.random.fork_rng():
@@ -131,7 +131,7 @@ def test_turbo_models(pipe: Any, noise: Tensor) -> None:
     assert_same(montage(pipe, noise, guidance_scale=1.0).latents, theirs)
 
 
-def test_models_that_take_the_guidance_as_an_input(folder: Path, noise: Tensor) -> None:
+def test_guidance_distilled_models(folder: Path, noise: Tensor) -> None:
     pipe = tiny_sdxl.load(folder, 0)
     with torch.random.fork_rng():
         torch.manual_seed(4)

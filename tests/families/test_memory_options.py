@@ -23,13 +23,13 @@ OFFLOADED = {"onload_device": CPU, "offload_device": CPU}
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("memory"))
 
 
 @pytest.fixture(params=["sd", "sdxl", "z_image", "qwen_image"])
 def load(request: pytest.FixtureRequest, sdxl: Path, make_pipe: PipeFactory) -> Callable[[], Any]:
-    """Returns a function that loads a tiny pipeline with a ControlNet."""
+    """Return a function that loads a tiny pipeline with a ControlNet."""
     if request.param == "sd":
         return lambda: make_pipe(1, torch.float32)
     if request.param == "sdxl":
@@ -39,7 +39,7 @@ def load(request: pytest.FixtureRequest, sdxl: Path, make_pipe: PipeFactory) -> 
 
 
 def networks(pipe: Any) -> list[nn.Module]:
-    """Returns the denoiser and its ControlNet."""
+    """Return the denoiser and its ControlNet."""
     return [pipe.components.get("unet") or pipe.components["transformer"], pipe.controlnet]
 
 
@@ -48,7 +48,7 @@ def distance(images: Tensor, anchor: Tensor) -> Tensor:
 
 
 def draw(pipe: Any, control_map: Image.Image, gradient: str = "full", weight: float = 1.0) -> Tensor:
-    """Returns the latents of three synced windows."""
+    """Return the latents of three synced windows."""
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
     return Montage.from_pipe(pipe)(
@@ -96,7 +96,7 @@ def test_layerwise_casting(load: Callable[[], Any], control_map: Image.Image) ->
     found = draw(pipe, control_map, "x0")
     assert_same(found, draw(rounded, control_map, "x0"))  # what comes of weights that are rounded to 8 bits
     assert_different(found, exact)
-    with pytest.raises(ModelError, match="no gradient goes back through them; use gradient x0"):
+    with pytest.raises(ModelError, match="no gradient flows back through them; use gradient x0"):
         draw(pipe, control_map, "full")
 
 

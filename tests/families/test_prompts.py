@@ -11,7 +11,7 @@ import torch
 from compel import CompelForSD, CompelForSDXL
 from torch import Tensor
 
-from preprocess.hub import silent
+from preprocess.hub import quiet_libraries
 from synccontrol import Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import prompt_weights
@@ -27,7 +27,7 @@ NEGATIVE = "fog"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("prompts"))
 
 
@@ -42,8 +42,8 @@ def noise(make_noise: Callable[..., Tensor]) -> Tensor:
 
 
 def by_compel(pipe: Any, prompt: str, negative: str) -> dict[str, Tensor]:
-    """Returns what compel, with its own syntax, gives a stock pipeline; pooled states are the pipeline's own."""
-    with silent():
+    """Return what compel, with its own syntax, gives a stock pipeline; pooled states are the pipeline's own."""
+    with quiet_libraries():
         if not hasattr(pipe, "text_encoder_2"):
             found = CompelForSD(pipe)(prompt, negative)
             return {"prompt_embeds": found.embeds, "negative_prompt_embeds": found.negative_embeds}
@@ -74,14 +74,14 @@ def by_compel(pipe: Any, prompt: str, negative: str) -> dict[str, Tensor]:
     ],
 )
 def test_weights_are_read(prompt: str, said: list[tuple[str, float]]) -> None:
-    assert prompt_weights.phrases(prompt) == [Phrase(*part) for part in said]
+    assert prompt_weights.parse_prompt(prompt) == [Phrase(*part) for part in said]
 
 
 def test_plain_prompts_are_what_the_pipeline_makes_of_them(pipe: Any) -> None:
     denoiser = Montage.from_pipe(pipe).denoiser
     for prompt in ("", "a hill", "a (hill)"):
         theirs = pipe.encode_prompt(prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
-        assert torch.equal(denoiser._text(prompt, note=str).states, theirs[0])
+        assert torch.equal(denoiser._encode_text(prompt, note=str).states, theirs[0])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_encoded_prompts(pipe: Any, noise: Tensor) -> None:
         montage(pipe, noise, "a hill")
 
 
-def test_encoded_prompts_that_do_not_fit(pipe: Any, noise: Tensor) -> None:
+def test_prompt_embeddings_of_other_shapes_are_rejected(pipe: Any, noise: Tensor) -> None:
     given = by_compel(pipe, "a hill", NEGATIVE)
     for wrong in (
         {"prompt_embeds": given["prompt_embeds"][0]},
@@ -162,7 +162,7 @@ def test_encoded_prompts_that_do_not_fit(pipe: Any, noise: Tensor) -> None:
         montage(pipe, noise, "a hill", told=given)
 
 
-def test_words_that_the_bundled_model_was_never_taught() -> None:
+def test_unknown_words_of_the_bundled_model_are_noted() -> None:
     tiny = Montage.from_pretrained("tiny", offline=True)
     options = {
         "height": 256,
@@ -172,7 +172,7 @@ def test_words_that_the_bundled_model_was_never_taught() -> None:
     }
     result = tiny("a castle in the (snow-capped mountains:1.2), 4k", negative_prompt="Dragons!", **options)
     assert result.notes == (
-        "the model was never taught 'castle', and may draw anything for it",
-        "the model was never taught 'dragons', and may draw anything for it",
+        "the model was never taught 'castle', and may show anything for it",
+        "the model was never taught 'dragons', and may show anything for it",
     )
     assert not tiny("snow-capped mountains, (alpine) lake at dusk.", **options).notes

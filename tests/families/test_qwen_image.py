@@ -1,4 +1,4 @@
-"""One window of Qwen-Image is the stock pipeline's picture; its windows, gradients and memory."""
+"""One window of Qwen-Image is the stock pipeline's image; its windows, gradients and memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, famil
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ModelError
-from synccontrol.families.base import View
-from synccontrol.families.qwen_image import LONGEST, pack, unpack
+from synccontrol.families.base import WindowCondition
+from synccontrol.families.qwen_image import MAX_PROMPT_TOKENS, pack, unpack
 from synccontrol.io import images
 from synccontrol.models import loader
-from synccontrol.sampling.batching import Batches
-from synccontrol.sampling.noise_level import Level, x0_hat
+from synccontrol.sampling.batching import BatchedPredictor
+from synccontrol.sampling.noise_level import NoiseLevel, x0_hat
 from synccontrol.sampling.objectives import FunctionObjective
-from synccontrol.sampling.schedulers import Solver
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.schedulers import SchedulerRun
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from tests.families.checkpoints_flow import CELL, CHANNELS, WINDOW
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -37,7 +37,7 @@ MapMaker = Callable[..., Image.Image]
 
 
 def load(folder: Path, control: bool, dtype: torch.dtype = torch.float64) -> Any:
-    """Returns a pipeline of the tiny checkpoint, loaded as any other; its native size is no setting, so it is told."""
+    """Return a pipeline of the tiny checkpoint, loaded as any other; its native size is no setting, so it is told."""
     pipe = loader.load(str(folder), ["depth"] if control else [], dtype=dtype, offline=True)
     pipe.default_sample_size = WINDOW
     return pipe
@@ -48,7 +48,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def draw(pipe: Any, guidance: float, control_map: Image.Image | None, **options: Any) -> Any:
-    """Returns a picture of one window."""
+    """Return an image of one window."""
     return Montage.from_pipe(pipe)(
         PROMPT,
         control_map,
@@ -62,7 +62,7 @@ def draw(pipe: Any, guidance: float, control_map: Image.Image | None, **options:
 
 
 def distance(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns a squared distance, one per picture."""
+    """Return a squared distance, one per image."""
     return (images - anchor).square().mean((1, 2, 3))
 
 
@@ -91,7 +91,7 @@ def test_one_window_is_the_stock_pipeline(
     assert (ours - theirs).abs().max() < TOLERANCE[dtype] * theirs.std()
 
 
-def test_the_picture_is_the_stock_picture(qwen_image: Path, make_map: MapMaker) -> None:
+def test_the_image_is_the_stock_image(qwen_image: Path, make_map: MapMaker) -> None:
     pipe, control_map = load(qwen_image, True, torch.float32), make_map(SIZE, SIZE)
     theirs = pipe(
         PROMPT,
@@ -107,7 +107,7 @@ def test_the_picture_is_the_stock_picture(qwen_image: Path, make_map: MapMaker) 
     assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
 
 
-def test_the_prompt_the_control_and_the_guidance_are_heard(qwen_image: Path, make_map: MapMaker) -> None:
+def test_prompt_control_and_guidance_have_an_effect(qwen_image: Path, make_map: MapMaker) -> None:
     pipe, control_map = load(qwen_image, True), make_map(SIZE, SIZE)
     base = draw(pipe, 4.0, control_map).latents
     for other in (
@@ -119,15 +119,15 @@ def test_the_prompt_the_control_and_the_guidance_are_heard(qwen_image: Path, mak
         assert (other.latents - base).abs().max() > 1e-3 * base.std()
 
 
-def test_tokens_are_the_pipelines() -> None:
+def test_tokens_match_the_pipeline() -> None:
     z = noise(2, CHANNELS, 4, 6)
     tokens = QwenImagePipeline._pack_latents(z, 2, CHANNELS, 4, 6)
     assert torch.equal(pack(z), tokens)
     assert torch.equal(unpack(tokens, 4, 6), z)
 
 
-def test_the_shift_is_that_of_a_window(qwen_image: Path, make_map: MapMaker) -> None:
-    """However wide the canvas is, the networks see the noise levels of a picture as large as a window."""
+def test_the_schedule_shift_is_that_of_a_window(qwen_image: Path, make_map: MapMaker) -> None:
+    """However wide the canvas is, the networks see the noise levels of an image as large as a window."""
     pipe, seen = load(qwen_image, False, torch.float32), []
     hook = pipe.transformer.register_forward_pre_hook(
         lambda _, args, options: seen.append(float(options["timestep"][0])), with_kwargs=True
@@ -139,12 +139,14 @@ def test_the_shift_is_that_of_a_window(qwen_image: Path, make_map: MapMaker) -> 
     hook.remove()
     assert seen[:3] == seen[3:]
     options = {"device": torch.device("cpu"), "generator": torch.Generator(), "mu": montage.denoiser.shift()}
-    assert seen[:3] == pytest.approx([level.noise for level in Solver(pipe.scheduler, "model", 3, **options).levels])
+    assert seen[:3] == pytest.approx(
+        [level.noise for level in SchedulerRun(pipe.scheduler, "model", 3, **options).levels]
+    )
     assert montage.denoiser.shift() == pytest.approx(0.5 + (16 - 8) * 0.4 / 56)
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m", "unipc"])
-def test_every_solver_of_flow_models_serves_it(qwen_image: Path, scheduler: str) -> None:
+def test_every_flow_scheduler_works(qwen_image: Path, scheduler: str) -> None:
     pipe = load(qwen_image, False)
     truth, found = draw(pipe, 4.0, None).latents, draw(pipe, 4.0, None, scheduler=scheduler).latents
     assert (found - truth).square().mean().sqrt() < 0.2 * truth.std()
@@ -153,8 +155,10 @@ def test_every_solver_of_flow_models_serves_it(qwen_image: Path, scheduler: str)
 def test_windows_with_prompts_of_different_length_are_one_batch(qwen_image: Path) -> None:
     family = Montage.from_pipe(load(qwen_image, False)).denoiser
     prompts = ("a hill", "a very much longer prompt", NEGATIVE)
-    views = [View(window=window, prompt=prompt, negative_prompt=NEGATIVE) for window, prompt in enumerate(prompts)]
-    z, level = noise(3, CHANNELS, WINDOW, WINDOW), Level(index=0, signal=0.3, noise=0.7, t=700.0)
+    views = [
+        WindowCondition(window=window, prompt=prompt, negative_prompt=NEGATIVE) for window, prompt in enumerate(prompts)
+    ]
+    z, level = noise(3, CHANNELS, WINDOW, WINDOW), NoiseLevel(index=0, signal=0.3, noise=0.7, t=700.0)
     with family.session(), torch.no_grad():
         predict = family.condition(views, [], SamplingConfig().complete(), STEPS, print)
         together = predict(z, level, [0, 1, 2])
@@ -181,8 +185,8 @@ def test_a_ring_of_several_rows_with_sync(qwen_image: Path, make_map: MapMaker) 
 def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMaker, gradient: str) -> None:
     family, kind = Montage.from_pipe(load(qwen_image, True)).denoiser, "flow_prediction"
     crops = images.to_tensor(make_map(SIZE, SIZE)).repeat(2, 1, 1, 1)
-    views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(2)]
-    z, level = noise(2, CHANNELS, WINDOW, WINDOW), Level(index=1, signal=0.3, noise=0.7, t=700.0)
+    views = [WindowCondition(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(2)]
+    z, level = noise(2, CHANNELS, WINDOW, WINDOW), NoiseLevel(index=1, signal=0.3, noise=0.7, t=700.0)
     with family.session():
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
         config = SyncConfig(objective=distance, weight=1.0, decay=1.0, gradient=gradient).complete()
@@ -190,8 +194,8 @@ def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMa
             config,
             FunctionObjective(distance),
             0,
-            Networks(decode=family.decode, encode=family.encode, kind=kind),
-            Batches(1, print),
+            SyncNetworks(decode=family.decode, encode=family.encode, kind=kind),
+            BatchedPredictor(1, print),
         )
         found = (z - sync.nudge(z, level, lambda some, windows: predict(some, level, windows))[0])[1]
 
@@ -208,13 +212,13 @@ def test_the_gradient_is_the_slope_of_the_loss(qwen_image: Path, make_map: MapMa
 
 
 @pytest.mark.parametrize("controls", [[], ["depth"]])
-def test_its_memory_is_rehearsed(qwen_image: Path, controls: list[str]) -> None:
+def test_its_memory_is_estimated(qwen_image: Path, controls: list[str]) -> None:
     layout = Layout(height=WINDOW, width=2 * WINDOW, window=(WINDOW, WINDOW), stride=4)
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         pipe = loader.blank(str(qwen_image), controls, [], torch.float32, offline=True)
         pipe.default_sample_size = WINDOW
         sync = SyncConfig(gradient="full").complete()
-        found = memory_estimate.rehearse(
+        found = memory_estimate.estimate(
             families.wrap(pipe), layout, SamplingConfig().complete(), WindowConfig().complete(), sync, None
         )
     parts = load(qwen_image, bool(controls), torch.float32).components.values()
@@ -223,12 +227,12 @@ def test_its_memory_is_rehearsed(qwen_image: Path, controls: list[str]) -> None:
     assert min(found.sampling, found.sync, found.decoding) > 0
 
 
-def test_what_it_cannot_do_is_refused(qwen_image: Path, make_map: MapMaker) -> None:
+def test_unsupported_settings_are_rejected(qwen_image: Path, make_map: MapMaker) -> None:
     with pytest.raises(ModelError, match="Qwen-Image takes one ControlNet, and 2 are named"):
         loader.load(str(qwen_image), ["depth", "depth"], offline=True)
     pipe = load(qwen_image, True)
     pipe.controlnet = QwenImageMultiControlNetModel([pipe.controlnet])
-    with pytest.raises(ModelError, match="give the pipeline a single plain one"):
+    with pytest.raises(ModelError, match="give it a single plain ControlNet"):
         Montage.from_pipe(pipe)
     pipe = load(qwen_image, False)
     pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
@@ -238,7 +242,9 @@ def test_what_it_cannot_do_is_refused(qwen_image: Path, make_map: MapMaker) -> N
     assert draw(pipe, 4.0, None).notes == ()
 
 
-def test_a_cut_prompt_is_noted(qwen_image: Path) -> None:
+def test_a_truncated_prompt_is_noted(qwen_image: Path) -> None:
     once = SamplingConfig(steps=2).complete()
-    result = Montage.from_pipe(load(qwen_image, False))("x" * LONGEST, height=SIZE, width=SIZE, sampling=once, sync=OFF)
+    result = Montage.from_pipe(load(qwen_image, False))(
+        "x" * MAX_PROMPT_TOKENS, height=SIZE, width=SIZE, sampling=once, sync=OFF
+    )
     assert any("it ends after 'xxxx'" in note for note in result.notes)

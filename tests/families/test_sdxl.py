@@ -21,13 +21,13 @@ from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, famil
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ModelError
-from synccontrol.families.base import View
+from synccontrol.families.base import WindowCondition
 from synccontrol.io import images
 from synccontrol.models import loader
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batching import Batches
-from synccontrol.sampling.noise_level import Level, x0_hat
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.batching import BatchedPredictor
+from synccontrol.sampling.noise_level import NoiseLevel, x0_hat
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from synccontrol.spec.settings import Geometry
 from tests.conftest import CELL, CHANNELS, WINDOW
 from tests.families import tiny_sdxl
@@ -46,19 +46,19 @@ STOCK = {
     "dpmpp_2m": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
 }
-LEVEL = Level(index=0, signal=0.7, noise=0.51**0.5, t=500.0)
+LEVEL = NoiseLevel(index=0, signal=0.7, noise=0.51**0.5, t=500.0)
 MapMaker = Callable[..., Image.Image]
 NoiseMaker = Callable[..., Tensor]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny checkpoint."""
+    """Return a tiny checkpoint."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl"))
 
 
 def stock(pipe: Any, noise: Tensor, scheduler: str = "ddim", **options: Any) -> Tensor:
-    """Returns the stock pipeline's final latents."""
+    """Return the stock pipeline's final latents."""
     pipe.scheduler = getattr(diffusers, STOCK[scheduler]).from_config(pipe.scheduler.config)
     sizes = {"height": SIZE, "width": SIZE, "num_inference_steps": STEPS}
     told = {"guidance_scale": 7.5, "negative_prompt": NEGATIVE, **options}
@@ -67,7 +67,7 @@ def stock(pipe: Any, noise: Tensor, scheduler: str = "ddim", **options: Any) -> 
 
 
 def montage(pipe: Any, noise: Tensor, maps: Any = None, negative_prompt: str = NEGATIVE, **sampling: Any) -> Tensor:
-    """Returns the final latents of a canvas of one window."""
+    """Return the final latents of a canvas of one window."""
     options = {"steps": STEPS, "scheduler": "ddim", **sampling}
     return Montage.from_pipe(pipe)(
         PROMPT,
@@ -83,13 +83,13 @@ def montage(pipe: Any, noise: Tensor, maps: Any = None, negative_prompt: str = N
 
 
 def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> None:
-    """Raises unless two latents agree to the tolerance."""
+    """Raise unless two latents agree to the tolerance."""
     assert theirs.isfinite().all()
     assert (ours - theirs).abs().max() < tolerance * theirs.std()
 
 
 def assert_different(ours: Tensor, theirs: Tensor) -> None:
-    """Raises unless two latents differ so much that agreement elsewhere proves something."""
+    """Raise unless two latents differ so much that agreement elsewhere proves something."""
     assert (ours - theirs).abs().max() > 100 * TOLERANCE * theirs.std()
 
 
@@ -146,7 +146,7 @@ def test_an_empty_negative_prompt_is_none_and_a_space_is_an_empty_text(
 
 
 @pytest.mark.parametrize("normalised", [False, True])
-def test_the_picture_is_the_stock_picture(
+def test_the_image_is_the_stock_image(
     folder: Path, make_map: MapMaker, make_noise: NoiseMaker, normalised: bool
 ) -> None:
     noise, control_map = make_noise(WINDOW, WINDOW, dtype=torch.float32), make_map(SIZE, SIZE)
@@ -168,7 +168,7 @@ def test_the_picture_is_the_stock_picture(
 
 
 def smooth(pictures: Tensor, anchor: Tensor) -> Tensor:
-    """Returns the squared distance of blurred pictures, one per window."""
+    """Return the squared distance of blurred images, one per window."""
     return 10 * (F.avg_pool2d(pictures, 4) - F.avg_pool2d(anchor, 4)).square().mean((1, 2, 3))
 
 
@@ -242,16 +242,16 @@ def test_windows_denoised_together_are_the_literal_loop(
 
 
 @pytest.mark.parametrize("gradient", ["full", "x0"])
-def test_sync_goes_down_the_slope(folder: Path, make_map: MapMaker, make_noise: NoiseMaker, gradient: str) -> None:
+def test_sync_follows_the_gradient(folder: Path, make_map: MapMaker, make_noise: NoiseMaker, gradient: str) -> None:
     family = families.wrap(tiny_sdxl.load(folder, 1, torch.float64))
     crops = torch.cat([images.to_tensor(make_map(SIZE, SIZE, seed)) for seed in (0, 1)])
-    views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in (0, 1)]
+    views = [WindowCondition(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in (0, 1)]
     z, direction = torch.cat([make_noise(WINDOW, WINDOW, seed) for seed in (0, 1)]), make_noise(WINDOW, WINDOW, 2)
     with family.session():
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
-        networks = Networks(decode=family.decode, encode=family.encode, kind="epsilon")
+        networks = SyncNetworks(decode=family.decode, encode=family.encode, kind="epsilon")
         config = SyncConfig(weight=1.0, decay=1.0, gradient=gradient, objective=smooth).complete()
-        sync = Sync(config, objectives.load(smooth), 0, networks, Batches(1, print))
+        sync = Sync(config, objectives.load(smooth), 0, networks, BatchedPredictor(1, print))
         moved = sync.nudge(z, LEVEL, lambda some, windows: predict(some, LEVEL, windows))[0]
 
         def clean(at: Tensor, window: int) -> Tensor:
@@ -267,7 +267,7 @@ def test_sync_goes_down_the_slope(folder: Path, make_map: MapMaker, make_noise: 
     assert float(((z - moved)[1] * direction).sum()) == pytest.approx(measured, rel=1e-6, abs=1e-12)
 
 
-def test_a_half_autoencoder_is_float32_for_a_session(folder: Path, make_noise: NoiseMaker) -> None:
+def test_a_float16_autoencoder_is_upcast_for_a_session(folder: Path, make_noise: NoiseMaker) -> None:
     pipe = tiny_sdxl.load(folder, 0)
     x0 = make_noise(WINDOW, WINDOW, dtype=torch.float32).requires_grad_()
     pipe.vae.half()
@@ -288,7 +288,7 @@ def test_a_half_autoencoder_is_float32_for_a_session(folder: Path, make_noise: N
         assert pipe.vae.dtype == torch.float16
 
 
-def test_two_threads_draw_what_one_does(folder: Path, make_map: MapMaker, make_noise: NoiseMaker) -> None:
+def test_two_threads_give_the_same_images_as_one(folder: Path, make_map: MapMaker, make_noise: NoiseMaker) -> None:
     pipe = tiny_sdxl.load(folder, 1)
     noise, control_map = make_noise(WINDOW, WINDOW, dtype=torch.float32), make_map(SIZE, SIZE)
     prompts = [NEGATIVE, "", "x"]
@@ -298,17 +298,17 @@ def test_two_threads_draw_what_one_does(folder: Path, make_map: MapMaker, make_n
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_it_is_loaded_by_name_and_its_work_is_forecast(folder: Path) -> None:
+def test_it_loads_by_name_and_its_memory_is_estimated(folder: Path) -> None:
     assert loader.geometry(str(folder), offline=True) == Geometry(window=(WINDOW, WINDOW), cell=CELL, channels=CHANNELS)
     real = loader.load(str(folder), ["depth", "canny"], offline=True)
     assert families.wrap(real).controls == 2
     layout = Layout(height=WINDOW, width=4 * WINDOW, window=(WINDOW, WINDOW), stride=STRIDE)
     found = {}
     for dtype in (torch.float32, torch.float16):
-        with memory_estimate.fake():
+        with memory_estimate.fake_mode():
             family = families.wrap(loader.blank(str(folder), ["depth", "canny"], [], dtype, offline=True))
             options = (SamplingConfig().complete(), WindowConfig(batch=2).complete(), SyncConfig().complete(), None)
-            found[dtype] = memory_estimate.rehearse(family, layout, *options)
+            found[dtype] = memory_estimate.estimate(family, layout, *options)
     modules = [part for part in real.components.values() if isinstance(part, torch.nn.Module)]
     weights = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
     assert found[torch.float32].weights == weights
@@ -316,14 +316,14 @@ def test_it_is_loaded_by_name_and_its_work_is_forecast(folder: Path) -> None:
     assert found[torch.float16].decoding == pytest.approx(found[torch.float32].decoding, rel=0.05)  # in float32
 
 
-def test_a_refiner_is_refused(folder: Path) -> None:
+def test_a_refiner_is_rejected(folder: Path) -> None:
     pipe = tiny_sdxl.load(folder, 0)
     pipe.register_modules(unet=tiny_sdxl.unet(time_ids=5))
     with pytest.raises(ModelError, match="refiner"):
         families.wrap(pipe)
 
 
-def test_a_prompt_that_is_read_in_parts_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
+def test_a_long_prompt_is_noted(folder: Path, make_noise: NoiseMaker) -> None:
     sizes = {"height": SIZE, "width": SIZE, "latents": make_noise(WINDOW, WINDOW, dtype=torch.float32)}
     sampling = SamplingConfig(steps=1, scheduler="ddim").complete()
     result = Montage.from_pipe(tiny_sdxl.load(folder, 0))("far too many letters", sampling=sampling, **sizes)

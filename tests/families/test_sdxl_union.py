@@ -36,7 +36,7 @@ NoiseMaker = Callable[..., Tensor]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny checkpoint with union ControlNets."""
+    """Return a tiny checkpoint with union ControlNets."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl-union"))
 
 
@@ -46,7 +46,7 @@ def maps(make_map: MapMaker) -> list[Image.Image]:
 
 
 def stock(pipe: Any, noise: Tensor, maps: Sequence[Image.Image], modes: Sequence[int], **options: Any) -> Tensor:
-    """Returns the stock pipeline's final latents."""
+    """Return the stock pipeline's final latents."""
     pipe.scheduler = getattr(diffusers, STOCK[options.pop("scheduler", "ddim")]).from_config(pipe.scheduler.config)
     latents: Tensor = pipe(
         PROMPT,
@@ -65,7 +65,7 @@ def stock(pipe: Any, noise: Tensor, maps: Sequence[Image.Image], modes: Sequence
 
 
 def montage(pipe: Any, noise: Tensor, maps: Any, controls: Sequence[str], **sampling: Any) -> Tensor:
-    """Returns the final latents of a canvas of one window."""
+    """Return the final latents of a canvas of one window."""
     return Montage.from_pipe(pipe, controls)(
         PROMPT,
         maps,
@@ -203,9 +203,9 @@ def test_one_union_is_named_for_all_controls(folder: Path, capsys: pytest.Captur
     with pytest.raises(InputError, match="1 control maps were given for 2"):
         loaded(PROMPT, Image.new("RGB", (SIZE, SIZE)))
     layout = Layout(height=WINDOW, width=4 * WINDOW, window=(WINDOW, WINDOW), stride=STRIDE)
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         family = families.wrap(loader.blank(str(folder), controls, named, torch.float32, offline=True), controls)
-        found = memory_estimate.rehearse(
+        found = memory_estimate.estimate(
             family, layout, SamplingConfig().complete(), WindowConfig(batch=2).complete(), SyncConfig().complete(), None
         )
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
@@ -229,14 +229,14 @@ def test_one_union_is_named_for_all_controls(folder: Path, capsys: pytest.Captur
         ([UNION, PROMAX], ["depth"], ConfigError, "1 controls are named for 2 ControlNets"),
     ],
 )
-def test_a_union_is_told_what_it_follows(
+def test_a_union_needs_control_types(
     folder: Path, names: list[str], controls: list[str], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         Montage.from_pipe(load_union(folder, *names), controls)
 
 
-def test_a_union_is_no_controlnet_for_other_families(checkpoint: Path, folder: Path) -> None:
+def test_other_families_reject_a_union(checkpoint: Path, folder: Path) -> None:
     with pytest.raises(ModelError, match="takes no union ControlNet"):
         loader.load(str(checkpoint), ["depth"], [str(folder / UNION)], offline=True)
 

@@ -58,7 +58,7 @@ def two(checkpoint: Path) -> Montage:
 
 @pytest.fixture(scope="module")
 def draw(make_map: Callable[..., Image.Image]) -> Callable[..., Any]:
-    """Returns a function that draws a wide picture with a montage."""
+    """Return a function that draws a wide image with a montage."""
     mask = Image.new("L", (WIDTH, HEIGHT))
     mask.paste(255, (WIDTH // 3, 0, WIDTH, HEIGHT))
     pictures = {"map": make_map(WIDTH, HEIGHT, 1), "mask": mask}
@@ -108,7 +108,7 @@ def test_the_latents_are_those_of_one_device(one: Montage, two: Montage, draw: C
     assert found.notes == expected.notes
 
 
-def test_every_window_is_predicted_once_and_no_call_is_larger_than_asked(
+def test_every_window_is_predicted_once_in_calls_of_at_most_the_batch_size(
     two: Montage, draw: Callable[..., Any]
 ) -> None:
     calls: list[tuple[int, int]] = []
@@ -128,7 +128,7 @@ def test_replicas_predict_at_the_same_time(two: Montage, draw: Callable[..., Any
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-def test_an_error_of_a_replica_arrives_as_it_is_and_leaves_the_model_as_it_was(
+def test_an_error_of_a_replica_propagates_and_restores_the_model(
     two: Montage, draw: Callable[..., Any], broken: int
 ) -> None:
     embedders = [replica.pipe.controlnet.controlnet_cond_embedding for replica in two.denoiser.replicas]  # type: ignore[attr-defined]
@@ -148,7 +148,7 @@ def test_an_error_of_a_replica_arrives_as_it_is_and_leaves_the_model_as_it_was(
     assert torch.equal(draw(two).latents, expected.latents)
 
 
-def test_a_replica_without_memory_halves_the_windows_in_a_call(two: Montage, draw: Callable[..., Any]) -> None:
+def test_a_replica_out_of_memory_halves_the_batch(two: Montage, draw: Callable[..., Any]) -> None:
     sizes: list[int] = []
 
     def scarce(replica: int, windows: int) -> None:
@@ -163,15 +163,15 @@ def test_a_replica_without_memory_halves_the_windows_in_a_call(two: Montage, dra
     assert "the device was out of memory: windows go 2 at a time from here on" in found.notes
 
 
-def test_settings_are_those_of_the_family(one: Montage, two: Montage) -> None:
-    assert families.name(two.denoiser) == families.name(one.denoiser) == "sd"
+def test_defaults_are_those_of_the_family(one: Montage, two: Montage) -> None:
+    assert families.family_name(two.denoiser) == families.family_name(one.denoiser) == "sd"
     assert two.defaults == one.defaults
 
 
-def test_every_replica_keeps_what_it_has_read(checkpoint: Path, draw: Callable[..., Any]) -> None:
+def test_every_replica_caches_prompts(checkpoint: Path, draw: Callable[..., Any]) -> None:
     montage, read = load(checkpoint, "cpu,cpu"), list[int]()
     expected = draw(montage).latents
-    montage.denoiser.remember(4)
+    montage.denoiser.cache_prompts(4)
     for replica in montage.denoiser.replicas:  # type: ignore[attr-defined]
         replica.pipe.text_encoder.register_forward_hook(lambda *_: read.append(1))
     assert torch.equal(draw(montage).latents, expected) and len(read) == 4  # what is asked for, and what is not

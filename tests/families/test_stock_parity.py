@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.families.base import View
+from synccontrol.families.base import WindowCondition
 from synccontrol.models import loader
-from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.noise_level import NoiseLevel
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 PROMPT, NEGATIVE = "a red hill", "fog"
@@ -33,7 +33,7 @@ NoiseMaker = Callable[..., Tensor]
 
 
 def stock(pipe: Any, scheduler: str, noise: Tensor, **options: Any) -> Tensor:
-    """Returns the stock pipeline's final latents."""
+    """Return the stock pipeline's final latents."""
     pipe.scheduler = getattr(diffusers, STOCK[scheduler]).from_config(pipe.scheduler.config)
     return pipe(
         PROMPT,
@@ -48,7 +48,7 @@ def stock(pipe: Any, scheduler: str, noise: Tensor, **options: Any) -> Tensor:
 
 
 def montage(pipe: Any, scheduler: str, noise: Tensor, control_map: Any, **options: Any) -> Tensor:
-    """Returns the final latents of a canvas of one window."""
+    """Return the final latents of a canvas of one window."""
     return Montage.from_pipe(pipe)(
         PROMPT,
         control_map,
@@ -63,7 +63,7 @@ def montage(pipe: Any, scheduler: str, noise: Tensor, control_map: Any, **option
 
 
 def assert_same(ours: Tensor, theirs: Tensor) -> None:
-    """Raises unless two latents agree to the tolerance."""
+    """Raise unless two latents agree to the tolerance."""
     assert theirs.isfinite().all()
     assert (ours - theirs).abs().max() < TOLERANCE * theirs.std()
 
@@ -109,7 +109,7 @@ def test_two_controlnets_with_their_own_scales(
     assert (swapped - ours).abs().max() > 100 * TOLERANCE * ours.std()
 
 
-def test_the_picture_is_the_stock_picture(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) -> None:
+def test_the_image_is_the_stock_image(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) -> None:
     control_map, noise = make_map(SIZE, SIZE), make_noise(WINDOW, WINDOW, dtype=torch.float32)
     theirs = make_pipe(1, torch.float32)(PROMPT, image=control_map, num_inference_steps=STEPS, latents=noise).images[0]
     ours = Montage.from_pipe(make_pipe(1, torch.float32))(
@@ -153,10 +153,10 @@ def test_outside_of_its_interval_a_prediction_is_unguided(
     denoiser = Montage.from_pipe(pipe).denoiser
     geometry = denoiser.geometry
     z = torch.randn(1, geometry.channels, *geometry.window, generator=torch.Generator().manual_seed(0))
-    views = [View(window=0, prompt=PROMPT, negative_prompt=NEGATIVE)]
+    views = [WindowCondition(window=0, prompt=PROMPT, negative_prompt=NEGATIVE)]
 
     def predicted(index: int, **options: float) -> Tensor:
-        level = Level(index=index, signal=0.7, noise=0.7, t=500.0)
+        level = NoiseLevel(index=index, signal=0.7, noise=0.7, t=500.0)
         with denoiser.session(), torch.no_grad():
             return denoiser.condition(views, [], SamplingConfig(**options).complete(), 4, print)(z, level, [0])
 

@@ -1,4 +1,4 @@
-"""One window of Z-Image is the stock pipeline's picture; what it cannot do is refused in a line."""
+"""One window of Z-Image is the stock pipeline's image; what it cannot do is refused in a line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from synccontrol import Adapters, Montage, SamplingConfig, SyncConfig
 from synccontrol.errors import ConfigError, ModelError
 from synccontrol.families import z_image as family
-from synccontrol.families.z_image import LONGEST
+from synccontrol.families.z_image import MAX_PROMPT_TOKENS
 from synccontrol.models import loader
 from tests.families import tiny_additions
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
@@ -30,7 +30,7 @@ MapMaker = Callable[..., Image.Image]
 
 
 def load(folder: Path, control: str | None, dtype: torch.dtype = torch.float64) -> Any:
-    """Returns a pipeline of a tiny checkpoint, loaded as any other."""
+    """Return a pipeline of a tiny checkpoint, loaded as any other."""
     pipe = loader.load(str(folder), [control] if control else [], dtype=dtype, offline=True)
     if hasattr(pipe, "default_sample_size"):
         pipe.default_sample_size = WINDOW  # of Qwen-Image, whose configuration does not say it
@@ -42,7 +42,7 @@ def noise(dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
 
 
 def stock(pipe: Any, guidance: float, control_map: Image.Image | None, **options: Any) -> Tensor:
-    """Returns the stock pipeline's final latents, at the levels that are even in float64."""
+    """Return the stock pipeline's final latents, at the levels that are even in float64."""
     control = {"control_image": control_map} if control_map is not None else {}
     found: Tensor = pipe(
         PROMPT,
@@ -61,7 +61,7 @@ def stock(pipe: Any, guidance: float, control_map: Image.Image | None, **options
 
 
 def draw(pipe: Any, guidance: float, control_map: Image.Image | None, size: int = SIZE, **options: Any) -> Any:
-    """Returns a picture of one window."""
+    """Return an image of one window."""
     return Montage.from_pipe(pipe)(
         PROMPT,
         control_map,
@@ -88,7 +88,7 @@ def test_one_window_is_the_stock_pipeline(
     assert (ours - theirs).abs().max() < TOLERANCE[dtype] * theirs.std()
 
 
-def test_the_picture_is_the_stock_picture(z_image: Path, make_map: MapMaker) -> None:
+def test_the_image_is_the_stock_image(z_image: Path, make_map: MapMaker) -> None:
     control_map = make_map(SIZE, SIZE)
     options = {"guidance_scale": 3.0, "num_inference_steps": STEPS, "controlnet_conditioning_scale": 1.0}
     theirs = load(z_image, "depth", torch.float32)(
@@ -104,7 +104,7 @@ def test_the_picture_is_the_stock_picture(z_image: Path, make_map: MapMaker) -> 
     assert np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)).max() <= 1
 
 
-def test_the_prompts_and_the_control_are_heard(z_image: Path, make_map: MapMaker) -> None:
+def test_prompts_and_control_have_an_effect(z_image: Path, make_map: MapMaker) -> None:
     pipe, control_map = load(z_image, "depth"), make_map(SIZE, SIZE)
     base = draw(pipe, 4.0, control_map).latents
     others = [
@@ -138,7 +138,7 @@ def test_the_control_starts_and_ends(z_image: Path, make_map: MapMaker) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m", "unipc"])
-def test_every_solver_of_flow_models_ends_at_the_same_picture(z_image: Path, scheduler: str) -> None:
+def test_every_flow_scheduler_ends_at_the_same_image(z_image: Path, scheduler: str) -> None:
     pipe = load(z_image, None)
 
     def at(steps: int, name: str) -> Tensor:
@@ -155,7 +155,7 @@ def test_every_solver_of_flow_models_ends_at_the_same_picture(z_image: Path, sch
 
 
 @pytest.mark.parametrize("size", [(SIZE, SIZE + 1), (SIZE + 37, SIZE + 100), (2 * SIZE + CELL, SIZE)])
-def test_any_size_comes_out_exactly(z_image: Path, make_map: MapMaker, size: tuple[int, int]) -> None:
+def test_any_image_size_is_exact(z_image: Path, make_map: MapMaker, size: tuple[int, int]) -> None:
     """Also where the canvas has an odd number of cells: windows are what is cut into patches, wherever they lie."""
     height, width = size
     result = Montage.from_pipe(load(z_image, "canny", torch.float32))(
@@ -164,19 +164,19 @@ def test_any_size_comes_out_exactly(z_image: Path, make_map: MapMaker, size: tup
     assert result.image.size == (width, height)
 
 
-def test_several_controls_are_refused(z_image: Path) -> None:
+def test_several_controls_are_rejected(z_image: Path) -> None:
     with pytest.raises(ModelError, match="Z-Image takes one ControlNet, and 2 are named"):
         loader.load(str(z_image), ["canny", "depth"], offline=True)
 
 
-def test_guess_mode_is_refused(z_image: Path, make_map: MapMaker) -> None:
+def test_guess_mode_is_rejected(z_image: Path, make_map: MapMaker) -> None:
     with pytest.raises(ConfigError, match="no guess mode"):
         draw(load(z_image, "depth"), 4.0, make_map(SIZE, SIZE), guess_mode=True)
 
 
 @pytest.mark.parametrize("option", [{"clip_skip": 1}, {"guidance_rescale": 0.7}], ids=str)
 @pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
-def test_what_only_clip_models_have_is_refused(
+def test_clip_only_settings_are_rejected(
     request: pytest.FixtureRequest, checkpoint: str, option: dict[str, Any]
 ) -> None:
     pipe = load(request.getfixturevalue(checkpoint), None)
@@ -193,12 +193,12 @@ def test_encoded_prompts(request: pytest.FixtureRequest, checkpoint: str) -> Non
     states = [montage.denoiser._encode(text, str)[None] for text in (PROMPT, NEGATIVE)]
     given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), states, strict=True))
     assert torch.equal(montage(**given, **options).latents, words)
-    with pytest.raises(ConfigError, match="of any number of tokens"):
+    with pytest.raises(ConfigError, match="with any number of tokens"):
         montage(prompt_embeds=states[0][..., 1:], **options)
 
 
 @pytest.mark.parametrize("checkpoint", ["z_image", "qwen_image"])
-def test_loras_are_loaded_and_ip_adapters_refused(
+def test_loras_are_loaded_and_ip_adapters_rejected(
     request: pytest.FixtureRequest, tmp_path: Path, checkpoint: str
 ) -> None:
     folder = request.getfixturevalue(checkpoint)
@@ -242,30 +242,30 @@ def test_another_autoencoder_by_name(request: pytest.FixtureRequest, tmp_path: P
     )
 
 
-def test_windows_that_are_no_whole_patches_are_refused(z_image: Path) -> None:
+def test_windows_of_partial_patches_are_rejected(z_image: Path) -> None:
     pipe = load(z_image, None)
     pipe.vae.register_to_config(sample_size=7 * CELL)
     with pytest.raises(ModelError, match="windows of 7x7 cells cannot be cut into patches of 2x2"):
         Montage.from_pipe(pipe)
 
 
-def test_an_autoencoder_of_another_model_is_refused(z_image: Path) -> None:
+def test_an_autoencoder_of_another_model_is_rejected(z_image: Path) -> None:
     pipe = load(z_image, None)
     pipe.vae = diffusers.AutoencoderKL(latent_channels=4, sample_size=WINDOW)
     with pytest.raises(ModelError, match="takes 16 channels and the autoencoder has 4"):
         Montage.from_pipe(pipe)
 
 
-def test_what_is_not_heard_is_noted(z_image: Path) -> None:
+def test_unused_negative_prompts_are_noted(z_image: Path) -> None:
     pipe = load(z_image, None, torch.float32)
     once = SamplingConfig(steps=1).complete()
-    result = Montage.from_pipe(pipe)("x" * LONGEST, height=SIZE, width=SIZE, sampling=once, sync=OFF)
-    assert any(f"of which the model reads {LONGEST}: it ends after 'xxxx'" in note for note in result.notes)
+    result = Montage.from_pipe(pipe)("x" * MAX_PROMPT_TOKENS, height=SIZE, width=SIZE, sampling=once, sync=OFF)
+    assert any(f"of which the model reads {MAX_PROMPT_TOKENS}: it ends after 'xxxx'" in note for note in result.notes)
     assert any("negative prompt does nothing" in note for note in draw(pipe, 1.0, None).notes)
     assert draw(pipe, 4.0, None).notes == ()
 
 
-def test_sizes_are_read_off_the_configuration(z_image: Path) -> None:
+def test_sizes_come_from_the_configuration(z_image: Path) -> None:
     assert loader.geometry(str(z_image), offline=True) == Montage.from_pipe(load(z_image, None)).denoiser.geometry
     assert family.geometry(str(z_image)).window_px == (SIZE, SIZE)
     assert loader.defaults(str(z_image), offline=True).windows.stride == WINDOW * 5 // 8

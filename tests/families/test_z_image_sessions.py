@@ -17,9 +17,9 @@ from torch import Tensor
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig, families
 from synccontrol.batch import memory_estimate
 from synccontrol.canvas.flat import Layout
-from synccontrol.families.base import View
+from synccontrol.families.base import WindowCondition
 from synccontrol.models import loader
-from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.noise_level import NoiseLevel
 from tests.families.checkpoints_flow import CELL, CHANNELS, CONTROLNETS, WINDOW
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
@@ -28,7 +28,7 @@ MapMaker = Callable[..., Image.Image]
 
 
 def distance(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns a squared distance, one per picture."""
+    """Return a squared distance, one per image."""
     return (images - anchor).square().mean((1, 2, 3))
 
 
@@ -50,7 +50,7 @@ def control_map(make_map: MapMaker) -> Image.Image:
     return make_map(WIDTH, HEIGHT)
 
 
-def test_two_threads_draw_what_one_after_the_other_draws(z_image: Path, control_map: Image.Image) -> None:
+def test_two_threads_give_the_same_images_as_one_thread(z_image: Path, control_map: Image.Image) -> None:
     montage, kinds = Montage.from_pipe(load(z_image)), ("x0", "full")
     expected = [draw(montage, control_map, kinds[seed % 2], seed).latents for seed in range(4)]
     with ThreadPoolExecutor(2) as pool:
@@ -59,7 +59,7 @@ def test_two_threads_draw_what_one_after_the_other_draws(z_image: Path, control_
 
 
 @pytest.mark.parametrize("control", CONTROLNETS)
-def test_a_session_leaves_the_model_as_it_was(z_image: Path, control_map: Image.Image, control: str) -> None:
+def test_a_session_restores_the_model(z_image: Path, control_map: Image.Image, control: str) -> None:
     pipe = load(z_image, control)
     wanting = [
         parameter.requires_grad for module in (pipe.transformer, pipe.controlnet) for parameter in module.parameters()
@@ -91,19 +91,19 @@ def test_gradients_may_be_checkpointed(z_image: Path, make_map: MapMaker, contro
     assert rehearse(z_image, control, checkpointed=True).sync < 0.8 * rehearse(z_image, control).sync
 
 
-def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> memory_estimate.Footprint:
-    """Returns the memory of a picture, two windows in a call."""
-    with memory_estimate.fake():
+def rehearse(folder: Path, control: str | None, checkpointed: bool = False) -> memory_estimate.MemoryEstimate:
+    """Return the memory of an image, two windows in a call."""
+    with memory_estimate.fake_mode():
         pipe = loader.blank(str(folder), [control] if control else [], [], torch.float64, offline=True)
         if checkpointed:
             pipe.transformer.enable_gradient_checkpointing()
         sync = SyncConfig(gradient="full").complete()
-        return memory_estimate.rehearse(
+        return memory_estimate.estimate(
             families.wrap(pipe), LAYOUT, SamplingConfig().complete(), WindowConfig(batch=2).complete(), sync, None
         )
 
 
-def test_a_picture_inside_a_picture(z_image: Path, control_map: Image.Image) -> None:
+def test_nested_generation(z_image: Path, control_map: Image.Image) -> None:
     montage = Montage.from_pipe(load(z_image))
     expected = [draw(montage, control_map, "full", seed).latents for seed in (0, 1)]
     found: list[Tensor] = []
@@ -116,7 +116,7 @@ def test_a_picture_inside_a_picture(z_image: Path, control_map: Image.Image) -> 
 
 
 @pytest.mark.parametrize("gradient", ["full", "x0"])
-def test_sequential_offloading_draws_the_same_picture(z_image: Path, gradient: str) -> None:
+def test_sequential_offloading_gives_the_same_image(z_image: Path, gradient: str) -> None:
     expected = draw(Montage.from_pipe(load(z_image, None)), None, gradient)
     pipe = load(z_image, None)
     for module in (pipe.transformer, pipe.vae, pipe.text_encoder):
@@ -152,18 +152,18 @@ def test_model_offloading_moves_each_network_at_most_twice_a_step(
 
 
 @pytest.mark.parametrize("control", [None, *CONTROLNETS])
-def test_the_rehearsed_memory_is_that_of_the_real_networks(z_image: Path, control: str | None) -> None:
+def test_the_memory_estimate_matches_the_real_networks(z_image: Path, control: str | None) -> None:
     found = rehearse(z_image, control)
     family = families.wrap(load(z_image, control, torch.float64))
     held = {id(part): part.nbytes for part in _tensors(family.pipe)}
     assert found.weights == sum(held.values())  # what the ControlNet shares with the transformer is there once
     blank = family.blank_prompt()
-    views = [View(window=window, prompt=blank, negative_prompt=blank) for window in range(2)]
+    views = [WindowCondition(window=window, prompt=blank, negative_prompt=blank) for window in range(2)]
     crops = [lambda some: torch.zeros(len(some), 3, HEIGHT, HEIGHT)] * (control is not None)
     with family.session(), torch.no_grad():
         predict = family.condition(views, crops, SamplingConfig().complete(), 50, str)
         z = torch.zeros(2, CHANNELS, WINDOW, WINDOW, dtype=torch.float64)
-        level = Level(index=0, signal=0.7, noise=0.7, t=500.0)
+        level = NoiseLevel(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
         with memory_estimate.Live() as real:
             predict(z, level, [0, 1])

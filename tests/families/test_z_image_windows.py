@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
-from synccontrol.families.base import AbstractFamily, View
+from synccontrol.families.base import AbstractFamily, WindowCondition
 from synccontrol.io import images
 from synccontrol.models import loader
-from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.batching import BatchedPredictor
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level, x0_hat
+from synccontrol.sampling.noise_level import NoiseLevel, x0_hat
 from synccontrol.sampling.objectives import FunctionObjective
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from synccontrol.spec.settings import OBJECTIVES
 from tests.families.checkpoints_flow import CELL, CHANNELS, WINDOW
 
@@ -37,7 +37,7 @@ MapMaker = Callable[..., Image.Image]
 
 
 def distance(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns a squared distance, one per picture."""
+    """Return a squared distance, one per image."""
     return (images - anchor).square().mean((1, 2, 3))
 
 
@@ -56,7 +56,7 @@ def montage(pipe: Any) -> Montage:
 
 
 class Literal:
-    """What the stock pipeline does with one picture, as it is written there, in float64."""
+    """What the stock pipeline does with one image, as it is written there, in float64."""
 
     @torch.no_grad()
     def __init__(self, pipe: Any, crop: Image.Image) -> None:
@@ -83,7 +83,7 @@ class Literal:
 
 
 def literal_montage(pipe: Any, control_map: Image.Image, x: Tensor, synced: int) -> Tensor:
-    """Returns the canvas of the published algorithm: windows are nudged and stepped one by one, then averaged."""
+    """Return the canvas of the published algorithm: windows are nudged and stepped one by one, then averaged."""
     width, side = x.shape[-1], WINDOW * CELL
     starts = [*range(0, width - WINDOW, STRIDE), width - WINDOW]
     spans = [slice(left, left + WINDOW) for left in starts]
@@ -114,7 +114,9 @@ def synced(steps: int, **options: Any) -> SyncConfig:
 
 
 @pytest.mark.parametrize("steps", [0, SYNCED])
-def test_joint_denoising_is_the_literal_one(z_image: Path, montage: Montage, make_map: MapMaker, steps: int) -> None:
+def test_joint_denoising_matches_the_literal_loop(
+    z_image: Path, montage: Montage, make_map: MapMaker, steps: int
+) -> None:
     width = 2 * WINDOW + 3
     x, control_map = noise(1, CHANNELS, WINDOW, width), make_map(width * CELL, WINDOW * CELL)
     literal = loader.load(str(z_image), ["depth"], dtype=torch.float64, offline=True)
@@ -158,7 +160,7 @@ def test_the_batch_of_windows_changes_nothing(montage: Montage, make_map: MapMak
 
 
 def test_a_ring_turns_with_its_noise_and_map(montage: Montage) -> None:
-    """Turned by whole strides, the canvas is the same picture, turned: nothing marks where it was cut."""
+    """Turned by whole strides, the canvas is the same image, turned: nothing marks where it was cut."""
     width, turn = 3 * WINDOW, 4
     control = np.random.default_rng(0).integers(0, 255, (WINDOW * CELL, width * CELL, 3)).astype(np.uint8)
     x = noise(1, CHANNELS, WINDOW, width)
@@ -189,7 +191,7 @@ def test_several_rows_of_windows(montage: Montage, make_map: MapMaker) -> None:
 
 @pytest.mark.parametrize("gradient", ["full", "x0"])
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name.startswith("stlpips")])
-def test_named_objectives_guide_it(montage: Montage, make_map: MapMaker, objective: str, gradient: str) -> None:
+def test_named_objectives_have_an_effect(montage: Montage, make_map: MapMaker, objective: str, gradient: str) -> None:
     sync = SyncConfig(objective=objective, gradient=gradient, step_size="rms", steps=1).complete()
     control_map, once = make_map(2 * WINDOW * CELL, WINDOW * CELL), SamplingConfig(steps=1).complete()
     nudged, still = (montage(PROMPT, control_map, sampling=once, sync=one).latents for one in (sync, OFF))
@@ -202,24 +204,24 @@ class Scene:
     """Three windows at one level, and everything that sync asks for."""
 
     z: Tensor
-    level: Level
+    level: NoiseLevel
     family: AbstractFamily
     predict: Predict
 
     def nudge(self, gradient: str) -> Tensor:
-        """Returns the windows moved by sync towards the one in the middle."""
+        """Return the windows moved by sync towards the one in the middle."""
         config = SyncConfig(objective=blurred, weight=1.0, decay=1.0, gradient=gradient).complete()
-        networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="flow_prediction")
-        sync = Sync(config, FunctionObjective(blurred), 1, networks, Batches(1, print))
+        networks = SyncNetworks(decode=self.family.decode, encode=self.family.encode, kind="flow_prediction")
+        sync = Sync(config, FunctionObjective(blurred), 1, networks, BatchedPredictor(1, print))
         return sync.nudge(self.z, self.level, lambda z, windows: self.predict(z, self.level, windows))[0]
 
     def clean(self, z: Tensor, window: int) -> Tensor:
-        """Returns the clean estimate of one window."""
+        """Return the clean estimate of one window."""
         return x0_hat(z, self.predict(z, self.level, [window]), self.level, "flow_prediction")
 
 
 def blurred(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns the squared distance of blurred pictures, one per picture."""
+    """Return the squared distance of blurred images, one per image."""
     return (F.avg_pool2d(images, 2) - F.avg_pool2d(anchor, 2)).square().mean((1, 2, 3))
 
 
@@ -227,12 +229,12 @@ def blurred(images: Tensor, anchor: Tensor) -> Tensor:
 def scene(montage: Montage, make_map: MapMaker) -> Iterator[Scene]:
     family, side = montage.denoiser, WINDOW * CELL
     crops = torch.cat([images.to_tensor(make_map(side, side, seed)) for seed in range(3)])
-    views = [View(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(3)]
+    views = [WindowCondition(window=window, prompt=PROMPT, negative_prompt=NEGATIVE) for window in range(3)]
     with family.session():
         sampling = SamplingConfig(guidance_scale=GUIDANCE).complete()
         predict = family.condition(views, [lambda some: crops[list(some)]], sampling, STEPS, print)
         z = noise(3, CHANNELS, WINDOW, WINDOW)
-        yield Scene(z=z, level=Level(index=1, signal=0.3, noise=0.7, t=700.0), family=family, predict=predict)
+        yield Scene(z=z, level=NoiseLevel(index=1, signal=0.3, noise=0.7, t=700.0), family=family, predict=predict)
 
 
 @pytest.mark.parametrize("gradient", ["full", "x0"])

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-SEEN, HIDDEN, PROJECTED = 16, 12, 10  # px of a picture, features of the image encoder before and after its projection
-PICTURES = 4  # tokens that a picture becomes
+SEEN, HIDDEN, PROJECTED = 16, 12, 10  # px of an image, features of the image encoder before and after its projection
+PICTURES = 4  # tokens that an image becomes
 
 
 def image_encoder() -> CLIPVisionModelWithProjection:
-    """Returns a tiny image encoder."""
+    """Return a tiny image encoder."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=HIDDEN,
@@ -33,7 +33,7 @@ def image_encoder() -> CLIPVisionModelWithProjection:
 
 
 def ip_adapter(unet: Any, full: bool = False) -> dict[str, dict[str, Tensor]]:
-    """Returns the weights of an IP-Adapter in the published layout; a full one sees the picture's patches."""
+    """Return the weights of an IP-Adapter in the published layout; a full one sees the image's patches."""
     features = unet.config.cross_attention_dim
     if full:
         state = IPAdapterFullImageProjection(HIDDEN, features).state_dict()
@@ -55,7 +55,7 @@ def ip_adapter(unet: Any, full: bool = False) -> dict[str, dict[str, Tensor]]:
 
 
 def save_ip_adapter(unet: Any, folder: Path, file: str) -> Path:
-    """Returns the file of an IP-Adapter in a folder, its image encoder beside it."""
+    """Return the file of an IP-Adapter in a folder, its image encoder beside it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image_encoder().save_pretrained((folder / file).parent / "image_encoder")
@@ -66,7 +66,7 @@ def save_ip_adapter(unet: Any, folder: Path, file: str) -> Path:
 
 
 def save_lora(pipe: Any, folder: Path, network: str = "unet") -> Path:
-    """Returns the file of a LoRA for a pipeline's denoiser, which is left as it was."""
+    """Return the file of a LoRA for a pipeline's denoiser, which is left as it was."""
     denoiser = getattr(pipe, network)
     adapter = peft.LoraConfig(r=2, target_modules=["to_q", "to_v", "to_out.0"], init_lora_weights="gaussian")
     denoiser.add_adapter(adapter)

@@ -40,7 +40,7 @@ ADDED_GAIN = 5.0  # factor on what the networks make of pooled states and time i
 
 
 def second_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
-    """Returns a text encoder with pooled states."""
+    """Return a text encoder with pooled states."""
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=SECOND_FEATURES,
@@ -57,7 +57,7 @@ def second_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection
 
 
 def unet(time_ids: int = 6, **options: Any) -> UNet2DConditionModel:
-    """Returns a UNet that is told pooled states and time ids; options of its class."""
+    """Return a UNet that is told pooled states and time ids; options of its class."""
     network = UNet2DConditionModel(
         sample_size=WINDOW,
         in_channels=CHANNELS,
@@ -85,7 +85,7 @@ def unet(time_ids: int = 6, **options: Any) -> UNet2DConditionModel:
 
 
 def save(folder: Path) -> Path:
-    """Returns the folder, with a checkpoint and a ControlNet for each of `CONTROLS` in it."""
+    """Return the folder, with a checkpoint and a ControlNet for each of `CONTROLS` in it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tokenizer, network = tiny_tokenizer(), unet()
@@ -114,7 +114,7 @@ def save(folder: Path) -> Path:
 
 
 def load(folder: Path, controls: int = 1, dtype: torch.dtype = torch.float32) -> Any:
-    """Returns the stock pipeline with some of the ControlNets."""
+    """Return the stock pipeline with some of the ControlNets."""
     kind, extra = StableDiffusionXLPipeline, {}
     if controls:
         nets = [ControlNetModel.from_pretrained(folder / f"controlnet-{of}", dtype=dtype) for of in CONTROLS[:controls]]
@@ -125,7 +125,7 @@ def load(folder: Path, controls: int = 1, dtype: torch.dtype = torch.float32) ->
 
 
 def load_union(folder: Path, *names: str, dtype: torch.dtype = torch.float32) -> Any:
-    """Returns the stock pipeline with one union ControlNet, or with several."""
+    """Return the stock pipeline with one union ControlNet, or with several."""
     nets = [ControlNetUnionModel.from_pretrained(folder / name, dtype=dtype) for name in names]
     pipe = StableDiffusionXLControlNetUnionPipeline.from_pretrained(
         folder, controlnet=nets[0] if len(nets) == 1 else nets, dtype=dtype
@@ -135,7 +135,7 @@ def load_union(folder: Path, *names: str, dtype: torch.dtype = torch.float32) ->
 
 
 def union(network: UNet2DConditionModel, types: int = 6) -> ControlNetUnionModel:
-    """Returns a union ControlNet for the UNet, its zero layers made non-zero."""
+    """Return a union ControlNet for the UNet, its zero layers made non-zero."""
     own = {"conditioning_embedding_out_channels": (4, 4, 8, 8), "num_control_type": types, "num_trans_head": 2}
     channels = network.config.block_out_channels[0]
     known = set(signature(ControlNetUnionModel.__init__).parameters) & set(network.config)

@@ -1,4 +1,4 @@
-"""Claims: one run makes an output, the dead are succeeded, the living are not."""
+"""Claims: one run generates an output, and claims of dead runs can be taken over."""
 
 import os
 import signal
@@ -12,7 +12,6 @@ import pytest
 
 from synccontrol.errors import OutputError
 from synccontrol.io import atomic_write, claims
-from synccontrol.io import claims as locks
 from synccontrol.io.claims import Claims
 
 ROOT = Path(__file__).parents[2]
@@ -44,42 +43,42 @@ def age(path: Path, seconds: float = 10.0) -> None:
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_the_claim_of_a_living_process_holds_and_that_of_a_dead_one_is_taken_over(tmp_path: Path) -> None:
+def test_claims_of_running_processes_hold_and_those_of_dead_ones_are_taken_over(tmp_path: Path) -> None:
     output = tmp_path / "a.png"
-    with start(TAKE, str(output)) as other, Claims() as own:
-        assert other.stdout is not None and other.stdout.readline() == "True\n"
-        assert not own.take(output)
+    with start(TAKE, str(output)) as process, Claims() as claimed:
+        assert process.stdout is not None and process.stdout.readline() == "True\n"
+        assert not claimed.take(output)
         claims.sweep(tmp_path, [output])
         assert names(tmp_path) == [claims.claim_path(output).name]
-        other.send_signal(signal.SIGKILL)
-        other.wait()
-        assert own.take(output)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert claimed.take(output)
         assert names(tmp_path) == [claims.claim_path(output).name]
-        own.release(output)
+        claimed.release(output)
         assert names(tmp_path) == []
-        assert own.take(tmp_path / "deep" / "b.png")
+        assert claimed.take(tmp_path / "deep" / "b.png")
     assert not list((tmp_path / "deep").iterdir())
 
 
-def test_another_machine_s_claim_holds_while_it_shows_signs_of_life(tmp_path: Path) -> None:
+def test_a_claim_of_another_machine_holds_until_it_misses_heartbeats(tmp_path: Path) -> None:
     output = tmp_path / "a.png"
     path = claims.claim_path(output)
     path.write_text("0123abcd")
-    with Claims() as own:
-        assert not own.take(output)
-        age(path, locks.STALE_SECONDS / 2)
+    with Claims() as claimed:
+        assert not claimed.take(output)
+        age(path, claims.STALE_SECONDS / 2)
         claims.sweep(tmp_path, [output])
-        assert not own.take(output)
-        age(path, locks.STALE_SECONDS + 1)
-        assert own.take(output)
-        assert path.read_text() == locks.machine_id()
-        assert not Claims().take(output)  # nobody takes it from here
+        assert not claimed.take(output)
+        age(path, claims.STALE_SECONDS + 1)
+        assert claimed.take(output)
+        assert path.read_text() == claims.machine_id()
+        assert not Claims().take(output)  # this process has it now
 
 
-def test_claims_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.01)
-    with Claims() as own:
-        own.take(tmp_path / "a.png")
+def test_claims_are_touched_at_every_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
+    with Claims() as claimed:
+        claimed.take(tmp_path / "a.png")
         path = claims.claim_path(tmp_path / "a.png")
         age(path)
         for _ in range(500):
@@ -89,22 +88,22 @@ def test_claims_show_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert time.time() - path.stat().st_mtime < 5
 
 
-def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, target: Path) -> None:
         raise PermissionError
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with Claims() as own:
-        assert own.take(tmp_path / "a.png")
+    with Claims() as claimed:
+        assert claimed.take(tmp_path / "a.png")
         assert not Claims().take(tmp_path / "a.png")
         assert names(tmp_path) == [claims.claim_path(tmp_path / "a.png").name]
 
 
-def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", Path("/proc"), Path("/proc/deep")):  # in /proc all that is new "does not exist"
-        with Claims() as own, pytest.raises(OutputError, match="cannot be written"):
-            own.take(folder / "a.png")
+    for folder in (tmp_path / "file", Path("/proc"), Path("/proc/deep")):  # in /proc new files cannot be created
+        with Claims() as claimed, pytest.raises(OutputError, match="cannot be written"):
+            claimed.take(folder / "a.png")
 
 
 RACE = """
@@ -113,7 +112,7 @@ from pathlib import Path
 from synccontrol.io.claims import Claims
 folder = Path(sys.argv[1])
 with Claims() as own:
-    for round in range(3):
+    for attempt in range(3):
         for number in range(150):
             output = folder / f"{number}.png"
             if not output.exists() and own.take(output):
@@ -124,11 +123,11 @@ with Claims() as own:
 """
 
 
-def test_four_processes_make_each_output_once(tmp_path: Path) -> None:
-    runs = [start(RACE, str(tmp_path)) for _ in range(4)]
-    made = Counter(line for run in runs for line in run.communicate()[0].split())
-    assert [run.returncode for run in runs] == [0] * 4
-    assert made == Counter(map(str, range(150)))
+def test_four_processes_generate_each_output_once(tmp_path: Path) -> None:
+    processes = [start(RACE, str(tmp_path)) for _ in range(4)]
+    generated = Counter(line for process in processes for line in process.communicate()[0].split())
+    assert [process.returncode for process in processes] == [0] * 4
+    assert generated == Counter(map(str, range(150)))
     assert all((tmp_path / f"{number}.png").read_text() == "x" for number in range(150))
     assert len(names(tmp_path)) == 150
 
@@ -157,7 +156,7 @@ with claims.Claims() as own:
 """
 
 
-def test_killed_between_any_two_calls_a_run_leaves_nothing_that_the_next_one_does_not_mend(
+def test_the_next_run_cleans_up_after_a_run_killed_between_any_two_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "YOUNG_SECONDS", 0.0)
@@ -167,13 +166,13 @@ def test_killed_between_any_two_calls_a_run_leaves_nothing_that_the_next_one_doe
         with start(DIE, str(folder), str(step)) as killed:
             killed.communicate()
         output = folder / "deep" / "a.png"
-        whole = output.exists()
-        assert not whole or output.read_bytes() == b"whole"
-        with Claims() as own:
-            assert own.take(output)
-            if not whole:
+        is_complete = output.exists()
+        assert not is_complete or output.read_bytes() == b"whole"
+        with Claims() as claimed:
+            assert claimed.take(output)
+            if not is_complete:
                 atomic_write.publish(output, lambda file: file.write(b"whole"))
-            own.release(output)
+            claimed.release(output)
         claims.sweep(output.parent, [output])
         atomic_write.sweep(output.parent)
         assert names(output.parent) == ["a.png"], step

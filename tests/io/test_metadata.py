@@ -1,4 +1,4 @@
-"""What is written into a picture can be read by others, and makes the picture again."""
+"""PNG metadata: other programs read it, and the settings reproduce the image."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -28,49 +28,49 @@ SETTINGS = {
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "deep" / "picture.png"
+def png(tmp_path: Path) -> Path:
+    path = tmp_path / "deep" / "image.png"
     metadata.save_png(Image.new("RGB", (640, 256)), path, SETTINGS)
     return path
 
 
-def test_another_program_reads_the_parameters(picture: Path) -> None:
-    found = ParserManager().parse(picture)
-    assert found is not None
-    assert [prompt.value for prompt in found.prompts] == ["a valley, at sunset"]
-    assert [prompt.value for prompt in found.negative_prompts] == ["people"]
-    (sampler,) = found.samplers
+def test_another_program_parses_the_parameters(png: Path) -> None:
+    parsed = ParserManager().parse(png)
+    assert parsed is not None
+    assert [prompt.value for prompt in parsed.prompts] == ["a valley, at sunset"]
+    assert [prompt.value for prompt in parsed.negative_prompts] == ["people"]
+    (sampler,) = parsed.samplers
     assert sampler.name == "DPM++ 2M"
     assert sampler.parameters["steps"] == "12"
     assert sampler.parameters["seed"] == "7" or sampler.parameters["seed"] == 7
-    assert "Clip skip: 2" in metadata.parameters({**SETTINGS, "clip_skip": 1})  # it counts from 1
-    assert "Clip skip" not in metadata.parameters(SETTINGS)
+    assert "Clip skip: 2" in metadata.format_parameters({**SETTINGS, "clip_skip": 1})  # AUTOMATIC1111 counts from 1
+    assert "Clip skip" not in metadata.format_parameters(SETTINGS)
 
 
-def test_a_sphere_says_so_to_viewers_and_nothing_else_does(picture: Path, tmp_path: Path) -> None:
-    with Image.open(picture) as flat:
+def test_only_equirectangular_panoramas_have_gpano_metadata(png: Path, tmp_path: Path) -> None:
+    with Image.open(png) as flat:
         assert metadata.XMP not in flat.info
     path = tmp_path / "sphere.png"
     metadata.save_png(Image.new("RGB", (640, 320)), path, {**SETTINGS, "projection": "equirectangular"})
     with Image.open(path) as image:
         packet = ElementTree.fromstring(image.info["XML:com.adobe.xmp"])
     (description,) = packet.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
-    said = {name.rpartition("}")[2]: value for name, value in description.items() if "google.com/photos" in name}
-    assert said["ProjectionType"] == "equirectangular"
-    assert said["FullPanoWidthPixels"] == said["CroppedAreaImageWidthPixels"] == "640"
-    assert said["FullPanoHeightPixels"] == said["CroppedAreaImageHeightPixels"] == "320"
-    assert said["CroppedAreaLeftPixels"] == said["CroppedAreaTopPixels"] == "0"
+    gpano = {name.rpartition("}")[2]: value for name, value in description.items() if "google.com/photos" in name}
+    assert gpano["ProjectionType"] == "equirectangular"
+    assert gpano["FullPanoWidthPixels"] == gpano["CroppedAreaImageWidthPixels"] == "640"
+    assert gpano["FullPanoHeightPixels"] == gpano["CroppedAreaImageHeightPixels"] == "320"
+    assert gpano["CroppedAreaLeftPixels"] == gpano["CroppedAreaTopPixels"] == "0"
 
 
-def test_settings_come_back(picture: Path, tmp_path: Path) -> None:
-    assert metadata.read_settings(picture) == json.loads(json.dumps(SETTINGS))
+def test_settings_are_read_back(png: Path, tmp_path: Path) -> None:
+    assert metadata.read_settings(png) == json.loads(json.dumps(SETTINGS))
     copy = tmp_path / "settings.json"
     copy.write_text(json.dumps(SETTINGS))
-    assert metadata.read_settings(copy) == metadata.read_settings(picture)
+    assert metadata.read_settings(copy) == metadata.read_settings(png)
 
 
-def test_only_the_picture_is_left_behind(picture: Path) -> None:
-    assert [path.name for path in picture.parent.iterdir()] == ["picture.png"]
+def test_saving_leaves_no_other_file(png: Path) -> None:
+    assert [path.name for path in png.parent.iterdir()] == ["image.png"]
 
 
 def test_files_without_settings_are_refused(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_files_without_settings_are_refused(tmp_path: Path) -> None:
             metadata.read_settings(tmp_path / name)
 
 
-def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+def test_an_invalid_folder_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        metadata.save_png(Image.new("RGB", (8, 8)), tmp_path / "file" / "picture.png", SETTINGS)
+        metadata.save_png(Image.new("RGB", (8, 8)), tmp_path / "file" / "image.png", SETTINGS)

@@ -47,7 +47,7 @@ OPEN_CLIP_LAYER = {
 
 
 def save(pipe: Any, file: Path) -> Path:
-    """Returns the file, with the UNet, the autoencoder and the text encoders of a Stable Diffusion 1.x or XL."""
+    """Return the file, with the UNet, the autoencoder and the text encoders of a Stable Diffusion 1.x or XL."""
     unet, vae = pipe.unet, pipe.vae
     attended = [index for index, block in enumerate(unet.config.up_block_types) if block.startswith("CrossAttn")]
     layers, blocks = unet.config.layers_per_block, len(vae.config.block_out_channels)
@@ -64,7 +64,7 @@ def save(pipe: Any, file: Path) -> Path:
 
 
 def _open_clip(encoder: Any) -> dict[str, Tensor]:
-    """Returns the weights of a text encoder with a projection by OpenCLIP's names."""
+    """Return the weights of a text encoder with a projection by OpenCLIP's names."""
     state = {key.removeprefix("text_model."): one for key, one in encoder.state_dict().items()}
     found = {theirs: state[ours] for ours, theirs in OPEN_CLIP.items()}
     found["text_projection"] = state["text_projection.weight"].T

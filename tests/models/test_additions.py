@@ -24,7 +24,7 @@ SIZE = WINDOW * CELL  # px
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl"))
 
 
@@ -34,7 +34,7 @@ def folder(request: pytest.FixtureRequest, checkpoint: Path, sdxl: Path) -> Path
 
 
 def draw(montage: Montage, **options: Any) -> Any:
-    """Returns the result of a canvas of one window."""
+    """Return the result of a canvas of one window."""
     settings = {"sampling": SamplingConfig(steps=2).complete(), "sync": SyncConfig(weight=0.0).complete(), **options}
     return montage("a hill", height=SIZE, width=SIZE, **settings)
 
@@ -57,7 +57,7 @@ def test_loras_are_loaded_with_their_weights(folder: Path, tmp_path: Path) -> No
     assert drawn[0].config["lora"] == [f"{second}:0.5"]
 
 
-def test_loras_of_another_model_are_refused(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
+def test_loras_of_another_model_are_rejected(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
     pipe = loader.load(str(sdxl), [], offline=True)
     file = tiny_additions.save_lora(pipe, tmp_path)
     with pytest.raises(ModelError, match="is for another model"):
@@ -86,7 +86,7 @@ def test_an_ip_adapter_is_loaded(
     assert not torch.allclose(drawn[0], drawn[1], atol=1e-3)
 
 
-def test_an_ip_adapter_of_another_model_is_refused(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
+def test_an_ip_adapter_of_another_model_is_rejected(checkpoint: Path, sdxl: Path, tmp_path: Path) -> None:
     file = tiny_additions.save_ip_adapter(loader.load(str(sdxl), [], offline=True).unet, tmp_path, "ip.safetensors")
     with pytest.raises(ModelError, match="is for another model"):
         load(checkpoint, ip_adapter=str(file))
@@ -104,7 +104,7 @@ def test_another_autoencoder(folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_files_that_are_no_safetensors_are_read_with_a_note(make_pipe: PipeFactory, tmp_path: Path) -> None:
+def test_other_weight_files_are_read_with_a_note(make_pipe: PipeFactory, tmp_path: Path) -> None:
     pipe = make_pipe(0, torch.float32)
     pipe.save_pretrained(tmp_path, safe_serialization=False)
     assert not list(tmp_path.glob("unet/*.safetensors"))
@@ -114,7 +114,7 @@ def test_files_that_are_no_safetensors_are_read_with_a_note(make_pipe: PipeFacto
     assert torch.equal(result.latents, draw(Montage.from_pipe(pipe)).latents)
 
 
-def test_pickles_that_do_more_than_hold_weights_are_refused(make_pipe: PipeFactory, tmp_path: Path) -> None:
+def test_pickles_with_code_are_rejected(make_pipe: PipeFactory, tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
             return Path.touch, (tmp_path / "harmed",)  # type: ignore[return-value]
@@ -128,6 +128,6 @@ def test_pickles_that_do_more_than_hold_weights_are_refused(make_pipe: PipeFacto
     assert not (tmp_path / "harmed").exists()
 
 
-def test_latents_stay_what_they_were(checkpoint: Path) -> None:
+def test_initial_latents_of_the_bundled_model_are_stable(checkpoint: Path) -> None:
     drawn: list[Tensor] = [draw(load(checkpoint)).latents, draw(Montage.from_pretrained(str(checkpoint))).latents]
     assert torch.equal(*drawn)

@@ -27,7 +27,7 @@ def scenes(count: int, width: int = 256) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_fresh_scenes_survive_the_round_trip(codec: PatchAutoencoder) -> None:
+def test_unseen_scenes_survive_encoding_and_decoding(codec: PatchAutoencoder) -> None:
     pictures = scenes(24)
     error = (codec(pictures).clamp(-1, 1) - pictures).square().mean()
     assert 10 * torch.log10(4 / error) >= LEAST_PSNR
@@ -52,7 +52,7 @@ def test_every_dtype(codec: PatchAutoencoder, dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def test_moving_a_picture_by_whole_cells_moves_its_latents_and_its_decoding(codec: PatchAutoencoder) -> None:
+def test_codec_is_equivariant_to_shifts_by_whole_cells(codec: PatchAutoencoder) -> None:
     cells, margin = 5, 8
     picture = scenes(1, width=384).double()
     double = PatchAutoencoder.from_pretrained(SHIPPED, torch_dtype=torch.float64)

@@ -12,21 +12,21 @@ from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError
 from synccontrol.models import presets as defaults
 from synccontrol.models import registry
-from synccontrol.models.presets import made_for, variants
+from synccontrol.models.presets import default_preset, preset_variants
 from synccontrol.spec.settings import Geometry
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 
 @pytest.mark.parametrize("model", list(registry.PRESETS))
-def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
+def test_every_model_has_four_presets_of_rising_cost(model: str) -> None:
     preset = registry.PRESETS[model]
-    found = variants(preset.defaults, preset.geometry)
+    found = preset_variants(preset.defaults, preset.geometry)
     assert tuple(sorted(found)) == tuple(sorted(defaults.PRESETS))
     default, fast, best, paper = (found[name] for name in ("default", "fast", "best", "paper"))
     assert default == preset.defaults
     assert fast.sampling.steps <= default.sampling.steps <= best.sampling.steps <= paper.sampling.steps
     assert fast.windows.stride > default.windows.stride > best.windows.stride > paper.windows.stride
-    assert not any(own.sync.perceptual for own in (default, fast, best))  # none compares pictures
+    assert not any(own.sync.perceptual for own in (default, fast, best))  # none compares images
     assert default.sync.adain == fast.sync.adain == best.sync.adain == 1.0
     assert (
         default.sync.draft_strength
@@ -40,9 +40,9 @@ def test_every_model_has_four_from_cheap_to_dear(model: str) -> None:
         own.sync.check_side(min(preset.geometry.window_px))
 
 
-def test_paper_is_what_the_paper_says() -> None:
+def test_paper_preset_matches_the_paper() -> None:
     preset = registry.PRESETS["sd15"]
-    paper = variants(preset.defaults, preset.geometry)["paper"]
+    paper = preset_variants(preset.defaults, preset.geometry)["paper"]
     assert paper.sampling == SamplingConfig(steps=50, guidance_scale=7.5, scheduler="ddim").complete()
     assert paper.windows == WindowConfig(stride=16).complete()
     assert (
@@ -51,13 +51,13 @@ def test_paper_is_what_the_paper_says() -> None:
     )
 
 
-def test_a_model_of_few_steps_gets_no_more() -> None:
-    turbo = made_for(
+def test_distilled_models_keep_their_steps() -> None:
+    turbo = default_preset(
         SamplingConfig(steps=4, guidance_scale=1.0).complete(), Geometry(window=(64, 64), cell=8, channels=4)
     )
-    assert {own.sampling.steps for own in variants(turbo, Geometry(window=(64, 64), cell=8, channels=4)).values()} == {
-        4
-    }
+    assert {
+        own.sampling.steps for own in preset_variants(turbo, Geometry(window=(64, 64), cell=8, channels=4)).values()
+    } == {4}
     assert turbo.sampling.guidance_end == 1.0  # there is no guidance to end
 
 
@@ -69,7 +69,7 @@ def test_a_model_of_few_steps_gets_no_more() -> None:
         ("LCMScheduler", 8, 1.0, "model"),
     ],
 )
-def test_a_pipeline_starts_as_its_family_does(
+def test_a_loaded_pipeline_has_its_familys_defaults(
     make_pipe: PipeFactory, scheduler: str, steps: int, guidance: float, kept: str
 ) -> None:
     pipe = make_pipe(0)
@@ -80,11 +80,11 @@ def test_a_pipeline_starts_as_its_family_does(
     assert own.sync.adain == 1.0
 
 
-def test_a_preset_in_a_call_is_its_settings(make_pipe: PipeFactory) -> None:
+def test_a_preset_in_a_call_equals_its_settings(make_pipe: PipeFactory) -> None:
     montage = Montage.from_pipe(make_pipe(0))
     montage.defaults = replace(montage.defaults, sampling=SamplingConfig(steps=2, scheduler="ddim").complete())
     size = {"height": WINDOW * CELL, "width": 2 * WINDOW * CELL}
-    fast = variants(montage.defaults, montage.denoiser.geometry)["fast"]
+    fast = preset_variants(montage.defaults, montage.denoiser.geometry)["fast"]
     by_name = montage("x", **size, preset="fast")
     by_hand = montage("x", **size, sampling=fast.sampling, windows=fast.windows, sync=fast.sync)
     assert torch.equal(by_name.latents, by_hand.latents)

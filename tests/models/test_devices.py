@@ -17,14 +17,14 @@ from tests.families import checkpoints_flow
 
 @pytest.fixture(scope="module")
 def z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Z-Image, whose ControlNets share parts with its transformer."""
+    """Return a tiny Z-Image, whose ControlNets share parts with its transformer."""
     folder = tmp_path_factory.mktemp("z_image")
     checkpoints_flow.write_z_image(folder)
     return folder
 
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
-def test_on_the_cpu_there_is_nothing_to_free(checkpoint: Path, offload: str) -> None:
+def test_offloading_on_the_cpu_is_rejected(checkpoint: Path, offload: str) -> None:
     with pytest.raises(ConfigError, match=f"offload {offload} frees a card, and the device is cpu"):
         Montage.from_pretrained(str(checkpoint), offload=offload, offline=True)
     with pytest.raises(ConfigError, match="unknown offload 'all'; known: none, model, sequential"):
@@ -42,22 +42,22 @@ def test_on_the_cpu_there_is_nothing_to_free(checkpoint: Path, offload: str) -> 
         ("cuda:0,tpu", "unknown device 'tpu'"),
     ],
 )
-def test_devices_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
+def test_invalid_device_lists_are_rejected(monkeypatch: pytest.MonkeyPatch, named: str, said: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises((ConfigError, ModelError), match=said):
-        devices.named(named)
+        devices.parse_devices(named)
 
 
-def test_devices_that_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_valid_device_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices.named("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
-    assert devices.named("cpu,cpu") == ["cpu", "cpu"]
+    assert devices.parse_devices("cuda:0, cuda:1") == ["cuda:0", "cuda:1"]
+    assert devices.parse_devices("cpu,cpu") == ["cpu", "cpu"]
     with pytest.raises(ConfigError, match="offload model frees one card, and the devices are cuda:0,cuda:1"):
-        devices.named("cuda:0,cuda:1", "model")
+        devices.parse_devices("cuda:0,cuda:1", "model")
 
 
 @pytest.mark.parametrize("offload", devices.OFFLOADS)
-def test_a_pipeline_is_settled_as_diffusers_does_it(
+def test_offloading_uses_the_methods_of_diffusers(
     make_pipe: PipeFactory, monkeypatch: pytest.MonkeyPatch, offload: str
 ) -> None:
     """No card is needed to see which of its methods is called, with which device."""
@@ -67,7 +67,7 @@ def test_a_pipeline_is_settled_as_diffusers_does_it(
             StableDiffusionPipeline, name, lambda self, device, name=name: called.append((name, device))
         )
     pipe = make_pipe(0, torch.float32)
-    assert devices.settle(pipe, "cpu" if offload == "none" else "cuda:1", offload) is pipe
+    assert devices.place_pipeline(pipe, "cpu" if offload == "none" else "cuda:1", offload) is pipe
     assert (
         called
         == {
@@ -82,4 +82,4 @@ def test_a_pipeline_is_settled_as_diffusers_does_it(
 def test_networks_that_share_parts_are_not_offloaded(z_image: Path, offload: str) -> None:
     pipe = Montage.from_pretrained(str(z_image), ["depth"], offline=True).denoiser.pipe
     with pytest.raises(ConfigError, match=f"offload {offload} is not for a ControlNet that shares parts"):
-        devices.settle(pipe, "cuda", offload)
+        devices.place_pipeline(pipe, "cuda", offload)

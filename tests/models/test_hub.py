@@ -28,13 +28,11 @@ def test_a_folder_brings_its_own_controlnets(checkpoint: Path) -> None:
     [
         ("gpt", [], ModelError, "no preset \\(tiny, sd15, sd21, sd21-768, sdxl, z-image, "),
         ("tiny", ["smell"], ModelError, "it has canny, depth, pose"),
-        ("nobody/nothing", [], ModelError, "without network use --model tiny"),
+        ("nobody/nothing", [], ModelError, "without network use model tiny"),
         (".", [], ModelError, "no model_index.json"),
     ],
 )
-def test_what_is_not_to_be_had_says_what_would_work(
-    model: str, controls: list[str], error: type[Exception], message: str
-) -> None:
+def test_loading_errors_name_a_remedy(model: str, controls: list[str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         Montage.from_pretrained(model, controls, offline=True)
     assert "\n" not in str(caught.value)
@@ -62,7 +60,7 @@ def test_sizes_and_settings_need_no_weights(checkpoint: Path) -> None:
         loader.defaults("tiny", "slow")
 
 
-def test_a_family_that_is_not_served_is_said_as_it_is(tmp_path: Path) -> None:
+def test_unsupported_pipeline_classes_are_named(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(ModelError, match="no model family serves FluxPipeline"):
         loader.load(str(tmp_path), [], offline=True)

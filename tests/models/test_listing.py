@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from synccontrol.cli import main
-from synccontrol.families.checkpoints import place
+from synccontrol.families.checkpoints import source_location
 from synccontrol.models import listing, registry
 from tests.conftest import PipeFactory
 from tests.families.test_inpaint_unets import taught
@@ -19,13 +19,13 @@ from tests.models import checkpoint_file
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns the folder of an empty cache of the hub."""
+    """Return the folder of an empty cache of the hub."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     return tmp_path
 
 
 def download(cache: Path, repository: str, size: int) -> None:
-    """Puts a file into the cache, as the hub's library does."""
+    """Put a file into the cache, as the hub's library does."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     root = cache / f"models--{repository.replace('/', '--')}"
     for folder in ("refs", "blobs", f"snapshots/{commit}"):
@@ -45,25 +45,25 @@ def test_every_preset_is_described(cache: Path, capsys: pytest.CaptureFixture[st
     assert out.count("here      all of it") == 1
 
 
-def test_what_is_cached_is_said(cache: Path) -> None:
+def test_cached_files_are_listed(cache: Path) -> None:
     sd15 = registry.PRESETS["sd15"]
-    download(cache, place(sd15.base), 200_000_000)
+    download(cache, source_location(sd15.base), 200_000_000)
     download(cache, sd15.controlnets["depth"], 10)
-    assert "  here      0.2 GB of the base model; ControlNets for depth" in listing.lines()
+    assert "  here      0.2 GB of the base model; ControlNets for depth" in listing.model_lines()
 
 
-def test_cards_leave_something_for_the_driver() -> None:
-    assert [listing.card(memory) for memory in (0.3, 7.3, 7.4, 11.0, 43.3, 80.5)] == [8, 8, 12, 12, 48, 96]
+def test_gpu_sizes_leave_room_for_the_driver() -> None:
+    assert [listing.smallest_card(memory) for memory in (0.3, 7.3, 7.4, 11.0, 43.3, 80.5)] == [8, 8, 12, 12, 48, 96]
 
 
-def test_models_that_are_made_for_repainting_are_told(
+def test_inpainting_models_are_detected(
     checkpoint: Path, make_pipe: PipeFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not listing.repaints("tiny") and not listing.repaints(str(checkpoint), offline=True)
+    assert not listing.is_inpainting_model("tiny") and not listing.is_inpainting_model(str(checkpoint), offline=True)
     preset = dataclasses.replace(registry.PRESETS["sd15"], base=str(checkpoint))
     monkeypatch.setattr(registry, "PRESETS", {"sd15": preset})
     pipe = taught(make_pipe(0, torch.float32))
     pipe.save_pretrained(tmp_path / "inpainting")
-    assert listing.repaints(str(tmp_path / "inpainting"), offline=True)
+    assert listing.is_inpainting_model(str(tmp_path / "inpainting"), offline=True)
     file = checkpoint_file.save(pipe, tmp_path / "inpainting.safetensors")
-    assert listing.repaints(str(file), offline=True)
+    assert listing.is_inpainting_model(str(file), offline=True)

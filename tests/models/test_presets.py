@@ -18,12 +18,12 @@ from synccontrol.batch import memory_estimate, model_request
 from synccontrol.errors import ModelError
 from synccontrol.families import checkpoints
 from synccontrol.models import loader, registry
-from synccontrol.spec.image_spec import followed
+from synccontrol.spec.image_spec import mapped_controls
 from tests.conftest import FEATURES, PipeFactory
 from tests.families import tiny_sdxl
 
 
-def test_the_bundled_model_is_what_its_preset_says() -> None:
+def test_the_bundled_model_matches_its_preset() -> None:
     preset = registry.PRESETS["tiny"]
     montage = Montage.from_pretrained("tiny", controls=["depth", "canny", "pose"], offline=True)
     assert montage.denoiser.geometry == preset.geometry
@@ -35,12 +35,12 @@ def test_the_bundled_model_is_what_its_preset_says() -> None:
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pth", ".ckpt")]
 
 
-def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
+def test_presets_name_valid_repositories_and_detectors() -> None:
     for name, preset in registry.PRESETS.items():
         ids = [preset.base, *preset.controlnets.values(), *([preset.vae] if preset.vae else [])]
         commit, file = r"(@[0-9a-f]{40})?", r"(/[\w./-]+\.safetensors)?"
         assert name == "tiny" or all(re.fullmatch(rf"[\w.-]+/[\w.-]+{commit}{file}", one) for one in ids)
-        assert set(followed(tuple(preset.controlnets))) <= set(preprocess.names())
+        assert set(mapped_controls(tuple(preset.controlnets))) <= set(preprocess.names())
         for control, detector in preset.detectors.items():
             assert detector in preprocess.detectors(control)
         windows = preset.defaults.windows
@@ -48,7 +48,7 @@ def test_presets_name_what_the_hub_and_the_detectors_know() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in registry.PRESETS if name != "tiny"])
-def test_photographs_are_not_read_by_detectors_of_the_bundled_world(name: str) -> None:
+def test_photographic_presets_use_photographic_detectors(name: str) -> None:
     read = model_request.own_detectors(name, preprocess.names())
     assert len(read) == len(preprocess.names()) and "tiny" not in read
     assert model_request.own_detectors(name, ["canny"]) == ()  # the default's name is no setting
@@ -56,14 +56,14 @@ def test_photographs_are_not_read_by_detectors_of_the_bundled_world(name: str) -
 
 
 def test_flow_models_run_in_bfloat16(z_image: Path, qwen_image: Path, checkpoint: Path) -> None:
-    halves = {name: loader.half(name) for name in registry.PRESETS}
+    halves = {name: loader.half_dtype(name) for name in registry.PRESETS}
     for name, folder in (("z-image", z_image), ("z-image-turbo", z_image), ("qwen-image", qwen_image)):
-        assert halves[name] == loader.half(str(folder), offline=True) == torch.bfloat16
+        assert halves[name] == loader.half_dtype(str(folder), offline=True) == torch.bfloat16
     for name in ("tiny", "sd15", "sd21", "sd21-768", "sdxl"):
-        assert halves[name] == loader.half(str(checkpoint), offline=True) == torch.float16
+        assert halves[name] == loader.half_dtype(str(checkpoint), offline=True) == torch.float16
 
 
-def test_memory_is_what_was_forecast_with_these_settings() -> None:
+def test_preset_memory_matches_the_recorded_estimates() -> None:
     file = Path(__file__).parents[2] / "benchmarks" / "preset_forecasts.json"
     found = json.loads(file.read_text(encoding="utf-8"))
     assert list(found) == list(registry.PRESETS), "run python -m benchmarks.preset_forecasts --output"
@@ -75,7 +75,7 @@ def test_memory_is_what_was_forecast_with_these_settings() -> None:
 
 
 @pytest.mark.parametrize("name", ["z-image", "z-image-turbo", "qwen-image"])
-def test_flow_presets_load_and_draw(
+def test_flow_presets_load_and_generate(
     name: str, z_image: Path, qwen_image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tiny model stands in for the published one."""
@@ -94,12 +94,12 @@ def test_flow_presets_load_and_draw(
 def test_published_controlnets_may_be_files_of_a_commit() -> None:
     (found,) = loader.controlnet_sources("z-image-turbo", ["depth"], [])
     repository, file = found
-    assert checkpoints.place(found) == "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1"
-    assert checkpoints.pinned(repository)[1] == {"revision": "5155fc56d17821007d6f62ac192c09e0f0e72016"}
+    assert checkpoints.source_location(found) == "alibaba-pai/Z-Image-Turbo-Fun-Controlnet-Union-2.1"
+    assert checkpoints.split_revision(repository)[1] == {"revision": "5155fc56d17821007d6f62ac192c09e0f0e72016"}
     assert file == "Z-Image-Turbo-Fun-Controlnet-Union-2.1-2602-8steps.safetensors"
 
 
-def test_a_commit_is_what_is_asked_of_the_hub(
+def test_the_hub_is_asked_for_the_pinned_commit(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A cache as the hub's library lays it out, with one commit of a model; nothing is called main."""
@@ -114,7 +114,7 @@ def test_a_commit_is_what_is_asked_of_the_hub(
         loader.geometry(unpinned, offline=True)
 
 
-def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_loads_its_autoencoder_and_weight_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_sdxl.save(tmp_path / "base")
     pipe = tiny_sdxl.load(base, 0)
     pipe.vae.register_to_config(force_upcast=False)
@@ -138,7 +138,7 @@ def test_a_preset_brings_its_autoencoder_and_its_small_files(tmp_path: Path, mon
     )
     with pytest.raises(ModelError, match="no file named"):  # the files of 32 bits, which are not there
         Montage.from_pretrained("sdxl", dtype=torch.float32, offline=True)
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         blank = loader.blank("sdxl", ["depth"], [], torch.float16, offline=True)
     assert blank.vae.dtype == torch.float16  # it needs no float32
 

@@ -31,20 +31,20 @@ OPTIONS = {
 
 @pytest.fixture
 def file(make_pipe: PipeFactory, tmp_path: Path) -> Path:
-    """Returns the tiny checkpoint as one file."""
+    """Return the tiny checkpoint as one file."""
     return checkpoint_file.save(make_pipe(0, torch.float32), tmp_path / "model.safetensors")
 
 
 @pytest.fixture
 def configured(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Returns nothing; the preset that a file is taken for is the tiny checkpoint."""
+    """Return nothing; the preset that a file is taken for is the tiny checkpoint."""
     nets = {"depth": str(checkpoint / "controlnet-depth")}
     preset = dataclasses.replace(registry.PRESETS["sd15"], base=str(checkpoint), controlnets=nets)
     monkeypatch.setattr(registry, "PRESETS", {"sd15": preset})
 
 
 @pytest.mark.usefixtures("configured")
-def test_it_draws_what_its_folder_draws(file: Path, checkpoint: Path) -> None:
+def test_a_single_file_gives_the_same_image_as_its_folder(file: Path, checkpoint: Path) -> None:
     theirs = Montage.from_pretrained(str(checkpoint), offline=True)("a hill", **OPTIONS)
     ours = Montage.from_pretrained(str(file), offline=True)
     result = ours("a hill", **OPTIONS)
@@ -69,12 +69,12 @@ def test_stable_diffusion_xl_in_one_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("configured")
-def test_one_that_is_made_for_repainting(make_pipe: PipeFactory, tmp_path: Path) -> None:
+def test_a_single_file_inpainting_model(make_pipe: PipeFactory, tmp_path: Path) -> None:
     theirs = taught(make_pipe(0, torch.float32))
     file = str(checkpoint_file.save(theirs, tmp_path / "inpainting.safetensors"))
     assert single_file.preset_of(file) == "sd15"
     ours = Montage.from_pretrained(file, ["depth"], offline=True)
-    assert ours.denoiser.inpaints and ours.denoiser.controls == 1
+    assert ours.denoiser.is_inpainting_model and ours.denoiser.controls == 1
     picture = Image.effect_noise((2 * SIZE, SIZE), 60).convert("RGB")
     mask = Image.new("L", picture.size, 0)
     mask.paste(255, (SIZE // 2, 0, SIZE, SIZE))
@@ -82,14 +82,16 @@ def test_one_that_is_made_for_repainting(make_pipe: PipeFactory, tmp_path: Path)
     options = {"sampling": OPTIONS["sampling"], "sync": OPTIONS["sync"], **given}
     found = Montage.from_pretrained(file, offline=True)("a hill", **options)
     assert torch.allclose(found.latents, Montage.from_pipe(theirs)("a hill", **options).latents, atol=1e-5)
-    with memory_estimate.fake():
-        assert families.wrap(loader.blank(file, ["depth"], [], torch.float32, offline=True), ["depth"]).inpaints
+    with memory_estimate.fake_mode():
+        assert families.wrap(
+            loader.blank(file, ["depth"], [], torch.float32, offline=True), ["depth"]
+        ).is_inpainting_model
 
 
 @pytest.mark.usefixtures("configured")
-def test_a_unet_for_something_else_is_refused(make_pipe: PipeFactory, tmp_path: Path) -> None:
+def test_unsupported_unets_are_rejected(make_pipe: PipeFactory, tmp_path: Path) -> None:
     file = checkpoint_file.save(taught(make_pipe(0, torch.float32), 5), tmp_path / "depth.safetensors")
-    with pytest.raises(ModelError, match="the UNet takes 5 channels, so it is no model for text or repainting"):
+    with pytest.raises(ModelError, match="the UNet takes 5 channels, so it is no text-to-image or inpainting model"):
         Montage.from_pretrained(str(file), offline=True)
 
 
@@ -104,7 +106,7 @@ def test_an_autoencoder_in_one_file(file: Path, checkpoint: Path, make_pipe: Pip
         assert torch.allclose(montage.denoiser.decode(x0), pipe.vae.decode(x0).sample, atol=1e-5)
 
 
-def test_what_is_needed_beside_it_is_said(file: Path) -> None:
+def test_missing_configuration_files_are_named(file: Path) -> None:
     needed = (
         r"configuration and tokenizers of stable-diffusion-v1-5/stable-diffusion-v1-5@[0-9a-f]+ are needed, a few MB"
     )
@@ -112,22 +114,22 @@ def test_what_is_needed_beside_it_is_said(file: Path) -> None:
         Montage.from_pretrained(str(file), offline=True)
 
 
-def test_files_are_told_apart(file: Path, tmp_path: Path) -> None:
+def test_checkpoint_types_are_detected(file: Path, tmp_path: Path) -> None:
     assert single_file.preset_of(str(file)) == "sd15"
     second, xl = tmp_path / "second.safetensors", tmp_path / "xl.safetensors"
-    tensors = {single_file.UNET: torch.zeros(1, 4, 1, 1)}
+    tensors = {single_file.UNET_KEY: torch.zeros(1, 4, 1, 1)}
     key = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({**tensors, key: torch.zeros(1, 1024)}, second)
     assert single_file.preset_of(str(second)) == "sd21-768"
-    save_file({single_file.UNET: torch.zeros(1, 9, 1, 1), key: torch.zeros(1, 1024)}, second)
+    save_file({single_file.UNET_KEY: torch.zeros(1, 9, 1, 1), key: torch.zeros(1, 1024)}, second)
     assert single_file.preset_of(str(second)) == "sd21"  # made from the base model of 512 px
     key = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
     for channels in (4, 9):
-        save_file({single_file.UNET: torch.zeros(1, channels, 1, 1), key: torch.zeros(1)}, xl)
+        save_file({single_file.UNET_KEY: torch.zeros(1, channels, 1, 1), key: torch.zeros(1)}, xl)
         assert single_file.preset_of(str(xl)) == "sdxl"
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_rejected(tmp_path: Path) -> None:
     lora, broken = tmp_path / "lora.safetensors", tmp_path / "broken.safetensors"
     save_file({"unet.down.lora_A.weight": torch.zeros(1)}, lora)
     broken.write_bytes(b"nothing")

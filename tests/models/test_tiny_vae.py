@@ -1,4 +1,4 @@
-"""A small autoencoder, through which the objective and previews look."""
+"""A tiny VAE, through which the objective and previews look."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SYNC = SyncConfig(weight=20.0, steps=2, gradient="full", step_size="rms", object
 
 
 def save(folder: Path, channels: int = CHANNELS, cells: int = 4) -> AutoencoderTiny:
-    """Returns a small autoencoder of random weights, saved into a folder."""
+    """Return a tiny VAE of random weights, saved into a folder."""
     blocks = {"encoder_block_out_channels": (8,) * cells, "decoder_block_out_channels": (8,) * cells}
     with torch.random.fork_rng():
         torch.manual_seed(5)
@@ -38,7 +38,7 @@ def save(folder: Path, channels: int = CHANNELS, cells: int = 4) -> AutoencoderT
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a tiny Stable Diffusion XL."""
+    """Return a tiny Stable Diffusion XL."""
     return tiny_sdxl.save(tmp_path_factory.mktemp("sdxl"))
 
 
@@ -52,7 +52,9 @@ def draw(montage: Montage, sync: SyncConfig = SYNC, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("model", ["checkpoint", "sdxl"])
-def test_the_objective_and_previews_look_through_it(request: pytest.FixtureRequest, tmp_path: Path, model: str) -> None:
+def test_the_objective_and_previews_use_the_tiny_vae(
+    request: pytest.FixtureRequest, tmp_path: Path, model: str
+) -> None:
     folder, small = request.getfixturevalue(model), str(tmp_path)
     save(tmp_path)
     ours, instead, plain = load(folder, tiny_vae=small), load(folder, vae=small), load(folder)
@@ -64,21 +66,21 @@ def test_the_objective_and_previews_look_through_it(request: pytest.FixtureReque
     assert torch.equal(drawn[0].latents, drawn[1].latents)
     assert not torch.allclose(drawn[0].latents, draw(plain).latents, atol=1e-4)
     assert all(np.array_equal(*map(np.asarray, pair)) for pair in zip(*previews, strict=True))
-    assert not np.array_equal(*(np.asarray(one.image) for one in drawn))  # the finished picture is the model's own
+    assert not np.array_equal(*(np.asarray(one.image) for one in drawn))  # the finished image is the model's own
     again = draw(plain, SyncConfig(weight=0.0).complete())
     assert np.array_equal(*(np.asarray(draw(one, SyncConfig(weight=0.0).complete()).image) for one in (ours, plain)))
     assert drawn[0].config["tiny_vae"] == small and again.config["tiny_vae"] == ""
 
 
-def test_flow_models_look_through_it(z_image: Path, tmp_path: Path) -> None:
+def test_flow_models_use_the_tiny_vae(z_image: Path, tmp_path: Path) -> None:
     own = load(z_image).denoiser.geometry
     save(tmp_path, own.channels, own.cell.bit_length())
     montage = load(z_image, tiny_vae=str(tmp_path))
     x0 = torch.randn(1, own.channels, *own.window, generator=torch.Generator().manual_seed(1))
     family = montage.denoiser
     with family.session(), torch.no_grad():
-        assert torch.equal(family.glimpse(x0), AutoencoderTiny.from_pretrained(tmp_path).decode(x0).sample)
-        assert not torch.allclose(family.glimpse(x0), family.decode(x0), atol=1e-3)
+        assert torch.equal(family.decode_preview(x0), AutoencoderTiny.from_pretrained(tmp_path).decode(x0).sample)
+        assert not torch.allclose(family.decode_preview(x0), family.decode(x0), atol=1e-3)
     seen: list[Tensor] = []
 
     def objective(images: Tensor, anchor: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ def test_flow_models_look_through_it(z_image: Path, tmp_path: Path) -> None:
     assert all(one.isfinite().all() for one in seen)
 
 
-def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_tiny_vaes_of_other_latents_are_rejected(checkpoint: Path, tmp_path: Path) -> None:
     save(tmp_path / "channels", channels=CHANNELS + 1)
     with pytest.raises(
         ConfigError, match=r"reads latents of 5 channels and cells of 8 px, and this model's have 4 and 8"
@@ -107,15 +109,15 @@ def test_what_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cells of 4 px"):
         load(checkpoint, tiny_vae=str(tmp_path / "cells"))
     load(checkpoint).denoiser.pipe.vae.save_pretrained(tmp_path / "large")
-    with pytest.raises(ConfigError, match="is an AutoencoderKL, and no small autoencoder"):
+    with pytest.raises(ConfigError, match="is an AutoencoderKL, not a tiny VAE"):
         load(checkpoint, tiny_vae=str(tmp_path / "large"))
     with pytest.raises(ModelError, match="missing"):
         load(checkpoint, tiny_vae=str(tmp_path / "missing"))
-    with pytest.raises(ModelError, match=r"no small autoencoder is known for .*name one"):
+    with pytest.raises(ModelError, match=r"no tiny VAE is known for .*name one"):
         load(checkpoint, tiny_vae="auto")
 
 
-def test_named_models_know_theirs() -> None:
+def test_named_models_have_a_known_tiny_vae() -> None:
     known = {name: preset.tiny_vae for name, preset in registry.PRESETS.items() if preset.tiny_vae}
     assert known.keys() == registry.PRESETS.keys() - {"tiny", "qwen-image"}
     for name, found in known.items():
@@ -129,7 +131,7 @@ def test_it_counts(checkpoint: Path, tmp_path: Path) -> None:
     assert revision(str(checkpoint), [], [], asked) != revision(str(checkpoint), [], [])
     found = []
     for adapters in (Adapters(), asked):
-        with memory_estimate.fake():
+        with memory_estimate.fake_mode():
             family = families.wrap(
                 loader.blank(str(checkpoint), [], [], torch.float32, offline=True, adapters=adapters)
             )

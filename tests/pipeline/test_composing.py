@@ -169,7 +169,7 @@ def test_masks_and_extensions_that_make_no_sense_are_one_line(montage: Montage) 
         montage("x", mask=masked(128, 64, 0, 64), img2img=Img2ImgConfig(outpaint="right 64"), **given)
     with pytest.raises(ConfigError, match="needs an init image"):
         montage("x", mask=masked(128, 64, 0, 64), width=128, height=64)
-    with pytest.raises(ConfigError, match="how an init image is drawn anew, and there is none"):
+    with pytest.raises(ConfigError, match="img2img has settings for an init image, and there is none"):
         montage("x", img2img=Img2ImgConfig(strength=0.5), width=128, height=64)
     for wrong in ("up 64", "right", "right -3", "right 0"):
         with pytest.raises(ConfigError, match=r"side to outpaint|write a side and pixels"):

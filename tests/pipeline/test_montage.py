@@ -15,9 +15,9 @@ from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, InputError, ModelError, OutputError, SyncControlError
 from synccontrol.io.metadata import read_settings
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batching import Batches
-from synccontrol.sampling.noise_level import Level
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.batching import BatchedPredictor
+from synccontrol.sampling.noise_level import NoiseLevel
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from tests.conftest import CELL, WINDOW
 
 STEPS = SamplingConfig(steps=3, guidance_scale=3.0).complete()
@@ -69,7 +69,7 @@ def test_a_ring_is_decoded_across_its_seam() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(WINDOW * CELL, WINDOW * CELL), (65, 64), (71, 133), (128, 96)])
-def test_any_size_comes_out_exactly(montage: Montage, height: int, width: int) -> None:
+def test_any_image_size_is_exact(montage: Montage, height: int, width: int) -> None:
     result = montage("x", height=height, width=width, sampling=STEPS, windows=WINDOWS, sync=OFF)
     assert result.image.size == (width, height)
     assert result.latents.shape[-2:] == (-(-height // CELL), -(-width // CELL))
@@ -82,9 +82,9 @@ def test_a_nudge_brings_every_window_closer_to_an_anchor_picture(gradient: str, 
     z = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = colour(z, red)
     config = SyncConfig(objective=colour, weight=weight, gradient=gradient, step_size=step_size).complete()
-    level = Level(index=0, signal=1.0, noise=1.0, t=0.0)
-    networks = Networks(decode=lambda x0: x0, encode=lambda picture: picture, kind="epsilon")
-    pull = Sync(config, objectives.load(colour), red, networks, Batches(2, print))
+    level = NoiseLevel(index=0, signal=1.0, noise=1.0, t=0.0)
+    networks = SyncNetworks(decode=lambda x0: x0, encode=lambda picture: picture, kind="epsilon")
+    pull = Sync(config, objectives.load(colour), red, networks, BatchedPredictor(2, print))
     nudged, known = pull.nudge(z, level, lambda z, _: 0.5 * z)
     assert known == {}
     assert torch.all(colour(nudged, red) < before)
@@ -201,12 +201,12 @@ BAD = {
     "too many steps": (
         {"height": 64, "width": 96, "sampling": SamplingConfig(steps=2000).complete()},
         ConfigError,
-        "cannot make 2000 steps; use 1000 at most",
+        "cannot run 2000 steps; use 1000 at most",
     ),
     "a step too many": (
         {"height": 64, "width": 64, "sampling": SamplingConfig(steps=1000).complete()},
         ConfigError,
-        "cannot make 1000 steps",
+        "cannot run 1000 steps",
     ),
 }
 
@@ -225,7 +225,7 @@ def test_a_pipeline_that_draws_no_pictures_from_text_is_refused(make_pipe: Calla
     pipe = make_pipe(controls=0)
     edits = UNet2DConditionModel.from_config({**pipe.unet.config, "in_channels": 8})  # as instruct-pix2pix
     broken = StableDiffusionPipeline(**{**pipe.components, "unet": edits}, requires_safety_checker=False)
-    with pytest.raises(ModelError, match="takes 8 channels, so it is no model for text or repainting"):
+    with pytest.raises(ModelError, match="takes 8 channels, so it is no text-to-image or inpainting model"):
         Montage.from_pipe(broken)
     with pytest.raises(ModelError, match="no model family serves dict"):
         Montage.from_pipe({})
@@ -268,7 +268,7 @@ def test_a_map_may_be_an_array_a_tensor_or_a_picture_of_any_mode(montage: Montag
         ({"prompt": ["a", "b"], "width": 64, "height": 64}, "prompt"),
         ({"seed": -1, "width": 64, "height": 64}, "seed"),
         ({"control_map": "guide.png"}, r"PIL\.Image\.open"),
-        ({"control_map": [1, 2]}, "picture"),
+        ({"control_map": [1, 2]}, "image"),
         ({"sampling": {"steps": 5}, "width": 64, "height": 64}, "SamplingConfig"),
         ({"latents": np.zeros((1, 4, 8, 8)), "width": 64, "height": 64}, "latents are ndarray"),
         (

@@ -21,7 +21,7 @@ from synccontrol import (
     WindowConfig,
 )
 from synccontrol.errors import ConfigError
-from synccontrol.pipeline.stages import passes, rough_sizes
+from synccontrol.pipeline.stages import draft_sizes, plan_stages
 from synccontrol.spec.settings import UPSCALE, Geometry
 from tests.conftest import CELL, WINDOW
 
@@ -97,7 +97,7 @@ def test_a_tall_landscape_is_one_row_first_and_its_regions_stay(montage: Montage
         upscale=UpscaleConfig(tall_canvas=UPSCALE, upscale_strength=0.25),
     )
     assert result.image.size == (400, 128) and result.config["region"] == [str(region) for region in regions]
-    assert any("200x64 is drawn first and then upscaled" in note for note in result.notes)
+    assert any("200x64 is generated first and then upscaled" in note for note in result.notes)
     assert regions[0].relative(128, 400).box(64, 200) == (0, 0, 80, 64)
 
 
@@ -116,7 +116,7 @@ def test_a_tall_landscape_is_one_row_first_and_its_regions_stay(montage: Montage
     ],
 )
 def test_a_scaffold_grows_from_one_window(size: tuple[int, int], windows: WindowConfig, sizes: tuple[Any, ...]) -> None:
-    assert rough_sizes(size, GEOMETRY, windows) == sizes
+    assert draft_sizes(size, GEOMETRY, windows) == sizes
 
 
 @pytest.mark.parametrize(("count", "few"), [(4, 4), (8, 6), (14, 7)])
@@ -151,10 +151,10 @@ def test_sync_acts_in_the_same_part_of_a_rough_picture() -> None:
     picture = ImageSpec(
         prompt="x", height=64, width=1024, sampling=SamplingConfig(steps=18).complete(), windows=FLAT, sync=sync
     )
-    first, stretched, own = passes(picture, (64, 1024), GEOMETRY, starts=False)
+    first, stretched, own = plan_stages(picture, (64, 1024), GEOMETRY, has_init_image=False)
     for rough in (first, stretched):
-        assert (rough.sampling.steps, rough.sync.steps, rough.sync.adain_steps, rough.rough) == (9, 2, 5, True)
-    assert (own.sampling, own.sync, own.rough) == (picture.sampling, sync, False)
+        assert (rough.sampling.steps, rough.sync.steps, rough.sync.adain_steps, rough.is_draft) == (9, 2, 5, True)
+    assert (own.sampling, own.sync, own.is_draft) == (picture.sampling, sync, False)
     assert [one.skipped for one in (first, stretched, own)] == [0, 2, 4]
 
 
@@ -233,15 +233,15 @@ def test_a_tall_landscape_has_its_scaffold_first(montage: Montage) -> None:
         {"tall_canvas": "no"},
     ],
 )
-def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+def test_values_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         UpscaleConfig(**wrong)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 49])
 def test_one_step_at_least_is_drawn_over(steps: int) -> None:
-    assert steps - UpscaleConfig(upscale_strength=0.01).over(steps).skipped(steps) == 1
-    assert 10 - UpscaleConfig().over(10).skipped(10) == 3
+    assert steps - UpscaleConfig(upscale_strength=0.01).stage_img2img(steps).skipped(steps) == 1
+    assert 10 - UpscaleConfig().stage_img2img(10).skipped(10) == 3
 
 
 @pytest.mark.parametrize("scheduler", [HeunDiscreteScheduler, KDPM2DiscreteScheduler])

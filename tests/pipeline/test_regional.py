@@ -14,15 +14,15 @@ from synccontrol.canvas.base import Merger
 from synccontrol.canvas.flat import Layout
 from synccontrol.errors import ConfigError
 from synccontrol.sampling import objectives
-from synccontrol.sampling.anchors import of_regions
-from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.anchors import region_anchors
+from synccontrol.sampling.batching import BatchedPredictor
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level, prediction_for
-from synccontrol.sampling.region_mix import Regional
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.noise_level import NoiseLevel, prediction_for
+from synccontrol.sampling.region_mix import RegionMix
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from tests.conftest import CELL, WINDOW
 
-LEVEL = Level(index=0, signal=0.3, noise=0.95, t=900.0)
+LEVEL = NoiseLevel(index=0, signal=0.3, noise=0.95, t=900.0)
 STEPS = SamplingConfig(steps=3, guidance_scale=3.0).complete()
 WINDOWS = WindowConfig(stride=WINDOW // 2).complete()
 OFF = SyncConfig(weight=0.0).complete()
@@ -103,17 +103,17 @@ def test_a_window_is_predicted_once_for_every_region_it_touches() -> None:
     layout = Layout(height=4, width=16, window=(4, 4), stride=2)
     shares = torch.zeros(1, 2, 4, 16, dtype=torch.float64)
     shares[:, 0, :, :6], shares[:, 1, :, 6:] = 1, 1
-    seen = layout.look(shares, 1, range(7))
+    seen = layout.crop_image(shares, 1, range(7))
     asked: list[tuple[int, tuple[int, ...]]] = []
 
     def condition(region: int, windows: Sequence[int]) -> Predict:
-        def predict(z: Tensor, level: Level, views: Sequence[int]) -> Tensor:
+        def predict(z: Tensor, level: NoiseLevel, views: Sequence[int]) -> Tensor:
             asked.append((region, tuple(windows[view] for view in views)))
             return torch.full_like(z, region + 1.0)
 
         return predict
 
-    predict = Regional(seen, condition)
+    predict = RegionMix(seen, condition)
     z = torch.zeros(7, 3, 4, 4, dtype=torch.float64)
     merged = Merger(layout, "uniform", z)(predict(z, LEVEL, range(7)))
     assert asked == [(0, (0, 1, 2)), (1, (2, 3, 4, 5, 6))]
@@ -127,15 +127,15 @@ def seen_halves(width: int, border: int) -> tuple[Layout, Tensor]:
     layout = Layout(height=8, width=width, window=(8, 8), stride=4)
     shares = torch.zeros(1, 2, 8, width, dtype=torch.float64)
     shares[:, 0, :, :border], shares[:, 1, :, border:] = 1, 1
-    return layout, layout.look(shares, 1, range(len(layout)))
+    return layout, layout.crop_image(shares, 1, range(len(layout)))
 
 
 def test_every_region_has_an_anchor_that_lies_in_it_and_that_of_the_middle_leads() -> None:
     layout, shares = seen_halves(32, 14)
-    found = of_regions("middle", layout, shares)
+    found = region_anchors("middle", layout, shares)
     assert layout.middle == 3 and found.windows == (1, 5) and found.leading == 5  # 3 lies over the border
-    assert of_regions(0, layout, shares).windows == (0, 5) and of_regions(0, layout, shares).leading == 0
-    assert of_regions(Image.new("RGB", (8, 8)), layout, shares).leading is None
+    assert region_anchors(0, layout, shares).windows == (0, 5) and region_anchors(0, layout, shares).leading == 0
+    assert region_anchors(Image.new("RGB", (8, 8)), layout, shares).leading is None
 
 
 @pytest.mark.parametrize("across", [0.0, 0.5, 1.0])
@@ -145,10 +145,10 @@ def test_style_is_kept_within_a_region_and_crosses_as_far_as_is_asked(across: fl
     generator = torch.Generator().manual_seed(0)
     x0 = torch.randn(n, 3, 8, 8, generator=generator, dtype=torch.float64)
     x0[:2] += 5.0  # night, say
-    anchors = of_regions("middle", layout, shares)
-    networks = Networks(decode=lambda z: z, encode=lambda z: z, kind="sample")
+    anchors = region_anchors("middle", layout, shares)
+    networks = SyncNetworks(decode=lambda z: z, encode=lambda z: z, kind="sample")
     config = SyncConfig(weight=0.0, adain=1.0, predict="once", shared_style=across).complete()
-    sync = Sync(config, None, anchors.leading or 0, networks, Batches(8, print), anchors)
+    sync = Sync(config, None, anchors.leading or 0, networks, BatchedPredictor(8, print), anchors)
     z = LEVEL.signal * x0
 
     def predict(some: Tensor, indices: Sequence[int]) -> Tensor:
@@ -167,7 +167,7 @@ def test_style_is_kept_within_a_region_and_crosses_as_far_as_is_asked(across: fl
 
 def test_the_objective_compares_within_a_region_only() -> None:
     layout, shares = seen_halves(32, 14)
-    anchors = of_regions("middle", layout, shares)
+    anchors = region_anchors("middle", layout, shares)
     x0 = torch.arange(7.0, dtype=torch.float64).reshape(7, 1, 1, 1).expand(7, 3, 8, 8)
     compared: list[tuple[float, float]] = []
 
@@ -175,9 +175,9 @@ def test_the_objective_compares_within_a_region_only() -> None:
         compared.append((float(images.detach().mean()), float(anchor.mean())))
         return (images - anchor).square().mean(dim=(1, 2, 3))
 
-    networks = Networks(decode=lambda z: z, encode=lambda z: z, kind="sample")
+    networks = SyncNetworks(decode=lambda z: z, encode=lambda z: z, kind="sample")
     config = SyncConfig(weight=1.0, gradient="x0", predict="once").complete()
-    sync = Sync(config, objectives.load(objective), 3, networks, Batches(8, print), anchors)
+    sync = Sync(config, objectives.load(objective), 3, networks, BatchedPredictor(8, print), anchors)
     sync.nudge(torch.zeros_like(x0).contiguous(), LEVEL, lambda some, indices: x0[list(indices)])
     assert sorted(compared) == [(0.0, 1.0), (2.0, 1.0), (3.0, 5.0), (4.0, 5.0), (6.0, 5.0)]
 
@@ -185,7 +185,7 @@ def test_the_objective_compares_within_a_region_only() -> None:
 def test_encoded_prompts_and_other_things_are_no_regions(montage: Montage) -> None:
     size = {"height": 64, "width": 128}
     embeds = torch.zeros(1, 12, 16, dtype=torch.float64)
-    with pytest.raises(ConfigError, match="prompts in words"):
+    with pytest.raises(ConfigError, match="regional prompts are texts and cannot be joined with embeddings"):
         montage(prompt_embeds=embeds, regions=HALVES, **size)
     with pytest.raises(ConfigError, match="a list of Region"):
         montage("x", regions="0-50%: x", **size)  # type: ignore[arg-type]

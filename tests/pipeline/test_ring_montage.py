@@ -49,7 +49,7 @@ def make(montage: Montage, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np
         path = tmp_path / "guide.png"
         Image.fromarray(guide).save(path)
         size = {name: changes.pop(name) for name in ("width", "height") if name in changes}
-        outcome = worker.make(
+        outcome = worker.run(
             Job(
                 guide=path,
                 prompt="x",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import MemoryLimitError
-from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.batching import BatchedPredictor
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 HEIGHT, WIDTH = WINDOW * CELL, 3 * WINDOW * CELL  # px
@@ -60,7 +60,7 @@ def state(pipe: Any) -> list[Any]:
     ]
 
 
-def test_two_threads_draw_what_one_after_the_other_draws(montage: Montage, control_map: Image.Image) -> None:
+def test_two_threads_give_the_same_images_as_one_thread(montage: Montage, control_map: Image.Image) -> None:
     montage.denoiser.pipe.unet.requires_grad_(True)
     before = state(montage.denoiser.pipe)
     seeds = range(2 * PICTURES)
@@ -91,7 +91,7 @@ def test_montages_that_share_a_network_take_turns(make_pipe: PipeFactory, contro
         assert all(torch.equal(one, theirs) for one in ours)
 
 
-def test_a_picture_inside_a_picture(montage: Montage, control_map: Image.Image) -> None:
+def test_nested_generation(montage: Montage, control_map: Image.Image) -> None:
     """From the loop over the steps, from `on_step`, and from the user's objective, which runs inside a session."""
     expected, other = draw(montage, control_map, 0).latents, draw(montage, control_map, 1).latents
     found: list[Tensor] = []
@@ -163,7 +163,7 @@ def test_gradients_of_the_callers_thread_stay_on(montage: Montage, control_map: 
 
 
 @pytest.mark.parametrize("gradient", ["x0", "full"])
-def test_sequential_offloading_draws_the_same_picture(
+def test_sequential_offloading_gives_the_same_image(
     make_pipe: PipeFactory, control_map: Image.Image, gradient: str
 ) -> None:
     expected = draw(Montage.from_pipe(make_pipe(1, torch.float32)), control_map, 0, sync=synced(gradient))
@@ -238,7 +238,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return z + torch.tensor(windows).reshape(-1, 1, 1, 1)
 
-    batches = Batches(8, notes.append)
+    batches = BatchedPredictor(8, notes.append)
     found = batches.predict(predict, torch.zeros(10, 1, 2, 2), range(10))
     assert {window: float(one.mean()) for window, one in found.items()} == {window: window for window in range(10)}
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
@@ -251,7 +251,7 @@ def test_out_of_memory_with_one_window_says_what_helps() -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
     with pytest.raises(MemoryLimitError, match="one window at a time; try"):
-        Batches(3, str).predict(predict, torch.zeros(3, 1, 2, 2), range(3))
+        BatchedPredictor(3, str).predict(predict, torch.zeros(3, 1, 2, 2), range(3))
 
 
 def test_other_errors_of_the_networks_are_not_taken_for_memory() -> None:
@@ -259,7 +259,7 @@ def test_other_errors_of_the_networks_are_not_taken_for_memory() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        Batches(3, str).predict(predict, torch.zeros(3, 1, 2, 2), range(3))
+        BatchedPredictor(3, str).predict(predict, torch.zeros(3, 1, 2, 2), range(3))
 
 
 def _scarce(montage: Montage, cells: int) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Segmentation: the palette, real transformers formats, wide guides, rings, models with other classes."""
+"""Segmentation: the palette, real transformers formats, wide guides, rings, and models with other classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SWIN = {"image_size": NATIVE, "embed_dim": WIDTH, "depths": [1] * 4, "num_heads"
 
 
 def segformer(folder: Path, classes: int = CLASSES) -> None:
-    """Saves a tiny random SegFormer, which looks at 64 px."""
+    """Save a tiny random SegFormer with an input of 64 px."""
     sizes = {"hidden_sizes": [WIDTH] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4}
     network = SegformerForSemanticSegmentation(SegformerConfig(**sizes, decoder_hidden_size=WIDTH, num_labels=classes))
     network.decode_head.classifier.weight.data.mul_(100)
@@ -49,7 +49,7 @@ def segformer(folder: Path, classes: int = CLASSES) -> None:
 
 
 def upernet(folder: Path) -> None:
-    """Saves a tiny random UperNet on ConvNeXt."""
+    """Save a tiny random UperNet on ConvNeXt."""
     backbone = ConvNextConfig(hidden_sizes=[WIDTH] * 4, depths=[1] * 4, out_features=STAGES)
     sizes = {"hidden_size": WIDTH, "auxiliary_in_channels": WIDTH, "auxiliary_channels": WIDTH}
     UperNetForSemanticSegmentation(
@@ -59,7 +59,7 @@ def upernet(folder: Path) -> None:
 
 
 def mask2former(folder: Path) -> None:
-    """Saves a tiny random Mask2Former."""
+    """Save a tiny random Mask2Former."""
     config = Mask2FormerConfig(
         backbone_config=SwinConfig(**SWIN, out_features=STAGES),
         **SIZES,
@@ -75,7 +75,7 @@ def mask2former(folder: Path) -> None:
 
 
 def oneformer(folder: Path) -> None:
-    """Saves a tiny random OneFormer with its tokenizer, and its processor's settings as they are published."""
+    """Save a tiny random OneFormer with its tokenizer, and the published settings of its processor."""
     config = OneFormerConfig(
         backbone_config=SwinConfig(**SWIN, out_features=STAGES),
         **SIZES,
@@ -103,12 +103,12 @@ def oneformer(folder: Path) -> None:
 
 
 def guide(width: int = 301, height: int = 97) -> Image.Image:
-    """Returns smooth noise."""
+    """Return smooth noise."""
     noise = np.random.default_rng(0).integers(0, 256, (6, 18, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def test_palette_is_the_one_that_segmentation_controlnets_were_shown() -> None:
+def test_the_palette_is_that_of_segmentation_controlnets() -> None:
     with controlnet_aux():
         from controlnet_aux.util import ade_palette
     assert ADE20K.tolist() == ade_palette()
@@ -119,47 +119,47 @@ def test_palette_is_the_one_that_segmentation_controlnets_were_shown() -> None:
 def test_real_formats_give_colours_of_the_palette(save: object, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save(tmp_path)  # type: ignore[operator]
-    found = preprocess.load("segmentation", str(tmp_path), offline=True)(guide())
-    assert found.size == guide().size and found.mode == "RGB"
-    assert set(map(tuple, np.asarray(found).reshape(-1, 3))) <= set(map(tuple, ADE20K))
+    control_map = preprocess.load("segmentation", str(tmp_path), offline=True)(guide())
+    assert control_map.size == guide().size and control_map.mode == "RGB"
+    assert set(map(tuple, np.asarray(control_map).reshape(-1, 3))) <= set(map(tuple, ADE20K))
 
 
-def test_wide_guides_are_fitted_by_height(tmp_path: Path) -> None:
+def test_wide_guides_are_scaled_by_height(tmp_path: Path) -> None:
     segformer(tmp_path)
     estimator = TransformersSegmentation(str(tmp_path), OFFLINE, "")
     assert estimator._size(256, 1536) == (NATIVE, 6 * NATIVE)
     assert estimator._size(1536, 256) == (6 * NATIVE, NATIVE)
-    picture = np.array(guide(6 * NATIVE, NATIVE))
-    pixels = estimator.processor(picture, do_resize=False, return_tensors="pt")["pixel_values"]
+    image = np.array(guide(6 * NATIVE, NATIVE))
+    pixels = estimator.processor(image, do_resize=False, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         logits = estimator.network(pixel_values=pixels).logits
-        expected = functional.interpolate(logits, picture.shape[:2], mode="bilinear")[0].argmax(0).numpy()
+        expected = functional.interpolate(logits, image.shape[:2], mode="bilinear")[0].argmax(0).numpy()
     assert len(np.unique(expected)) > 5
-    assert (estimator(picture) == expected).mean() > 0.999
+    assert (estimator(image) == expected).mean() > 0.999
 
 
-def test_most_likely_class_of_every_pixel() -> None:
+def test_pixels_have_their_most_likely_class() -> None:
     scores = torch.randn(150, 5, 9, generator=torch.Generator().manual_seed(0))
     expected = functional.interpolate(scores[None], (20, 40), mode="bilinear")[0].argmax(0)
     assert torch.equal(most_likely(scores, 20, 40), expected)
 
 
-def test_rings_hold_no_mixed_colours_and_close(tmp_path: Path) -> None:
+def test_rings_close_without_mixed_colours(tmp_path: Path) -> None:
     segformer(tmp_path)
     detect = preprocess.load("segmentation", str(tmp_path), offline=True, loop=True)
     ring = Image.fromarray(np.concatenate([np.asarray(guide(192, 64)), np.asarray(guide(192, 64))[:, ::-1]], axis=1))
-    found = np.asarray(detect(ring))
-    assert set(map(tuple, found.reshape(-1, 3))) <= set(map(tuple, ADE20K))
-    assert (found[:, 0] == found[:, -1]).all(axis=1).mean() > 0.8  # the guide's columns there are the same
+    colours = np.asarray(detect(ring))
+    assert set(map(tuple, colours.reshape(-1, 3))) <= set(map(tuple, ADE20K))
+    assert (colours[:, 0] == colours[:, -1]).all(axis=1).mean() > 0.8  # these columns of the guide are equal
 
 
-def test_model_with_other_classes_is_refused(tmp_path: Path) -> None:
+def test_models_with_other_classes_are_errors(tmp_path: Path) -> None:
     segformer(tmp_path, classes=19)
     with pytest.raises(DetectorError, match=r"knows 19 classes, not the 150 of ADE20K.*use a model trained on ADE20K"):
         preprocess.load("segmentation", str(tmp_path), offline=True)
 
 
-def test_folder_that_is_no_model(tmp_path: Path) -> None:
+def test_an_invalid_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"cannot be used.*name a folder with a segmentation model") as error:
         preprocess.load("segmentation", str(tmp_path), offline=True)
     assert "\n" not in str(error.value)

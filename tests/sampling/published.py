@@ -35,7 +35,7 @@ class Settings:
     sync_weight: float = 0.0  # gradient descent weight w of the paper
     sync_steps: int = 5  # the first steps that are synchronised
     sync_decay: float = 0.95  # factor on the weight per step
-    clamp: bool = True  # keep decoded pictures inside [-1, 1], as published: pixels outside have no gradient
+    clamp: bool = True  # keep decoded images inside [-1, 1], as published: pixels outside have no gradient
     reuse_anchor: bool = False  # for timing: skip the anchor's own gradient, which is zero, and predict it once
 
 
@@ -51,7 +51,7 @@ class Step:
 
 
 def timetable(pipe: StableDiffusionPipeline, settings: Settings) -> list[Step]:
-    """Returns the DDIM steps for scaled-linear betas, with leading (Stable Diffusion's) or trailing spacing."""
+    """Return the DDIM steps for scaled-linear betas, with leading (Stable Diffusion's) or trailing spacing."""
     config = pipe.scheduler.config
     assert config.beta_schedule == "scaled_linear"
     assert not config.rescale_betas_zero_snr
@@ -80,30 +80,30 @@ def timetable(pipe: StableDiffusionPipeline, settings: Settings) -> list[Step]:
 
 
 def starts(size: int, window: int, stride: int) -> list[int]:
-    """Returns where windows begin along one axis, the last one slid to the edge."""
+    """Return where windows begin along one axis, the last one slid to the edge."""
     places = list(range(0, size - window + 1, stride))
     return places if places[-1] + window == size else [*places, size - window]
 
 
 def views(height: int, width: int, window: int, settings: Settings) -> list[View]:
-    """Returns (top, left) of every window in cells, row by row."""
+    """Return (top, left) of every window in cells, row by row."""
     lefts = list(range(0, width, settings.stride)) if settings.loop else starts(width, window, settings.stride)
     return [(top, left) for top in starts(height, window, settings.stride) for left in lefts]
 
 
 def columns(left: int, length: int, width: int) -> Tensor:
-    """Returns the column numbers of a window, around the right edge if it hangs over."""
+    """Return the column numbers of a window, around the right edge if it hangs over."""
     return torch.arange(left, left + length) % width
 
 
 def map_tensor(control_map: Image.Image, dtype: torch.dtype) -> Tensor:
-    """Returns a control map as (1, 3, H, W) in 0..1."""
+    """Return a control map as (1, 3, H, W) in 0..1."""
     pixels = np.asarray(control_map.convert("RGB"), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].to(dtype)
 
 
 def prompt_states(pipe: StableDiffusionPipeline, prompt: str) -> Tensor:
-    """Returns the text encoder's hidden states, (1, tokens, features)."""
+    """Return the text encoder's hidden states, (1, tokens, features)."""
     tokens = pipe.tokenizer(
         prompt, padding="max_length", max_length=pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
@@ -125,7 +125,7 @@ class Published:
         self.conditional = conditional
 
     def control(self, z: Tensor, step: Step, crop: Tensor | None) -> dict[str, object]:
-        """Returns the ControlNet's features for one window as the UNet's keyword arguments; none without a map."""
+        """Return the ControlNet's features for one window as the UNet's keyword arguments; none without a map."""
         if crop is None:
             return {}
         only_conditional = self.settings.guess_mode and self.guided
@@ -145,7 +145,7 @@ class Published:
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
     def predict(self, z: Tensor, step: Step, crop: Tensor | None) -> Tensor:
-        """Returns the network's guided prediction for one window."""
+        """Return the network's guided prediction for one window."""
         prediction: Tensor = self.pipe.unet(
             torch.cat([z] * 2) if self.guided else z,
             step.t,
@@ -159,25 +159,25 @@ class Published:
         return unconditional + self.settings.guidance_scale * (conditional - unconditional)
 
     def clean(self, z: Tensor, prediction: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Returns (x0, eps) of one window: DDIM (arXiv 2010.02502) equation 9, and its v-prediction form."""
+        """Return (x0, eps) of one window: DDIM (arXiv 2010.02502) equation 9, and its v-prediction form."""
         signal, noise = step.alpha**0.5, (1 - step.alpha) ** 0.5
         if self.pipe.scheduler.config.prediction_type == "v_prediction":
             return signal * z - noise * prediction, signal * prediction + noise * z
         return (z - noise * prediction) / signal, prediction
 
     def ddim(self, z: Tensor, prediction: Tensor, step: Step) -> Tensor:
-        """Returns one window one step cleaner: DDIM equation 12 with eta 0."""
+        """Return one window one step cleaner: DDIM equation 12 with eta 0."""
         x0, eps = self.clean(z, prediction, step)
         return step.alpha_prev**0.5 * x0 + (1 - step.alpha_prev) ** 0.5 * eps
 
     def picture(self, z: Tensor, prediction: Tensor, step: Step) -> Tensor:
-        """Returns the decoded clean estimate of one window."""
+        """Return the decoded clean estimate of one window."""
         x0, _ = self.clean(z, prediction, step)
         picture: Tensor = self.pipe.vae.decode(x0 / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
         return picture.clamp(-1, 1) if self.settings.clamp else picture
 
     def descend(self, z: Tensor, step: Step, crop: Tensor | None, anchor: Tensor) -> Tensor:
-        """Returns one window moved down the gradient of its distance to the anchor's picture."""
+        """Return one window moved down the gradient of its distance to the anchor's image."""
         moving = z.clone().requires_grad_()
         loss = self.objective(self.picture(moving, self.predict(moving, step, crop), step), anchor)
         (gradient,) = torch.autograd.grad(loss.sum(), moving)
@@ -185,7 +185,7 @@ class Published:
         return moved
 
     def run(self, noise: Tensor, control_map: Tensor | None) -> Tensor:
-        """Returns the final latents, (1, c, h, w), from unit-variance noise and a map of the whole canvas."""
+        """Return the final latents, (1, c, h, w), from unit-variance noise and a map of the whole canvas."""
         window, cell = self.pipe.unet.config.sample_size, self.pipe.vae_scale_factor
         height, width = noise.shape[-2:]
         places = views(height, width, window, self.settings)

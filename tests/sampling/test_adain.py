@@ -12,18 +12,18 @@ from torch import Tensor
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batching import Batches
-from synccontrol.sampling.noise_level import KINDS, Level, prediction_for, x0_hat
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.batching import BatchedPredictor
+from synccontrol.sampling.noise_level import PREDICTION_TYPES, NoiseLevel, prediction_for, x0_hat
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from synccontrol.spec.settings import ONCE
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 WINDOWS, ANCHOR, CHANNELS = 4, 2, 3
-LEVEL = Level(index=1, signal=0.28, noise=0.96, t=900.0)
+LEVEL = NoiseLevel(index=1, signal=0.28, noise=0.96, t=900.0)
 
 
 def windows(seed: int) -> Tensor:
-    """Returns windows (4, 3, 6, 6), each with a mean and deviation of its own."""
+    """Return windows (4, 3, 6, 6), each with a mean and deviation of its own."""
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(WINDOWS, CHANNELS, 6, 6, generator=generator, dtype=torch.float64)
     own = torch.rand(2, WINDOWS, CHANNELS, 1, 1, generator=generator, dtype=torch.float64)
@@ -33,26 +33,26 @@ def windows(seed: int) -> Tensor:
 def nudged(
     kind: str, anchor: int | Tensor = ANCHOR, **options: Any
 ) -> tuple[Tensor, Tensor, Tensor, dict[int, Tensor]]:
-    """Returns z before and after, the estimates before, and the predictions that stay valid."""
+    """Return z before and after, the estimates before, and the predictions that stay valid."""
     z, x0 = windows(0), windows(1)
 
     def predict(some: Tensor, indices: Any) -> Tensor:
         return torch.stack([prediction_for(z[j], x0[j], LEVEL, kind) for j in indices])
 
-    networks = Networks(decode=lambda latents: latents, encode=lambda picture: 2 * picture, kind=kind)
+    networks = SyncNetworks(decode=lambda latents: latents, encode=lambda picture: 2 * picture, kind=kind)
     config = SyncConfig(predict=ONCE, gradient="x0", **{"weight": 0.0, "adain": 1.0, **options}).complete()
     objective = objectives.load(lambda images, wanted: (images - wanted).square().mean((1, 2, 3)))
-    moved, known = Sync(config, objective, anchor, networks, Batches(2, print)).nudge(z, LEVEL, predict)
+    moved, known = Sync(config, objective, anchor, networks, BatchedPredictor(2, print)).nudge(z, LEVEL, predict)
     return z, moved, x0, known
 
 
 def statistics(latents: Tensor) -> Tensor:
-    """Returns deviation and mean of every channel."""
+    """Return deviation and mean of every channel."""
     return torch.stack(torch.std_mean(latents, dim=(-2, -1)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_under_the_noise_that_was_there_lies_an_estimate_with_the_anchors_statistics(kind: str) -> None:
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_alignment_changes_the_estimate_to_the_anchors_statistics_and_keeps_the_noise(kind: str) -> None:
     z, moved, x0, _ = nudged(kind)
     noise = (z - LEVEL.signal * x0) / LEVEL.noise
     restyled = (moved - LEVEL.noise * noise) / LEVEL.signal
@@ -63,27 +63,27 @@ def test_under_the_noise_that_was_there_lies_an_estimate_with_the_anchors_statis
             assert torch.corrcoef(pair)[0, 1] > 1 - 1e-9
 
 
-def test_half_of_it_moves_half_as_far() -> None:
+def test_half_the_weight_moves_half_as_far() -> None:
     z, whole, _, _ = nudged("epsilon")
     _, half, _, _ = nudged("epsilon", adain=0.5)
     torch.testing.assert_close(half - z, (whole - z) / 2)
 
 
-def test_the_anchor_stays_and_every_prediction_is_handed_on() -> None:
+def test_the_anchor_does_not_move_and_predictions_are_returned() -> None:
     z, moved, x0, known = nudged("v_prediction")
     assert torch.equal(moved[ANCHOR], z[ANCHOR]) and not torch.equal(moved[0], z[0])
     assert sorted(known) == list(range(WINDOWS))
     torch.testing.assert_close(x0_hat(z, torch.stack([known[j] for j in range(WINDOWS)]), LEVEL, "v_prediction"), x0)
 
 
-def test_an_anchor_picture_lends_the_statistics_of_its_latents_to_every_window() -> None:
+def test_an_anchor_image_sets_the_statistics_of_every_window() -> None:
     picture = windows(2)[:1]
     z, moved, x0, _ = nudged("epsilon", anchor=picture)
     restyled = (moved - (z - LEVEL.signal * x0)) / LEVEL.signal
     torch.testing.assert_close(statistics(restyled), statistics(2 * picture[0]).unsqueeze(1).expand(-1, WINDOWS, -1))
 
 
-def test_it_adds_to_what_the_objective_does() -> None:
+def test_alignment_adds_to_the_objective() -> None:
     z, both, _, _ = nudged("epsilon", weight=20.0)
     _, alone, _, _ = nudged("epsilon", weight=20.0, adain=0.0)
     _, restyled, _, _ = nudged("epsilon")
@@ -91,16 +91,16 @@ def test_it_adds_to_what_the_objective_does() -> None:
     torch.testing.assert_close(both - z, (alone - z) + (restyled - z))
 
 
-def test_windows_without_any_contrast_stay_finite() -> None:
-    networks = Networks(decode=lambda x: x, encode=lambda x: x, kind="sample")
-    sync = Sync(SyncConfig(weight=0.0, adain=1.0).complete(), None, 0, networks, Batches(1, print))
+def test_flat_windows_stay_finite() -> None:
+    networks = SyncNetworks(decode=lambda x: x, encode=lambda x: x, kind="sample")
+    sync = Sync(SyncConfig(weight=0.0, adain=1.0).complete(), None, 0, networks, BatchedPredictor(1, print))
     moved, _ = sync.nudge(windows(0), LEVEL, lambda some, indices: torch.full_like(some, 0.5))
     assert moved.isfinite().all()
 
 
 @pytest.fixture
 def draw(make_pipe: PipeFactory) -> Iterator[Callable[..., Tensor]]:
-    """Returns the function from a config of sync to the final latents of a small canvas."""
+    """Return the function from a config of sync to the final latents of a small canvas."""
     montage = Montage.from_pipe(make_pipe(0))
 
     def run(**sync: Any) -> Tensor:
@@ -116,7 +116,7 @@ def draw(make_pipe: PipeFactory) -> Iterator[Callable[..., Tensor]]:
     yield run
 
 
-def test_it_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Tensor]) -> None:
+def test_alignment_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Tensor]) -> None:
     def unloadable(images: Tensor, anchor: Tensor) -> Tensor:
         raise AssertionError("the objective has nothing to do")
 
@@ -129,18 +129,18 @@ def test_it_needs_no_objective_and_acts_in_its_steps_only(draw: Callable[..., Te
 
 
 @pytest.mark.parametrize("wrong", [{"adain": 1.5}, {"adain": -0.1}, {"adain_steps": -1}])
-def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+def test_values_out_of_range_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="sync adain"):
         SyncConfig(**wrong).complete()
 
 
-def test_a_window_that_keeps_going_away_from_the_anchor_is_left_alone_from_then_on() -> None:
+def test_alignment_stops_for_a_window_that_keeps_moving_away() -> None:
     """As under guidance, which may answer with a move the other way."""
     z, near = windows(0), windows(1)
     kind = "v_prediction"
-    networks = Networks(decode=lambda x: x, encode=lambda x: x, kind=kind)
+    networks = SyncNetworks(decode=lambda x: x, encode=lambda x: x, kind=kind)
     config = SyncConfig(weight=0.0, adain=1.0, predict=ONCE).complete()
-    sync = Sync(config, None, ANCHOR, networks, Batches(WINDOWS, print))
+    sync = Sync(config, None, ANCHOR, networks, BatchedPredictor(WINDOWS, print))
 
     def moved(x0: Tensor) -> list[bool]:
         after, _ = sync.nudge(z, LEVEL, lambda some, indices: prediction_for(some, x0[list(indices)], LEVEL, kind))
@@ -158,7 +158,7 @@ def test_a_window_that_keeps_going_away_from_the_anchor_is_left_alone_from_then_
     assert moved(near) == [False, *others[1:]]
 
 
-def test_a_flat_channel_stays_finite_beside_a_lively_anchor_and_a_picture_is_encoded_once() -> None:
+def test_flat_channels_stay_finite_and_an_anchor_image_is_encoded_once() -> None:
     encoded: list[Tensor] = []
 
     def encode(picture: Tensor) -> Tensor:
@@ -166,8 +166,10 @@ def test_a_flat_channel_stays_finite_beside_a_lively_anchor_and_a_picture_is_enc
         return 1e3 * picture.float()
 
     flat = torch.full((WINDOWS, CHANNELS, 6, 6), 0.5)
-    networks = Networks(decode=lambda x: x, encode=encode, kind="sample")
-    sync = Sync(SyncConfig(weight=0.0, adain=1.0).complete(), None, windows(2)[:1], networks, Batches(1, print))
+    networks = SyncNetworks(decode=lambda x: x, encode=encode, kind="sample")
+    sync = Sync(
+        SyncConfig(weight=0.0, adain=1.0).complete(), None, windows(2)[:1], networks, BatchedPredictor(1, print)
+    )
     for _ in range(2):
         moved, _ = sync.nudge(flat, LEVEL, lambda some, indices: flat[list(indices)])
         assert moved.isfinite().all()

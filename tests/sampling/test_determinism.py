@@ -1,4 +1,4 @@
-"""The same seed is the same picture: whatever the window batch, and whatever else draws random numbers."""
+"""The same seed is the same image: whatever the window batch, and whatever else draws random numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NoiseMaker = Callable[..., Tensor]
 
 
 def draw(make_pipe: PipeFactory, make_map: MapMaker, *, batch: int = 4, scheduler: str = "ddim", **options: Any) -> Any:
-    """Returns a float32 montage of several windows, drawn with sync on."""
+    """Return a float32 montage of several windows, drawn with sync on."""
     return Montage.from_pipe(make_pipe(1, torch.float32))(
         "a red hill",
         make_map(WIDTH, HEIGHT),
@@ -38,13 +38,13 @@ def draw(make_pipe: PipeFactory, make_map: MapMaker, *, batch: int = 4, schedule
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """Returns the largest difference of two latents, as a fraction of their deviation."""
+    """Return the largest difference of two latents, as a fraction of their deviation."""
     return float((a - b).abs().max() / b.std())
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler_a"])
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_window_batch_does_not_change_the_picture(
+def test_window_batch_does_not_change_the_image(
     make_pipe: PipeFactory, make_map: MapMaker, scheduler: str, batch: int
 ) -> None:
     reference = draw(make_pipe, make_map, batch=4, scheduler=scheduler, seed=7)
@@ -53,14 +53,14 @@ def test_window_batch_does_not_change_the_picture(
     assert other.seed == 7
 
 
-def test_another_seed_is_another_picture(make_pipe: PipeFactory, make_map: MapMaker) -> None:
+def test_another_seed_gives_another_image(make_pipe: PipeFactory, make_map: MapMaker) -> None:
     first, second = (draw(make_pipe, make_map, seed=seed) for seed in (0, 1))
     assert apart(first.latents, second.latents) > 1
     assert first.image.tobytes() != second.image.tobytes()
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler_a"])
-def test_all_noise_comes_from_its_own_generator(make_pipe: PipeFactory, make_map: MapMaker, scheduler: str) -> None:
+def test_all_noise_comes_from_the_seeded_generator(make_pipe: PipeFactory, make_map: MapMaker, scheduler: str) -> None:
     torch.manual_seed(1)
     first = draw(make_pipe, make_map, scheduler=scheduler, seed=3)
     torch.manual_seed(2)
@@ -71,9 +71,7 @@ def test_all_noise_comes_from_its_own_generator(make_pipe: PipeFactory, make_map
     assert first.image.tobytes() == second.image.tobytes()
 
 
-def test_given_latents_take_the_place_of_the_seed(
-    make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker
-) -> None:
+def test_latents_replace_the_seed(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) -> None:
     noise, other = (make_noise(WINDOW, 2 * WINDOW + 3, seed, torch.float32) for seed in (0, 1))
     kept = noise.clone()
     first, second = (draw(make_pipe, make_map, latents=noise, seed=seed) for seed in (0, 1))
@@ -82,7 +80,7 @@ def test_given_latents_take_the_place_of_the_seed(
     assert apart(draw(make_pipe, make_map, latents=other, seed=0).latents, first.latents) > 1
 
 
-def test_one_montage_object_draws_the_same_picture_again(make_pipe: PipeFactory, make_map: MapMaker) -> None:
+def test_a_montage_object_reproduces_an_image(make_pipe: PipeFactory, make_map: MapMaker) -> None:
     montage = Montage.from_pipe(make_pipe(1, torch.float32))
     wide, narrow = make_map(WIDTH, HEIGHT), make_map(HEIGHT, HEIGHT, 1)
     options: dict[str, Any] = {

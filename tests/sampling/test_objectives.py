@@ -23,7 +23,7 @@ def pictures(n: int, seed: int) -> Tensor:
 
 def test_stlpips_agrees_with_its_package(stlpips: objectives.FeatureDistance) -> None:
     images, anchor = pictures(3, 1), pictures(1, 2)
-    ours = stlpips.against(anchor)(images)
+    ours = stlpips.for_anchor(anchor)(images)
     theirs = stlpips.network(images, anchor.expand_as(images)).flatten()
     assert torch.allclose(ours, theirs.detach(), rtol=1e-5)
     assert ours.min() > 0.01
@@ -39,37 +39,37 @@ def test_lpips_agrees_with_its_package() -> None:
     # The trunk's trained weights are a download; the arithmetic around it is the same with random ones.
     network = untrained_lpips()
     images, anchor = pictures(2, 1), pictures(1, 2)
-    ours = objectives.FeatureDistance(network).against(anchor)(images)
+    ours = objectives.FeatureDistance(network).for_anchor(anchor)(images)
     theirs = network(images, anchor.expand_as(images)).flatten()
     assert torch.allclose(ours, theirs.detach(), rtol=1e-4)
 
 
-def test_identical_pictures_have_distance_zero(stlpips: objectives.FeatureDistance) -> None:
+def test_identical_images_have_distance_zero(stlpips: objectives.FeatureDistance) -> None:
     anchor = pictures(1, 3)
-    assert stlpips.against(anchor)(anchor).item() == 0
+    assert stlpips.for_anchor(anchor)(anchor).item() == 0
 
 
 class _Identity(torch.nn.Module):
-    """A network whose features are the picture itself, so that a black pixel is a column of zeros."""
+    """A network whose features are the image itself, so that a black pixel is a column of zeros."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net, self.lins, self.scaling_layer = (lambda x: [x]), [torch.nn.Conv2d(3, 1, 1)], torch.nn.Identity()
 
 
-def test_columns_of_zeros_have_finite_gradients() -> None:
+def test_zero_columns_have_finite_gradients() -> None:
     picture = torch.zeros(1, 3, 4, 4, requires_grad=True)
     theirs = ((lpips.normalize_tensor(picture) - lpips.normalize_tensor(pictures(1, 1)[..., :4, :4])) ** 2).sum()
     assert torch.autograd.grad(theirs, picture)[0].isnan().any()
-    ours = objectives.FeatureDistance(_Identity()).against(pictures(1, 1)[..., :4, :4])(picture).sum()
+    ours = objectives.FeatureDistance(_Identity()).for_anchor(pictures(1, 1)[..., :4, :4])(picture).sum()
     assert torch.autograd.grad(ours, picture)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_dtypes_give_the_same_loss(stlpips: objectives.FeatureDistance, dtype: torch.dtype) -> None:
     images, anchor = pictures(1, 4), pictures(1, 5)
-    expected = stlpips.against(anchor)(images).item()
-    loss = stlpips.against(anchor.to(dtype))(images.to(dtype))
+    expected = stlpips.for_anchor(anchor)(images).item()
+    loss = stlpips.for_anchor(anchor.to(dtype))(images.to(dtype))
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert loss.item() == pytest.approx(expected, rel=0.02)
 
@@ -77,4 +77,4 @@ def test_other_dtypes_give_the_same_loss(stlpips: objectives.FeatureDistance, dt
 def test_a_function_is_an_objective() -> None:
     objective = objectives.load(lambda images, anchor: (images - anchor).abs().mean(dim=(1, 2, 3)))
     images, anchor = pictures(2, 1), pictures(1, 2)
-    assert torch.equal(objective.against(anchor)(images), (images - anchor).abs().mean(dim=(1, 2, 3)))
+    assert torch.equal(objective.for_anchor(anchor)(images), (images - anchor).abs().mean(dim=(1, 2, 3)))

@@ -21,12 +21,12 @@ PROMPT, NEGATIVE = "a red hill", "fog"
 TOLERANCE = 1e-8  # of the latents' deviation
 VISIBLE = 0.01  # of the latents' deviation: what a setting must change at least, or agreement would prove nothing
 POOL = 4  # pixels a side that the smooth objective looks at together
-GLARE = 10.0  # factor on the decoder's last convolution that drives pictures out of [-1, 1]
+GLARE = 10.0  # factor on the decoder's last convolution that drives images out of [-1, 1]
 BATCH = 3  # windows per network call: divides no window count below, so that the last batch is short
 
 
 def smooth(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns the squared distance of the blurred pictures, one per window: smooth everywhere, unlike LPIPS."""
+    """Return the squared distance of the blurred images, one per window: smooth everywhere, unlike LPIPS."""
     return 10 * (F.avg_pool2d(images, POOL) - F.avg_pool2d(anchor, POOL)).square().mean((1, 2, 3))
 
 
@@ -42,7 +42,7 @@ class Case:
     h: int = WINDOW  # cells
     w: int = 5 * WINDOW // 2  # cells
     controls: int = 1
-    glare: float = 1.0  # factor on the decoder's last convolution; at 1 all pictures stay inside [-1, 1]
+    glare: float = 1.0  # factor on the decoder's last convolution; at 1 all images stay inside [-1, 1]
     scheduler: dict[str, Any] = field(default_factory=dict)  # what differs from Stable Diffusion's DDIM
 
 
@@ -78,13 +78,13 @@ class Bench:
     make_noise: Callable[..., Tensor]
 
     def pipe(self, case: Case) -> Any:
-        """Returns the checkpoint as the case wants it."""
+        """Return the checkpoint as the case wants it."""
         pipe = self.make_pipe(case.controls, torch.float64, **case.scheduler)
         pipe.vae.decoder.conv_out.weight.data.mul_(case.glare)
         return pipe
 
     def published(self, case: Case, objective: Objective = smooth) -> Tensor:
-        """Returns the literal program's final latents."""
+        """Return the literal program's final latents."""
         pipe = self.pipe(case)
         for part in (pipe.unet, pipe.vae, pipe.text_encoder):
             part.requires_grad_(False)
@@ -93,7 +93,7 @@ class Bench:
         return program.run(self.make_noise(case.h, case.w), control_map)
 
     def montage(self, case: Case, objective: Objective | str = smooth) -> Tensor:
-        """Returns the montage's final latents."""
+        """Return the montage's final latents."""
         pipe = self.pipe(case)
         s = case.settings
         result = Montage.from_pipe(pipe)(
@@ -127,12 +127,12 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(make_pipe: PipeFactory, make_map: Callable[..., Image.Image], make_noise: Callable[..., Tensor]) -> Bench:
-    """Returns the runner of both programs."""
+    """Return the runner of both programs."""
     return Bench(make_pipe=make_pipe, make_map=make_map, make_noise=make_noise)
 
 
 def distance(a: Tensor, b: Tensor) -> float:
-    """Returns the largest difference of two latents, as a fraction of their deviation."""
+    """Return the largest difference of two latents, as a fraction of their deviation."""
     return float((a - b).abs().max() / b.std())
 
 
@@ -158,8 +158,8 @@ def test_the_named_objective_is_the_published_network(bench: Bench) -> None:
     assert distance(bench.published(unsynced), expected) > VISIBLE
 
 
-def test_pictures_out_of_range_are_not_clamped(bench: Bench) -> None:
-    """The one departure: the published programs clamp decoded pictures, so that saturated pixels have no gradient."""
+def test_decoded_images_are_not_clamped(bench: Bench) -> None:
+    """The one departure: the published programs clamp decoded images, so that saturated pixels have no gradient."""
     case = Case(glare=GLARE, settings=replace(SYNCED, sync_weight=20.0, clamp=False))
     ours = bench.montage(case)
     assert distance(ours, bench.published(case)) < TOLERANCE

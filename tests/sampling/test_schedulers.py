@@ -36,7 +36,7 @@ class GaussianUNet(UNet2DConditionModel):
     """The exact denoiser of independent Gaussian cells: it looks at one cell at a time, so windows cannot matter."""
 
     def forward(self, sample: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor]:
-        """Returns E[eps | x_t] of data N(MEAN, DEVIATION^2) in variance-preserving coordinates."""
+        """Return E[eps | x_t] of data N(MEAN, DEVIATION^2) in variance-preserving coordinates."""
         alpha = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
         a = alpha[torch.as_tensor(timestep).flatten()[0].long()].to(sample.dtype)
         gain = a.sqrt() * DEVIATION**2 / (a * DEVIATION**2 + 1 - a)
@@ -46,14 +46,14 @@ class GaussianUNet(UNet2DConditionModel):
 
 @pytest.fixture
 def gaussian_pipe(make_pipe: PipeFactory) -> Any:
-    """Returns a text-only pipeline whose network is the analytic one."""
+    """Return a text-only pipeline whose network is the analytic one."""
     pipe = make_pipe(0)
     pipe.unet = GaussianUNet.from_config(pipe.unet.config).to(torch.float64)
     return pipe
 
 
 def plain_loop(pipe: Any, scheduler: str) -> Tensor:
-    """Returns what the scheduler makes of the whole canvas at once, by diffusers alone."""
+    """Return what the scheduler makes of the whole canvas at once, by diffusers alone."""
     solver = getattr(diffusers, SCHEDULERS[scheduler]).from_config(pipe.scheduler.config)
     solver.set_timesteps(STEPS)
     generator = torch.Generator().manual_seed(SEED)
@@ -66,7 +66,7 @@ def plain_loop(pipe: Any, scheduler: str) -> Tensor:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_overlapping_windows_leave_the_solver_alone(gaussian_pipe: Any, scheduler: str) -> None:
+def test_overlapping_windows_match_the_plain_scheduler_loop(gaussian_pipe: Any, scheduler: str) -> None:
     expected = plain_loop(gaussian_pipe, scheduler)
     result = Montage.from_pipe(gaussian_pipe)(
         "",
@@ -103,7 +103,7 @@ def test_ancestral_noise_is_not_averaged_away(gaussian_pipe: Any) -> None:
 
 
 def synced(pipe: Any, scheduler: str, noise: Tensor, spacing: str, steps: int, weight: float) -> Tensor:
-    """Returns the final latents of a montage of a random network, synchronised in its first step or two."""
+    """Return the final latents of a montage of a random network, synchronised in its first step or two."""
     # Ending at sigma 0, as all other solvers do, and at the same timesteps.
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, set_alpha_to_one=True, timestep_spacing=spacing)
     return Montage.from_pipe(pipe)(
@@ -137,13 +137,13 @@ def test_a_sync_weight_means_the_same_under_every_scheduler(
 
 
 def brightness(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns how bright pictures are, one per window: sync darkens them."""
+    """Return how bright images are, one per window: sync darkens them."""
     return images.mean((1, 2, 3))
 
 
 @pytest.fixture(scope="module")
 def darkened() -> Callable[[str], float]:
-    """Returns by how much nudges in every step darken a picture of the bundled model under a scheduler."""
+    """Return by how much nudges in every step darken an image of the bundled model under a scheduler."""
     montage = Montage.from_pretrained("tiny")
     anchor = Image.new("RGB", (256, 256))
 
@@ -169,6 +169,6 @@ def darkened() -> Callable[[str], float]:
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m", "unipc"])
-def test_nudges_reach_the_picture_under_every_scheduler(darkened: Callable[[str], float], scheduler: str) -> None:
+def test_sync_moves_reach_the_image_under_every_scheduler(darkened: Callable[[str], float], scheduler: str) -> None:
     assert darkened("ddim") > 2  # of 255
     assert darkened(scheduler) == pytest.approx(darkened("ddim"), rel=0.2)

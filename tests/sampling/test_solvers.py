@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from synccontrol.errors import ConfigError
-from synccontrol.sampling.noise_level import KINDS, Level, prediction_for, x0_hat
-from synccontrol.sampling.schedulers import FACTS, FLOW_SOLVERS, Draws, Solver
+from synccontrol.sampling.noise_level import PREDICTION_TYPES, NoiseLevel, prediction_for, x0_hat
+from synccontrol.sampling.schedulers import FLOW_SOLVERS, TRAITS, SchedulerRun, StepNoise
 from synccontrol.spec.settings import MODEL, SCHEDULERS
 
 MEAN, DEVIATION = 0.7, 0.5  # of the data
@@ -23,59 +23,63 @@ DDIM = diffusers.DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=T
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
 NAMES = [name for name in SCHEDULERS if name != MODEL]
 ORDERLY = [
-    name for name, facts in FACTS.items() if facts.draws is not Draws.ALWAYS and not name.startswith("FlowMatch")
+    name
+    for name, traits in TRAITS.items()
+    if traits.step_noise is not StepNoise.ALWAYS and not name.startswith("FlowMatch")
 ]
-MOVABLE = [name for name in ORDERLY if FACTS[name].forget is not None]
-FIXED = [name for name, facts in FACTS.items() if facts.forget is None]
+MOVABLE = [name for name in ORDERLY if TRAITS[name].reset_on_move is not None]
+FIXED = [name for name, traits in TRAITS.items() if traits.reset_on_move is None]
 
 
-def solver(scheduler: Any, name: str = MODEL, steps: int = STEPS, seed: int = 0) -> Solver:
-    return Solver(scheduler, name, steps, device=torch.device("cpu"), generator=torch.Generator().manual_seed(seed))
+def solver(scheduler: Any, name: str = MODEL, steps: int = STEPS, seed: int = 0) -> SchedulerRun:
+    return SchedulerRun(
+        scheduler, name, steps, device=torch.device("cpu"), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def named(scheduler_class: str) -> Any:
-    """Returns a scheduler of that class on the tests' noise schedule."""
+    """Return a scheduler of that class on the tests' noise schedule."""
     base = FLOW if scheduler_class.startswith("FlowMatch") else DDIM
     kind = getattr(diffusers, scheduler_class)
     return kind.from_config({key: value for key, value in base.config.items() if key in kind().config})
 
 
-def denoise(z: Tensor, level: Level, kind: str) -> Tensor:
-    """Returns the prediction of E[x0 | z] for data N(MEAN, DEVIATION^2)."""
+def denoise(z: Tensor, level: NoiseLevel, kind: str) -> Tensor:
+    """Return the prediction of E[x0 | z] for data N(MEAN, DEVIATION^2)."""
     gain = level.signal * DEVIATION**2 / ((level.signal * DEVIATION) ** 2 + level.noise**2)
     return prediction_for(z, MEAN + gain * (z - level.signal * MEAN), level, kind)
 
 
-def run(of: Solver, moved_at: int | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Returns what a solver makes of noise, the canvas moved at one step."""
+def run(of: SchedulerRun, moved_at: int | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return what a solver makes of noise, the canvas moved at one step."""
     x_t = of.start(torch.randn(1, 1, 24, 24, generator=of._generator).to(dtype))
     for level in of.levels:
         if level.index == moved_at:
-            x_t = of.moved(of.z(x_t, level) + MOVE, level)
-        x_t = of.step(denoise(of.z(x_t, level), level, of.kind), level, x_t)
+            x_t = of.restart_from(of.model_input(x_t, level) + MOVE, level)
+        x_t = of.step(denoise(of.model_input(x_t, level), level, of.prediction_type), level, x_t)
     return x_t
 
 
 def shifts(scheduler: Any, name: str = MODEL) -> list[float]:
-    """Returns by how much a move at each step moves the mean of the result."""
+    """Return by how much a move at each step moves the mean of the result."""
     still = run(solver(scheduler, name))
     return [float((run(solver(scheduler, name), at) - still).mean()) for at in range(STEPS)]
 
 
 def assert_alike(ours: list[float], expected: list[float], late: float) -> None:
-    """Raises unless moves count alike within 10 %, in the last steps within `late`."""
+    """Raise unless moves count alike within 10 %, in the last steps within `late`."""
     assert ours[:-LATE] == pytest.approx(expected[:-LATE], rel=0.1, abs=1e-3)
     assert ours[-LATE:] == pytest.approx(expected[-LATE:], rel=late)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_prediction_and_its_clean_estimate_are_inverse(kind: str) -> None:
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_prediction_and_clean_estimate_are_inverse(kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
     z, x0 = (torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     level = (
-        Level(index=0, signal=0.3, noise=0.7, t=700.0)
+        NoiseLevel(index=0, signal=0.3, noise=0.7, t=700.0)
         if kind == "flow_prediction"
-        else Level(index=0, signal=0.6, noise=0.8, t=500.0)
+        else NoiseLevel(index=0, signal=0.6, noise=0.8, t=500.0)
     )
     prediction = prediction_for(z, x0, level, kind)
     assert torch.allclose(x0_hat(z, prediction, level, kind), x0)
@@ -91,9 +95,9 @@ def test_a_prediction_and_its_clean_estimate_are_inverse(kind: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_levels_are_those_of_the_noise_schedule(name: str, prediction_type: str) -> None:
+def test_levels_match_the_noise_schedule(name: str, prediction_type: str) -> None:
     found = solver(diffusers.DDIMScheduler.from_config(DDIM.config, prediction_type=prediction_type), name)
-    assert found.kind == prediction_type
+    assert found.prediction_type == prediction_type
     assert [level.index for level in found.levels] == list(range(STEPS))
     for level in found.levels:
         assert level.signal**2 + level.noise**2 == pytest.approx(1, abs=1e-6)
@@ -101,29 +105,29 @@ def test_levels_are_those_of_the_noise_schedule(name: str, prediction_type: str)
 
 
 @pytest.mark.parametrize("scheduler_class", ORDERLY)
-def test_the_data_come_out(scheduler_class: str) -> None:
+def test_the_exact_denoiser_recovers_the_data(scheduler_class: str) -> None:
     made = run(solver(named(scheduler_class), steps=50))
     assert float(made.mean()) == pytest.approx(MEAN, abs=0.05)
     assert float(made.std()) == pytest.approx(DEVIATION, abs=0.08)
 
 
 @pytest.mark.parametrize("scheduler_class", MOVABLE)
-def test_a_move_of_the_canvas_counts_under_every_solver_as_under_ddim(scheduler_class: str) -> None:
+def test_a_move_has_the_same_effect_under_every_scheduler_as_under_ddim(scheduler_class: str) -> None:
     assert_alike(shifts(named(scheduler_class)), shifts(DDIM, "ddim"), late=0.25)
 
 
-def test_ancestral_solvers_keep_what_their_noise_leaves_of_a_move() -> None:
+def test_ancestral_schedulers_keep_part_of_a_move() -> None:
     assert_alike(shifts(DDIM, "euler_a"), shifts(named("DDPMScheduler")), late=0.1)
 
 
 @pytest.mark.parametrize("scheduler_class", FIXED)
-def test_a_solver_that_cannot_forget_refuses_moves_and_names_those_that_can(scheduler_class: str) -> None:
+def test_schedulers_without_reset_reject_moves_and_list_alternatives(scheduler_class: str) -> None:
     with pytest.raises(ConfigError, match=r"ddim, euler, euler_a, dpmpp_2m, unipc") as caught:
-        solver(named(scheduler_class)).require_moves()
+        solver(named(scheduler_class)).check_sync_support()
     assert "\n" not in str(caught.value)
 
 
-def test_noise_is_the_same_whatever_the_dtype_of_the_canvas() -> None:
+def test_noise_does_not_depend_on_the_canvas_dtype() -> None:
     low, high = (run(solver(DDIM, "euler_a"), dtype=dtype) for dtype in (torch.float32, torch.float64))
     assert torch.allclose(low.double(), high, atol=1e-5)
 
@@ -131,7 +135,7 @@ def test_noise_is_the_same_whatever_the_dtype_of_the_canvas() -> None:
 @pytest.mark.parametrize("name", FLOW_SOLVERS)
 def test_flow_matching(name: str) -> None:
     found = solver(FLOW, name)
-    assert found.kind == "flow_prediction"
+    assert found.prediction_type == "flow_prediction"
     assert all(level.signal + level.noise == pytest.approx(1, abs=1e-6) for level in found.levels)
     assert found.levels[0].t == pytest.approx(1000, abs=1)
     assert found.levels[-1].noise == pytest.approx(
@@ -143,41 +147,41 @@ def test_flow_matching(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FLOW_SOLVERS)
-def test_a_move_counts_under_flow_matching_too(name: str) -> None:
+def test_a_move_has_an_effect_under_flow_matching(name: str) -> None:
     levels = solver(FLOW, name).levels
     exact = [DEVIATION / ((level.signal * DEVIATION) ** 2 + level.noise**2) ** 0.5 for level in levels]
     assert_alike(shifts(FLOW, name), exact, late=0.4)
 
 
-def test_a_dynamic_shift_comes_from_its_mu() -> None:
+def test_dynamic_shift_uses_mu() -> None:
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     options = {"device": torch.device("cpu"), "generator": torch.Generator()}
-    weak, strong = (Solver(scheduler, MODEL, 4, mu=mu, **options).levels for mu in (0.5, 1.5))
+    weak, strong = (SchedulerRun(scheduler, MODEL, 4, mu=mu, **options).levels for mu in (0.5, 1.5))
     assert strong[1].noise > weak[1].noise > 0.75
     with pytest.raises(ConfigError, match="mu"):
-        Solver(scheduler, MODEL, 4, **options)
+        SchedulerRun(scheduler, MODEL, 4, **options)
 
 
-def test_a_schedule_with_a_last_level_of_its_own_makes_no_single_step() -> None:
+def test_a_schedule_with_its_own_last_level_rejects_a_single_step() -> None:
     terminal = diffusers.FlowMatchEulerDiscreteScheduler(shift_terminal=0.02)
-    with pytest.raises(ConfigError, match="cannot make 1 steps for this model; use more"):
+    with pytest.raises(ConfigError, match="cannot run 1 steps for this model; use more"):
         solver(terminal, steps=1)
     assert solver(terminal, steps=2).levels[-1].noise == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_more_steps_than_levels_are_refused_by_every_solver(name: str) -> None:
+def test_more_steps_than_levels_are_rejected_by_every_scheduler(name: str) -> None:
     most = DDIM.config.num_train_timesteps
-    with pytest.raises(ConfigError, match=f"cannot make {most + 1} steps; use {most} at most"):
+    with pytest.raises(ConfigError, match=f"cannot run {most + 1} steps; use {most} at most"):
         solver(DDIM, name, steps=most + 1)
 
 
-def test_what_does_not_solve_flow_matching_is_refused() -> None:
+def test_schedulers_without_flow_matching_are_rejected() -> None:
     with pytest.raises(ConfigError, match=r"ddim does not solve flow-matching models.*euler, dpmpp_2m, unipc"):
         solver(FLOW, "ddim")
 
 
-def test_pndm_is_replaced_by_ddim_on_its_noise_schedule_and_says_so() -> None:
+def test_pndm_is_replaced_by_ddim_with_a_note() -> None:
     """As every published Stable Diffusion 1.5 comes; DDIM alone would clip latents to -1..1."""
     own = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "skip_prk_steps": True}
     pndm = diffusers.PNDMScheduler(**own, steps_offset=1, set_alpha_to_one=False)
@@ -190,7 +194,7 @@ def test_pndm_is_replaced_by_ddim_on_its_noise_schedule_and_says_so() -> None:
     assert torch.equal(run(replaced), run(wanted))
 
 
-def test_the_callers_scheduler_is_not_touched() -> None:
+def test_the_callers_scheduler_is_not_modified() -> None:
     before = dict(DDIM.config)
     run(solver(DDIM, "unipc"), 3)
     assert dict(DDIM.config) == before
@@ -201,6 +205,6 @@ class Unknown(diffusers.DDIMScheduler):
     """A scheduler of somebody's own."""
 
 
-def test_a_scheduler_that_is_not_known_is_refused_in_one_line() -> None:
+def test_unknown_schedulers_are_rejected_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"Unknown is not known here; choose one of the schedulers ddim"):
         solver(Unknown())

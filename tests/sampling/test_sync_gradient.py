@@ -15,14 +15,14 @@ from torch import Tensor
 
 from synccontrol import Montage, SamplingConfig, SyncConfig, WindowConfig
 from synccontrol.errors import ConfigError, NonFiniteError
-from synccontrol.families.base import AbstractFamily, View
+from synccontrol.families.base import AbstractFamily, WindowCondition
 from synccontrol.io import images
 from synccontrol.sampling import objectives
-from synccontrol.sampling.batching import Batches
+from synccontrol.sampling.batching import BatchedPredictor
 from synccontrol.sampling.loop import Predict
-from synccontrol.sampling.noise_level import Level, x0_hat
-from synccontrol.sampling.schedulers import Solver
-from synccontrol.sampling.sync import Networks, Sync
+from synccontrol.sampling.noise_level import NoiseLevel, x0_hat
+from synccontrol.sampling.schedulers import SchedulerRun
+from synccontrol.sampling.sync import Sync, SyncNetworks
 from tests.conftest import CELL, WINDOW, PipeFactory
 
 WINDOWS, ANCHOR = 3, 1
@@ -36,7 +36,7 @@ NoiseMaker = Callable[..., Tensor]
 
 
 def smooth(images: Tensor, anchor: Tensor) -> Tensor:
-    """Returns the squared distance of blurred pictures, one per window."""
+    """Return the squared distance of blurred images, one per window."""
     return (F.avg_pool2d(images, 2) - F.avg_pool2d(anchor, 2)).square().mean((1, 2, 3))
 
 
@@ -45,43 +45,43 @@ class Scene:
     """Three windows of the tiny checkpoint at one step, and everything that sync asks for."""
 
     z: Tensor
-    level: Level
+    level: NoiseLevel
     family: AbstractFamily
     predict: Predict
 
     def nudge(
         self, weight: float, *, anchor: int | Tensor = ANCHOR, **options: Any
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Returns the windows moved by sync, with the smooth objective, and the predictions that stay valid."""
+        """Return the windows moved by sync, with the smooth objective, and the predictions that stay valid."""
         parts = {key: options.pop(key) for key in ("offloaded", "half") if key in options}
-        batches = Batches(options.pop("batch", 1), print)
+        batches = BatchedPredictor(options.pop("batch", 1), print)
         config = SyncConfig(weight=weight, decay=1.0, **{"objective": smooth, **options}).complete()
         objective = objectives.load(config.objective)
-        networks = Networks(decode=self.family.decode, encode=self.family.encode, kind="epsilon", **parts)
+        networks = SyncNetworks(decode=self.family.decode, encode=self.family.encode, kind="epsilon", **parts)
         sync = Sync(config, objective, anchor, networks, batches)
         return sync.nudge(self.z, self.level, self.predict_now)
 
     def predict_now(self, z: Tensor, windows: Any) -> Tensor:
-        """Returns the predictions at the scene's step."""
+        """Return the predictions at the scene's step."""
         return self.predict(z, self.level, windows)
 
     def clean(self, z: Tensor, window: int) -> Tensor:
-        """Returns the clean estimate of one window."""
+        """Return the clean estimate of one window."""
         return x0_hat(z, self.predict_now(z, [window]), self.level, "epsilon")
 
     def target(self) -> Tensor:
-        """Returns the anchor's picture."""
+        """Return the anchor's image."""
         return self.family.decode(self.clean(self.z[ANCHOR : ANCHOR + 1], ANCHOR))
 
 
 @pytest.fixture(scope="module")
 def scene(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) -> Iterator[Scene]:
-    """Returns windows of noise under the real networks, with control and guidance."""
+    """Return windows of noise under the real networks, with control and guidance."""
     family = Montage.from_pipe(make_pipe(1)).denoiser
-    solver = Solver(family.pipe.scheduler, "ddim", STEPS, device=torch.device("cpu"), generator=torch.Generator())
+    solver = SchedulerRun(family.pipe.scheduler, "ddim", STEPS, device=torch.device("cpu"), generator=torch.Generator())
     side = WINDOW * CELL
     crops = torch.cat([images.to_tensor(make_map(side, side, seed)) for seed in range(WINDOWS)])
-    views = [View(window=window, prompt="a red hill", negative_prompt="fog") for window in range(WINDOWS)]
+    views = [WindowCondition(window=window, prompt="a red hill", negative_prompt="fog") for window in range(WINDOWS)]
     with family.session():
         predict = family.condition(views, [lambda some: crops[list(some)]], SamplingConfig().complete(), STEPS, print)
         yield Scene(
@@ -93,7 +93,7 @@ def scene(make_pipe: PipeFactory, make_map: MapMaker, make_noise: NoiseMaker) ->
 
 
 def slope(loss: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> float:
-    """Returns the central difference of a loss along a direction."""
+    """Return the central difference of a loss along a direction."""
     return float((loss(at + STEP * direction) - loss(at - STEP * direction)).sum()) / (2 * STEP)
 
 
@@ -122,8 +122,8 @@ def test_x0_gradient_is_the_slope_at_the_clean_estimate(scene: Scene, make_noise
 
 
 @pytest.mark.parametrize("objective", ["stlpips", smooth], ids=["stlpips", "smooth"])
-def test_a_small_nudge_lowers_the_loss(scene: Scene, objective: Any) -> None:
-    losses = objectives.load(objective).against(scene.target())
+def test_a_small_move_lowers_the_loss(scene: Scene, objective: Any) -> None:
+    losses = objectives.load(objective).for_anchor(scene.target())
     moved = scene.nudge(300.0, objective=objective, step_size="rms")[0]
     small = scene.z + 1e-4 * (moved - scene.z)
     for window in (0, 2):
@@ -133,7 +133,7 @@ def test_a_small_nudge_lowers_the_loss(scene: Scene, objective: Any) -> None:
         assert after < before
 
 
-def test_the_anchor_stays_and_its_prediction_is_handed_on(scene: Scene) -> None:
+def test_the_anchor_does_not_move_and_its_prediction_is_returned(scene: Scene) -> None:
     z, known = scene.nudge(1000.0, batch=2)
     assert torch.equal(z[ANCHOR], scene.z[ANCHOR])
     assert not torch.equal(z[0], scene.z[0])
@@ -142,7 +142,7 @@ def test_the_anchor_stays_and_its_prediction_is_handed_on(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("gradient", ["full", "x0"])
-def test_predicted_once_every_window_keeps_the_prediction_of_its_gradient(scene: Scene, gradient: str) -> None:
+def test_predict_once_returns_the_predictions_of_all_windows(scene: Scene, gradient: str) -> None:
     z, known = scene.nudge(1000.0, gradient=gradient, predict="once", batch=2)
     assert torch.allclose(z, scene.nudge(1000.0, gradient=gradient)[0], atol=1e-12)
     before = scene.predict_now(scene.z, range(WINDOWS))
@@ -150,13 +150,13 @@ def test_predicted_once_every_window_keeps_the_prediction_of_its_gradient(scene:
     assert not torch.allclose(scene.predict_now(z, range(WINDOWS))[0], before[0], atol=1e-4)
 
 
-def test_an_objective_must_give_a_loss_for_every_picture(scene: Scene) -> None:
-    with pytest.raises(ConfigError, match="one loss for each") as caught:
+def test_an_objective_must_return_one_loss_per_image(scene: Scene) -> None:
+    with pytest.raises(ConfigError, match="one loss per image") as caught:
         scene.nudge(1.0, objective=lambda images, anchor: (images - anchor).square().mean())
     assert "\n" not in str(caught.value)
 
 
-def test_overflow_of_scaled_gradients_is_met_with_a_smaller_scale(scene: Scene) -> None:
+def test_gradient_overflow_lowers_the_scale(scene: Scene) -> None:
     """A loss of 1e36, times the first scale of float16, is beyond float32: a smaller scale gives the same direction."""
 
     def loud(images: Tensor, anchor: Tensor, volume: float = 1e36) -> Tensor:
@@ -177,7 +177,7 @@ def test_an_anchor_image_moves_every_window(scene: Scene) -> None:
     assert all(not torch.equal(moved, z) for moved, z in zip(nudged, scene.z, strict=True))
 
 
-def test_rms_steps_of_weight_20_have_the_size_of_6_hundredths(scene: Scene) -> None:
+def test_rms_steps_of_weight_20_move_by_6_hundredths(scene: Scene) -> None:
     moves = scene.nudge(20.0, step_size="rms")[0] - scene.z
     sizes = moves.square().mean((1, 2, 3)).sqrt()
     assert sizes[[0, 2]].tolist() == pytest.approx([0.06, 0.06])
@@ -190,7 +190,7 @@ def test_the_weight_scales_the_move(scene: Scene) -> None:
 
 @pytest.fixture(scope="module")
 def draw(make_pipe: PipeFactory, make_map: MapMaker) -> Callable[[SyncConfig], Tensor]:
-    """Returns a function from sync settings to the final float32 latents of a wide canvas."""
+    """Return a function from sync settings to the final float32 latents of a wide canvas."""
     montage = Montage.from_pipe(make_pipe(1, torch.float32))
     control_map = make_map(2 * WINDOW * CELL, WINDOW * CELL)
 
@@ -213,7 +213,7 @@ def test_sync_off_is_off_bit_for_bit(draw: Callable[[SyncConfig], Tensor], off: 
     assert not torch.equal(draw(SyncConfig(objective=smooth, weight=2000.0).complete()), plain)
 
 
-def test_every_and_steps_choose_the_steps(draw: Callable[[SyncConfig], Tensor]) -> None:
+def test_every_and_steps_select_the_steps(draw: Callable[[SyncConfig], Tensor]) -> None:
     def synced(**options: Any) -> Tensor:
         return draw(SyncConfig(weight=2000.0, objective=smooth, **options).complete())
 

@@ -127,7 +127,7 @@ def test_what_json_cannot_carry_is_named_and_refused() -> None:
     seen = ImageSpec(
         prompt="x", height=64, width=64, sync=SyncConfig(anchor=Image.new("RGB", (8, 8))).complete()
     ).settings()
-    with pytest.raises(ConfigError, match="the anchor was a picture in another program's memory"):
+    with pytest.raises(ConfigError, match="the anchor was an image in another program's memory"):
         ImageSpec.from_settings(json.loads(json.dumps(seen)))
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from synccontrol.spec.schema import flags
 from synccontrol.studio.queue import Limits
-from synccontrol.studio.session import Visitor
+from synccontrol.studio.session import Session
 from synccontrol.studio.studio import Studio
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +42,8 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def visitor(tmp_path: Path) -> Visitor:
-    return Visitor("key", tmp_path, LIMITS)
+def session(tmp_path: Path) -> Session:
+    return Session("key", tmp_path, LIMITS)
 
 
 @pytest.fixture(scope="session")

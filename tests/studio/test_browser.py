@@ -74,6 +74,7 @@ def pixels(visit: Seen, entry: dict[str, Any]) -> npt.NDArray[np.uint8]:
 
 def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_path: Path) -> None:
     page = visit.page
+    page.get_by_role("radio", name="fast").check()  # first, so that its settings have arrived when Draw is pressed
     page.locator("#easel .file").set_input_files(GUIDES / "desert.png")
     visit.choose("Control", "canny")
     visit.tab("Map")
@@ -82,7 +83,6 @@ def test_a_guide_is_opened_its_map_seen_and_a_picture_drawn(visit: Seen, tmp_pat
     visit.unfold("Detector settings")
     visit.enter("canny: high", "900")
     expect(page.locator("#map img")).not_to_have_attribute("src", str(before))
-    page.get_by_role("radio", name="fast").check()
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.locator("#picture figcaption")).to_contain_text("preview after step")
     expect(page.locator("#picture svg .anchor")).to_have_count(1)
@@ -206,7 +206,7 @@ def test_bad_files_give_their_line(visit: Seen, tmp_path: Path) -> None:
     path = tmp_path / "bad.png"
     path.write_bytes(b"no picture at all")
     visit.page.locator("#easel .file").set_input_files(path)
-    expect(visit.news).to_have_text("this is no picture that can be read; use PNG, JPEG or WebP")
+    expect(visit.news).to_have_text("this is not an image that can be read; use PNG, JPEG or WebP")
     expect(visit.page.locator("#status .error")).to_be_visible()
     Image.new("RGB", (2000, 1500)).save(path)
     visit.page.locator("#easel .file").set_input_files(path)
@@ -248,7 +248,7 @@ def test_two_visitors_at_once(browser: Browser, address: str) -> None:
         for one in (first, second):
             one.page.get_by_role("radio", name="fast").check()
             one.page.get_by_role("button", name="Draw", exact=True).click()
-        expect(second.news).to_contain_text("1 picture comes before yours")
+        expect(second.news).to_contain_text("1 image is before yours")
         for one in (first, second):
             expect(one.news).to_have_text(re.compile(r"^Done\."))
             assert len(one.entries()) == 1

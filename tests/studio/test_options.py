@@ -20,7 +20,7 @@ def test_others_come_in_with_a_password_only(flags: list[str], monkeypatch: pyte
     monkeypatch.delenv(PASSWORD, raising=False)
     for password in ("", "short"):
         monkeypatch.setenv(PASSWORD, password)
-        with pytest.raises(ConfigError, match=f"password is asked for: set {PASSWORD}"):
+        with pytest.raises(ConfigError, match=f"needs a password: set {PASSWORD}"):
             parsed(flags, "app")
     monkeypatch.setenv(PASSWORD, "long enough")
     assert parsed(flags, "app").password == "long enough"

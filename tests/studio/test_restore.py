@@ -71,7 +71,7 @@ def test_what_is_no_setting_is_left_out_with_a_note(tmp_path: Path) -> None:
     settings = {"output": "/etc/x", "overwrite": True, "device": "cuda", "host": "0.0.0.0", "steps": 3}
     values, notes = restored(write(tmp_path, settings), MODELS, DETECTORS)
     assert values == {"steps": 3}
-    assert notes == ["host, output, overwrite: no settings of a picture, and left out"]
+    assert notes == ["host, output, overwrite: no settings of an image, and left out"]
     assert set(values) <= set(NAMES)
 
 

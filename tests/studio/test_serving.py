@@ -61,7 +61,7 @@ def test_a_program_draws_a_picture(call: Call) -> None:
         (("x", "/etc/passwd", "canny", "default", SMALL), "no file was handed over"),
         (("x", "http://127.0.0.1:1/x.png", "canny", "default", SMALL), "no file was handed over"),
         (("x", "data:image/png;base64," + base64.b64encode(bomb()).decode(), "canny", "default", SMALL), "megapixels"),
-        (("x", "data:image/png;base64,aGVsbG8=", "canny", "default", SMALL), "no picture that can be read"),
+        (("x", "data:image/png;base64,aGVsbG8=", "canny", "default", SMALL), "not an image that can be read"),
         (("x", "", "", "default", {"guide": "/etc/passwd"}), "settings guide cannot be set here"),
         (("x", "", "", "default", {"lora": ["/etc/passwd"]}), "settings lora cannot be set here"),
         (("x", "", "", "default", {**SMALL, "anchor": "/etc/passwd"}), "anchor is '/etc/passwd'"),

@@ -1,4 +1,4 @@
-"""The preprocessors are one module object under two names, and no other program's `preprocess` is in the way."""
+"""The preprocessors are one module object under two names, and leave other modules called `preprocess` alone."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ ORDERS = {
 @pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
 def test_both_names_are_one_module(imports: str) -> None:
     code = f"{imports}; print(first is second, first.__name__, first.__spec__.name == first.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    same, name, spec = done.stdout.split()
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    same, name, spec = process.stdout.split()
     assert (same, spec) == ("True", "True") and name.startswith("synccontrol.preprocess")
 
 
-def test_a_module_of_a_program_s_own_is_left_alone(tmp_path: Path) -> None:
+def test_another_module_called_preprocess_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "preprocess.py").write_text("OWN = 1\n")
     code = (
         "import sys; sys.path.append(sys.argv[1]); import synccontrol, synccontrol.preprocess; "
@@ -31,5 +31,5 @@ def test_a_module_of_a_program_s_own_is_left_alone(tmp_path: Path) -> None:
         "print(preprocess.OWN, sorted(synccontrol.preprocess.names())[0])"
     )
     command = [sys.executable, "-c", code, str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    assert done.stdout.split() == ["1", "canny"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert process.stdout.split() == ["1", "canny"]

@@ -1,4 +1,4 @@
-"""One door for pictures: PIL pictures of any mode, arrays and tensors come in, upright 8-bit RGB comes out."""
+"""Converting PIL images of any mode, arrays and tensors to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 import preprocess
 from preprocess.errors import PictureError, PreprocessError
-from preprocess.picture import to_rgb
+from preprocess.image_input import to_rgb
 
 HEIGHT, WIDTH = 40, 60
 COLOURS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -22,14 +22,14 @@ GREY = np.ascontiguousarray(COLOURS[..., 0])
 DEPTH = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).round().astype(np.uint16)
 
 
-def pixels(picture: object) -> np.ndarray:
-    found = to_rgb(picture)
-    assert found.mode == "RGB" and type(found) is Image.Image
-    return np.asarray(found)
+def pixels(image: object) -> np.ndarray:
+    converted = to_rgb(image)
+    assert converted.mode == "RGB" and type(converted) is Image.Image
+    return np.asarray(converted)
 
 
 def turned(image: Image.Image) -> Image.Image:
-    """Returns a picture as a camera that was turned by a quarter stores it."""
+    """Return an image stored rotated by 90 degrees, with its EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -38,7 +38,7 @@ def turned(image: Image.Image) -> Image.Image:
 
 
 def drawing(ink: tuple[int, int, int]) -> Image.Image:
-    """Returns lines of a colour on a transparent ground."""
+    """Return lines of a colour on a transparent background."""
     image = Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0))
     ImageDraw.Draw(image).line([(5, 5), (50, 30)], fill=(*ink, 255), width=3)
     return image
@@ -52,54 +52,56 @@ def test_every_mode_of_pillow(mode: str) -> None:
     assert pixels(Image.new(mode, (WIDTH, HEIGHT))).shape == (HEIGHT, WIDTH, 3)
 
 
-def test_the_library_sees_what_the_command_line_sees() -> None:
-    same = preprocess.load("qr")  # a map that is the guide in grey
-    assert np.asarray(same(Image.fromarray(DEPTH))).mean() == pytest.approx(127.5, abs=0.1)
+def test_detectors_convert_their_guide() -> None:
+    detect = preprocess.load("qr")  # this map is the guide in grey
+    assert np.asarray(detect(Image.fromarray(DEPTH))).mean() == pytest.approx(127.5, abs=0.1)
     upright = Image.fromarray(COLOURS)
-    assert np.array_equal(np.asarray(same(turned(upright))), np.asarray(same(upright)))
-    assert same(drawing((0, 0, 0))).getpixel((2, 30)) == (255, 255, 255)
+    assert np.array_equal(np.asarray(detect(turned(upright))), np.asarray(detect(upright)))
+    assert detect(drawing((0, 0, 0))).getpixel((2, 30)) == (255, 255, 255)
 
 
-def test_a_picture_is_left_as_it_was() -> None:
+def test_the_source_is_unchanged() -> None:
     image = Image.fromarray(COLOURS)
-    found = to_rgb(image)
-    assert found is not image
-    found.putpixel((0, 0), (1, 2, 3))
+    converted = to_rgb(image)
+    assert converted is not image
+    converted.putpixel((0, 0), (1, 2, 3))
     assert np.array_equal(np.asarray(image), COLOURS)
     array = COLOURS.copy()
     to_rgb(array).putpixel((0, 0), (1, 2, 3))
     assert np.array_equal(array, COLOURS)
 
 
-def test_a_pose_map_keeps_its_people() -> None:
+def test_a_pose_map_keeps_its_keypoints() -> None:
     pose_map = preprocess.load("pose")(Image.fromarray(COLOURS))
     assert to_rgb(pose_map).info["poses"] == pose_map.info["poses"]
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0), (60, 30, 20), (100, 100, 100)])
-def test_dark_drawings_stand_on_white(ink: tuple[int, int, int]) -> None:
-    found = to_rgb(drawing(ink))
-    assert found.getpixel((2, 30)) == (255, 255, 255)
-    assert found.getpixel((5, 5)) == ink
+def test_dark_drawings_get_a_white_background(ink: tuple[int, int, int]) -> None:
+    converted = to_rgb(drawing(ink))
+    assert converted.getpixel((2, 30)) == (255, 255, 255)
+    assert converted.getpixel((5, 5)) == ink
     assert to_rgb(drawing(ink), 2).getpixel((1, 15)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("ink", [(255, 255, 255), (153, 0, 0), (0, 0, 255), (200, 100, 50)])
-def test_all_else_stands_on_black(ink: tuple[int, int, int]) -> None:
-    found = to_rgb(drawing(ink))  # white lines, limbs of skeletons, a photograph
-    assert found.getpixel((2, 30)) == (0, 0, 0)
-    assert found.getpixel((5, 5)) == ink
+def test_other_transparent_images_get_a_black_background(ink: tuple[int, int, int]) -> None:
+    converted = to_rgb(drawing(ink))  # white lines, limbs, photographs
+    assert converted.getpixel((2, 30)) == (0, 0, 0)
+    assert converted.getpixel((5, 5)) == ink
 
 
-def test_what_is_transparent_all_over_is_black() -> None:
+def test_fully_transparent_images_are_black() -> None:
     assert not pixels(Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0))).any()
 
 
-def test_one_ground_for_all_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_row_groups_have_the_same_background(monkeypatch: pytest.MonkeyPatch) -> None:
     image = drawing((0, 0, 0))
-    ImageDraw.Draw(image).rectangle([0, 36, 5, 39], fill=(255, 255, 255, 255))  # alone it would stand on black
+    ImageDraw.Draw(image).rectangle(
+        [0, 36, 5, 39], fill=(255, 255, 255, 255)
+    )  # this row group alone has a black background
     whole = pixels(image)
-    monkeypatch.setattr("preprocess.picture.STRIP", 4 * WIDTH)
+    monkeypatch.setattr("preprocess.image_input.ROW_PIXELS", 4 * WIDTH)
     assert np.array_equal(pixels(image), whole)
 
 
@@ -128,7 +130,7 @@ def test_arrays(name: str) -> None:
     assert np.array_equal(pixels(array), np.broadcast_to(expected, COLOURS.shape))
 
 
-def test_a_see_through_array_stands_on_its_ground() -> None:
+def test_a_transparent_array_gets_a_background() -> None:
     assert pixels(np.asarray(drawing((0, 0, 0))) / 255)[30, 2].tolist() == [255, 255, 255]
 
 
@@ -153,38 +155,38 @@ def damaged() -> Image.Image:
 
 
 REFUSED = {
-    "a path": ("wide.png", r"'wide.png' is a path and no picture; open it with PIL.Image.open"),
+    "a path": ("wide.png", r"'wide.png' is a path, not an image; open it with PIL.Image.open"),
     "a Path": (Path("wide.png"), "is a path"),
-    "None": (None, "None is no picture; a PIL picture, an array"),
-    "a list": ([Image.fromarray(COLOURS)], "a list is no picture"),
-    "a number": (3, "a int is no picture"),
-    "planes first": (COLOURS.transpose(2, 0, 1), r"an array \(3, 40, 60\) is no picture; .* \(H, W, 3\)"),
+    "None": (None, "None is not an image; a PIL image, an array"),
+    "a list": ([Image.fromarray(COLOURS)], "a list is not an image"),
+    "a number": (3, "a int is not an image"),
+    "planes first": (COLOURS.transpose(2, 0, 1), r"an array \(3, 40, 60\) is not an image; .* \(H, W, 3\)"),
     "a row": (GREY[0], r"an array \(60,\)"),
     "two channels": (COLOURS[..., :2], r"\(40, 60, 2\)"),
     "nothing": (COLOURS[:0], "empty"),
-    "an empty picture": (Image.new("RGB", (0, 5)), "0x5 px is empty"),
+    "an empty image": (Image.new("RGB", (0, 5)), "0x5 px is empty"),
     "floats to 255": (COLOURS.astype(float), r"floats from 0 to 255 has no known white.*in 0\.\.1"),
     "floats from -1": (COLOURS / 127.5 - 1, "floats from -1 to 1"),
     "NaN": (np.where(GREY > 9, GREY / 255, np.nan), "nan"),
     "whole numbers": (COLOURS.astype(int), "int64 values has no known white; uint8"),
     "text": (np.full((4, 4), "a"), "no known white"),
-    "channels last": (torch.from_numpy(COLOURS), r"a tensor \(40, 60, 3\) is no picture; .* tensor"),
-    "two pictures": (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
+    "channels last": (torch.from_numpy(COLOURS), r"a tensor \(40, 60, 3\) is not an image; .* tensor"),
+    "two images": (torch.zeros(2, 3, 4, 4), r"\(2, 3, 4, 4\)"),
     "latents": (torch.zeros(1, 4, 4, 4), r"\(1, 4, 4, 4\)"),
     "a damaged file": (damaged(), "cut short"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_picture_gets_one_line(name: str) -> None:
-    given, message = REFUSED[name]
+def test_invalid_images_raise_an_error_of_one_line(name: str) -> None:
+    value, message = REFUSED[name]
     with pytest.raises(PictureError, match=message) as error:
-        preprocess.load("canny")(given)
+        preprocess.load("canny")(value)
     assert "\n" not in str(error.value)
     assert isinstance(error.value, PreprocessError) and isinstance(error.value, ValueError)
 
 
-def test_pictures_do_without_torch() -> None:
+def test_converting_does_not_import_torch() -> None:
     code = "import sys, preprocess, numpy; preprocess.to_rgb(numpy.zeros((4, 4))); print('torch' in sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "False"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"

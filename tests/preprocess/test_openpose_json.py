@@ -1,4 +1,4 @@
-"""OpenPose JSON: what is written is read again, and what is wrong is said in one line."""
+"""OpenPose JSON: written people are read back, and invalid files raise an error of one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BODY_25 = [
 
 
 def text(people: Any, **changes: Any) -> str:
-    """Returns a file of these people on a canvas of 300x512."""
+    """Return the JSON text of people on a canvas of 300x512."""
     return json.dumps({"version": 1.3, "people": people, "canvas_width": 300, "canvas_height": 512, **changes})
 
 
@@ -51,17 +51,17 @@ def crowds(draw: st.DrawFn) -> Poses:
 
 @settings(deadline=None, derandomize=True, max_examples=100)
 @given(crowds())
-def test_what_is_written_is_read(written: Poses) -> None:
-    found = read(write(written))
+def test_written_people_are_read_back(written: Poses) -> None:
+    loaded = read(write(written))
     present = written.people[..., 2] > 0
-    assert (found.height, found.width) == (written.height, written.width)
-    assert np.array_equal(found.people[..., 2], present)
-    assert np.abs(found.people - written.people)[present][:, :2].max(initial=0) < 1e-3
-    assert not found.people[~present].any()
-    assert json.loads(write(found)) == json.loads(write(written))
+    assert (loaded.height, loaded.width) == (written.height, written.width)
+    assert np.array_equal(loaded.people[..., 2], present)
+    assert np.abs(loaded.people - written.people)[present][:, :2].max(initial=0) < 1e-3
+    assert not loaded.people[~present].any()
+    assert json.loads(write(loaded)) == json.loads(write(written))
 
 
-def test_the_form_is_openposes() -> None:
+def test_the_format_is_that_of_openpose() -> None:
     person = standing()
     person[0, 4, 2] = 0
     frame = json.loads(write(Poses(person, 512, 300)))
@@ -73,21 +73,21 @@ def test_the_form_is_openposes() -> None:
 
 def test_body_25_is_mapped_by_name() -> None:
     rows = [[10 + index, 20 + index, 0.5] for index in range(len(BODY_25))]
-    found = read(text([body(rows)])).people[0]
+    person = read(text([body(rows)])).people[0]
     short = {"right ": "R", "left ": "L"}
-    for joint, (x, _, confidence) in zip(JOINTS, found, strict=True):
+    for joint, (x, _, confidence) in zip(JOINTS, person, strict=True):
         side = next((key for key in short if joint.startswith(key)), "")
         name = short.get(side, "") + joint.removeprefix(side).capitalize()
         assert (x, confidence) == (10 + BODY_25.index(name), 0.5)
 
 
-def test_shares_of_the_canvas_are_read_as_pixels() -> None:
+def test_relative_coordinates_are_converted_to_pixels() -> None:
     person = standing()
     shares = person / np.float32([300, 512, 1])
     assert read(text([body(shares)])).people == pytest.approx(person, abs=1e-3)
 
 
-def test_frames_of_a_film_and_people_without_a_body() -> None:
+def test_animation_frames_and_people_without_a_body() -> None:
     alone = [{"people": [body(standing()), {"pose_keypoints_2d": []}, {}], "canvas_width": 300, "canvas_height": 512}]
     assert read(json.dumps(alone)).people.shape == (1, 18, 3)
     assert read(text([])).people.shape == (0, 18, 3)
@@ -116,14 +116,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_one_line(name: str) -> None:
-    content, said = WRONG[name]
-    with pytest.raises(FormatError, match=said) as error:
+def test_invalid_files_raise_an_error_of_one_line(name: str) -> None:
+    content, message = WRONG[name]
+    with pytest.raises(FormatError, match=message) as error:
         read(content, "a.json")
     assert "a.json" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
     for name in ("a.json", "b.json", "."):
         with pytest.raises(FormatError, match="cannot be read as text"):
@@ -133,22 +133,22 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Callable[..., np.ndarray]:
-    """Returns a function that brings one person in a JSON file onto a canvas: (height, width, how) -> picture."""
+def draw_person(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """Return a function that draws a person from a JSON file on a canvas: (height, width, how) -> image."""
     path = tmp_path / "pose.json"
     path.write_text(text([body(standing())]))
 
-    def bring(height: int, width: int, how: str) -> np.ndarray:
+    def draw_on_canvas(height: int, width: int, how: str) -> np.ndarray:
         source = poses.open_map(path)
         fit = resize.plan(source, height, width, "control map", how)
-        placed = poses.on_canvas(source, fit.box, fit, window=256, loop=False)
-        assert placed is not None and placed.size == (width, height)
-        return np.asarray(placed)
+        redrawn = poses.redraw_on_canvas(source, fit.box, fit, window=256, loop=False)
+        assert redrawn is not None and redrawn.size == (width, height)
+        return np.asarray(redrawn)
 
-    return bring
+    return draw_on_canvas
 
 
-def test_json_is_drawn_on_the_canvas_as_people_of_its_size_would_be(drawn: Callable[..., np.ndarray]) -> None:
+def test_json_is_drawn_at_the_size_of_the_canvas(draw_person: Callable[..., np.ndarray]) -> None:
     for height, width, how, scale, shift in (
         (1024, 600, resize.EXACT, (2, 2), (0, 0)),
         (512, 500, resize.PAD, (1, 1), (100, 0)),
@@ -158,14 +158,14 @@ def test_json_is_drawn_on_the_canvas_as_people_of_its_size_would_be(drawn: Calla
         person = standing()
         person[..., :2] = (person[..., :2] + 0.5) * scale - 0.5 + shift
         expected = draw(Poses(person, height, width), window=256)
-        assert np.array_equal(drawn(height, width, how), np.asarray(expected)), how
+        assert np.array_equal(draw_person(height, width, how), np.asarray(expected)), how
 
 
-def test_a_pose_map_written_and_read_is_the_same_map(tmp_path: Path) -> None:
+def test_a_saved_pose_map_is_restored(tmp_path: Path) -> None:
     pose_map = draw(Poses(standing(), 512, 300))
     poses.save(pose_map, tmp_path / "a.json")
-    again = poses.open_map(tmp_path / "a.json")
-    assert np.array_equal(np.asarray(again), np.asarray(pose_map))
+    loaded = poses.open_map(tmp_path / "a.json")
+    assert np.array_equal(np.asarray(loaded), np.asarray(pose_map))
     plain = pose_map.convert("RGB").resize((10, 10))
     plain.info.clear()
     assert poses_of(plain) is None
@@ -173,26 +173,26 @@ def test_a_pose_map_written_and_read_is_the_same_map(tmp_path: Path) -> None:
     assert not (tmp_path / "b.json").exists()
 
 
-def test_the_command_line_takes_and_gives_json(
+def test_the_command_line_reads_and_writes_json(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     person = standing() * np.float32([0.2, 0.12, 1]) + np.float32([40, 0, 0])
-    Path("given.json").write_text(write(Poses(person, 64, 160)))
-    draw(read(Path("given.json").read_text()), window=64).save("given.png")
+    Path("source.json").write_text(write(Poses(person, 64, 160)))
+    draw(read(Path("source.json").read_text()), window=64).save("source.png")
     scene = render(np.random.default_rng(4), height=256, width=640, people=4)
     Image.fromarray(scene.image).save("guide.png")
     model = ["--model", str(checkpoint), "--controlnet", str(checkpoint / "controlnet-canny"), "--device", "cpu"]
     flags = [*model, "--control", "pose", "--steps", "1", "--sync-steps", "0", "--quiet", "--save-control-map"]
-    for source in (["--control-map", "given.json"], ["--control-map", "given.png"], ["--guide", "guide.png"]):
+    for source in (["--control-map", "source.json"], ["--control-map", "source.png"], ["--guide", "guide.png"]):
         name = Path(source[1]).suffix[1:] if source[0] == "--control-map" else "guided"
         assert main.main([*flags, *source, "--output", f"{name}.png"]) == terminal.DONE, capsys.readouterr().err
-    pictures = [np.asarray(Image.open(f"{name}{part}.png")) for name in ("json", "png") for part in ("", ".pose")]
-    assert np.array_equal(pictures[0], pictures[2]) and np.array_equal(pictures[1], pictures[3])
-    found = load(Path("guided.pose.json"))
-    assert (found.height, found.width) == (64, 160) and len(found.people) > 0
-    again = np.asarray(draw(found, window=64))
-    assert np.mean(again != np.asarray(Image.open("guided.pose.png"))) < 0.01
+    images = [np.asarray(Image.open(f"{name}{part}.png")) for name in ("json", "png") for part in ("", ".pose")]
+    assert np.array_equal(images[0], images[2]) and np.array_equal(images[1], images[3])
+    detected = load(Path("guided.pose.json"))
+    assert (detected.height, detected.width) == (64, 160) and len(detected.people) > 0
+    redrawn = np.asarray(draw(detected, window=64))
+    assert np.mean(redrawn != np.asarray(Image.open("guided.pose.png"))) < 0.01
     assert not Path("png.pose.json").exists()
-    assert main.main(["--control", "canny", "--control-map", "given.json", "--quiet"]) == terminal.BAD_INPUT
+    assert main.main(["--control", "canny", "--control-map", "source.json", "--quiet"]) == terminal.BAD_INPUT
     assert "only pose is read from JSON" in capsys.readouterr().err

@@ -18,11 +18,11 @@ from synccontrol.io import metadata
 from synccontrol.models import loader
 from synccontrol.spec.settings import Adapters
 from synccontrol.studio import form_values
-from synccontrol.studio.backends import Hand, portable
+from synccontrol.studio.backends import local, without_paths
 from synccontrol.studio.form_values import command, restored
 from synccontrol.studio.options import parsed
-from synccontrol.studio.request import asked
-from synccontrol.studio.session import Visitor
+from synccontrol.studio.request import read_request
+from synccontrol.studio.session import Session
 from tests.families import tiny_additions
 from tests.studio.conftest import MACHINE
 
@@ -34,9 +34,9 @@ def test_visitors_see_names_and_weights() -> None:
     assert form_values.weights(LOADED) == {"lora0": ("style.safetensors", 0.5), "lora1": ("owner/light", 1.0)}
     flags = {"lora": list(LOADED.lora), "ip_adapter": LOADED.ip_adapter, "vae": "owner/vae", "prompt": "/srv/x"}
     names = ["style.safetensors:0.5", "owner/light"]
-    assert form_values.named(flags) == {**flags, "lora": names, "ip_adapter": "adapter.safetensors"}
+    assert form_values.with_short_names(flags) == {**flags, "lora": names, "ip_adapter": "adapter.safetensors"}
     recorded = {"lora": ["/srv/style.safetensors:0.5"], "vae": "", "ip_adapter": "", "control_map": []}
-    assert portable(recorded) == {**recorded, "lora": ["style.safetensors:0.5"]}
+    assert without_paths(recorded) == {**recorded, "lora": ["style.safetensors:0.5"]}
     assert command({"prompt": "x", "lora": list(LOADED.lora)}).endswith(
         "--lora style.safetensors:0.5 --lora owner/light"
     )
@@ -64,7 +64,7 @@ def test_a_picture_gives_its_weights_back(tmp_path: Path) -> None:
     assert found(steps=3) == ({"steps": 3, "lora0": 0.0, "lora1": 0.0}, [])  # drawn without any
     values, notes = found(lora=["/etc/style.safetensors"], ip_adapter="other", ip_scale=0.5, vae="x")
     assert values == {}
-    assert notes == ["lora, ip_adapter, ip_scale, vae: this page loads none of them, so the picture will differ"]
+    assert notes == ["lora, ip_adapter, ip_scale, vae: this page loads none of them, so the image will differ"]
     weights = {"lora0": 0.0, "lora1": 0.0}
     assert found(ip_adapter="adapter.safetensors", ip_scale=0.5) == ({**weights, "ip_scale": 0.5}, [])
 
@@ -72,42 +72,30 @@ def test_a_picture_gives_its_weights_back(tmp_path: Path) -> None:
 def test_they_are_one_models() -> None:
     options = parsed(["--lora", "a.safetensors:0.5", "--lora", "b", "--ip-adapter", "c", "--vae", "d"], "app")
     assert options.adapters == Adapters(lora=("a.safetensors:0.5", "b"), ip_adapter="c", vae="d")
-    with pytest.raises(ConfigError, match=r"one model.s; name it with one --model alone"):
+    with pytest.raises(ConfigError, match=r"one model.s; name it with one model alone"):
         parsed(["--lora", "a", "--model", "tiny", "--model", "sd15"], "app")
 
 
-class Blind:
-    """Watches nothing."""
-
-    def check(self) -> None:
-        pass
-
-    def begin(self, steps: int) -> None:
-        pass
-
-    def see(self, step: int, steps: int, done: float, shown: str = "") -> None:
-        pass
-
-
 def test_other_weights_load_nothing_anew(
-    checkpoint: Path, values: Values, visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, values: Values, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = loader.load(str(checkpoint), [], offline=True)
     adapter = tiny_additions.save_ip_adapter(pipe.unet, tmp_path, "adapter.safetensors")
     adapters = Adapters(lora=(str(tiny_additions.save_lora(pipe, tmp_path)),), ip_adapter=str(adapter))
-    visitor.reference = visitor.place() / "face.png"
-    Image.new("RGB", (32, 32), "red").save(visitor.reference)
+    session.reference = session.place() / "face.png"
+    Image.new("RGB", (32, 32), "red").save(session.reference)
 
     def job(**own: Any) -> Job:
-        found = asked(values(prompt="a hill", **own), visitor, (str(checkpoint),), True, adapters)
-        return found.job(MACHINE, visitor.place() / "out.png")
+        found = read_request(values(prompt="a hill", **own), session, (str(checkpoint),), True, adapters)
+        return found.job(MACHINE, session.place() / "out.png")
 
-    hand, strong, weak = Hand(), job(), job(lora0=0.25, ip_scale=0.5)
-    pictures = [hand.make(one, Blind()).output for one in (strong, weak)]
-    monkeypatch.setattr("synccontrol.studio.backends.Worker", None)  # nothing more can be loaded
-    pictures.append(hand.make(dataclasses.replace(strong, output=visitor.place() / "again.png"), Blind()).output)
+    executor, strong, weak = local(), job(), job(lora0=0.25, ip_scale=0.5)
+    outcomes = [*executor.work(iter([strong])), *executor.work(iter([weak]))]
+    monkeypatch.setattr("synccontrol.batch.executor.Worker", None)  # nothing more can be loaded
+    outcomes += executor.work(iter([dataclasses.replace(strong, output=session.place() / "again.png")]))
     monkeypatch.undo()
-    pictures.append(Hand().make(dataclasses.replace(weak, output=visitor.place() / "fresh.png"), Blind()).output)
+    outcomes += local().work(iter([dataclasses.replace(weak, output=session.place() / "fresh.png")]))
+    pictures = [outcome.output for outcome in outcomes]
     first, second, again, fresh = (np.asarray(Image.open(path)) for path in pictures)
     assert (first != second).any()
     assert np.array_equal(first, again) and np.array_equal(second, fresh)

@@ -1,4 +1,4 @@
-"""Other packages are silent while a thread wants it, and afterwards the process is as it was, whoever came and went."""
+"""Suppressing the output of other packages, and restoring the process, with several threads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 import transformers
 
 from preprocess import hub
-from preprocess.hub import muted, silent
+from preprocess.hub import quiet_libraries, suppress_output
 
 
 def state() -> dict[str, Any]:
-    """Returns all that silence changes."""
+    """Return all settings that suppressing output changes."""
     loggings = [library.utils.logging for library in (diffusers, transformers)]
     return {
         "streams": (sys.stdout, sys.stderr),
@@ -31,14 +31,14 @@ def state() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("context", [silent, muted])
-def test_threads_that_come_and_go_leave_all_as_it_was(context: Callable[[], AbstractContextManager[None]]) -> None:
+@pytest.mark.parametrize("context", [quiet_libraries, suppress_output])
+def test_overlapping_contexts_restore_the_process(context: Callable[[], AbstractContextManager[None]]) -> None:
     before, first, second, third = state(), context(), context(), context()
     first.__enter__()
     during = state()
     second.__enter__()
     first.__exit__(None, None, None)
-    assert state() == during  # the second still wants it
+    assert state() == during  # the second context is still open
     third.__enter__()
     second.__exit__(None, None, None)
     third.__exit__(None, None, None)
@@ -47,7 +47,7 @@ def test_threads_that_come_and_go_leave_all_as_it_was(context: Callable[[], Abst
 
 
 @pytest.mark.parametrize("bars", [True, False])
-def test_threads_that_load_at_once_leave_all_as_it_was(bars: bool) -> None:
+def test_concurrent_loads_restore_the_process(bars: bool) -> None:
     (transformers.utils.logging.enable_progress_bar if bars else transformers.utils.logging.disable_progress_bar)()
     before, start = state(), threading.Barrier(8)
 
@@ -60,26 +60,26 @@ def test_threads_that_load_at_once_leave_all_as_it_was(bars: bool) -> None:
 
     try:
         with ThreadPoolExecutor(8) as pool:
-            during = [found for one in pool.map(fetch, range(8)) for found in one]
-        assert all(not any(found["bars"]) and found["hub bars off"] for found in during)
+            during = [snapshot for snapshots in pool.map(fetch, range(8)) for snapshot in snapshots]
+        assert all(not any(snapshot["bars"]) and snapshot["hub bars off"] for snapshot in during)
         assert state() == before
     finally:
         transformers.utils.logging.enable_progress_bar()
 
 
-def test_silence_is_silent_and_muted_mute(capfd: pytest.CaptureFixture[str]) -> None:
-    with silent():
+def test_warnings_and_printed_output_are_suppressed(capfd: pytest.CaptureFixture[str]) -> None:
+    with quiet_libraries():
         warnings.warn("hush", UserWarning, stacklevel=1)
         transformers.utils.logging.get_logger("transformers").warning("hush")
-        print("said")
-    with muted():
+        print("visible")
+    with suppress_output():
         print("hush")
         print("hush", file=sys.stderr)
-    assert capfd.readouterr() == ("said\n", "")
+    assert capfd.readouterr() == ("visible\n", "")
 
 
-def test_errors_end_silence() -> None:
+def test_errors_restore_the_process() -> None:
     before = state()
-    with pytest.raises(KeyError), muted():
+    with pytest.raises(KeyError), suppress_output():
         raise KeyError("x")
     assert state() == before

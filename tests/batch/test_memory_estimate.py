@@ -10,12 +10,12 @@ import torch
 from benchmarks import memory
 from synccontrol import families
 from synccontrol.batch import memory_estimate
-from synccontrol.batch.memory_estimate import Footprint
+from synccontrol.batch.memory_estimate import MemoryEstimate
 from synccontrol.canvas.flat import Layout
-from synccontrol.families.base import View
+from synccontrol.families.base import WindowCondition
 from synccontrol.models import loader
 from synccontrol.sampling import objectives
-from synccontrol.sampling.noise_level import Level
+from synccontrol.sampling.noise_level import NoiseLevel
 from synccontrol.spec.settings import SamplingConfig, SyncConfig, WindowConfig
 
 LAYOUT = Layout(height=8, width=32, window=(8, 8), stride=4)
@@ -28,13 +28,13 @@ def rehearse(
     layout: Layout = LAYOUT,
     dtype: torch.dtype = torch.float64,
     objective: str | None = None,
-) -> Footprint:
+) -> MemoryEstimate:
     sync = None if gradient is None else SyncConfig(gradient=gradient).complete()
     distance = objectives.load(objective) if objective else None
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         pipe = loader.blank(str(checkpoint), ["canny"], [], dtype, offline=True)
         windows = WindowConfig(batch=batch).complete()
-        return memory_estimate.rehearse(
+        return memory_estimate.estimate(
             families.wrap(pipe), layout, SamplingConfig().complete(), windows, sync, distance
         )
 
@@ -44,19 +44,19 @@ def test_it_agrees_with_the_real_networks(checkpoint: Path, make_pipe: Callable[
     family = families.wrap(make_pipe(controls=1, dtype=torch.float64))
     modules = [part for part in family.pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert found.weights == sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
-    views = [View(window=window, prompt="x", negative_prompt="") for window in range(2)]
+    views = [WindowCondition(window=window, prompt="x", negative_prompt="") for window in range(2)]
     with family.session(), torch.no_grad():
         h, w = family.geometry.window_px
         predict = family.condition(
             views, [lambda some: torch.zeros(len(some), 3, h, w)], SamplingConfig().complete(), 50, str
         )
-        z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), Level(index=0, signal=0.7, noise=0.7, t=500.0)
+        z, level = torch.zeros(2, 4, 8, 8, dtype=torch.float64), NoiseLevel(index=0, signal=0.7, noise=0.7, t=500.0)
         predict(z, level, [0, 1])
         with memory_estimate.Live() as real:
             predict(z, level, [0, 1])
         assert found.sampling == pytest.approx(real.peak, rel=0.1)
         with memory_estimate.Live() as real:
-            family.decode(torch.zeros(1, 4, *LAYOUT.decoded, dtype=torch.float64))
+            family.decode(torch.zeros(1, 4, *LAYOUT.decode_shape, dtype=torch.float64))
         assert found.decoding == pytest.approx(real.peak, rel=0.02)
 
 
@@ -85,15 +85,15 @@ def test_a_process_grows_by_what_was_forecast() -> None:
 
 def test_on_the_cpu_what_sampling_took_is_kept() -> None:
     parts = {"weights": 1, "at_once": 1, "embeddings": 2, "canvas": 4, "sampling": 8}
-    assert Footprint(**parts, sync=16, decoding=32).grown == 7 + 8 + 32
-    assert Footprint(**parts, sync=16, decoding=32).peak == 7 + 32
+    assert MemoryEstimate(**parts, sync=16, decoding=32).grown == 7 + 8 + 32
+    assert MemoryEstimate(**parts, sync=16, decoding=32).peak == 7 + 32
 
 
 def test_every_control_map_is_counted(checkpoint: Path) -> None:
     def canvas(*controls: str) -> int:
-        with memory_estimate.fake():
+        with memory_estimate.fake_mode():
             family = families.wrap(loader.blank(str(checkpoint), controls, [], torch.float32, offline=True))
-            found = memory_estimate.rehearse(
+            found = memory_estimate.estimate(
                 family, LAYOUT, SamplingConfig().complete(), WindowConfig().complete(), None, None
             )
         return found.canvas
@@ -104,7 +104,7 @@ def test_every_control_map_is_counted(checkpoint: Path) -> None:
 
 def test_of_offloaded_networks_the_largest_is_counted_and_what_stays(checkpoint: Path) -> None:
     found = rehearse(checkpoint)
-    with memory_estimate.fake():
+    with memory_estimate.fake_mode():
         parts = loader.blank(str(checkpoint), ["canny"], [], torch.float64, offline=True).components
         sizes = {name: memory_estimate._held([parts[name]]) for name in ("unet", "vae", "text_encoder", "controlnet")}
     assert found.at_once == max(sizes["unet"], sizes["vae"], sizes["text_encoder"]) + sizes["controlnet"]

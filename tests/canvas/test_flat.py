@@ -1,4 +1,4 @@
-"""Windows cover every cell, lie on the canvas, and are cropped where they say."""
+"""Windows of flat canvases and rings: they cover every cell, and crops match their positions."""
 
 import itertools
 
@@ -28,20 +28,20 @@ def layouts(draw: st.DrawFn) -> Layout:
     )
 
 
-def visits(layout: Layout) -> torch.Tensor:
-    """Returns how many windows see each cell, counted cell by cell."""
-    seen = torch.zeros(layout.height, layout.width)
+def coverage(layout: Layout) -> torch.Tensor:
+    """Return the number of windows that cover each cell."""
+    count = torch.zeros(layout.height, layout.width)
     for top, left in layout.origins:
         for y in range(top, top + layout.window[0]):
             for x in range(left, left + layout.window[1]):
                 assert layout.loop or x < layout.width
-                seen[y, x % layout.width] += 1
-    return seen
+                count[y, x % layout.width] += 1
+    return count
 
 
 @given(layouts())
 def test_every_cell_is_covered(layout: Layout) -> None:
-    assert visits(layout).min() >= 1
+    assert coverage(layout).min() >= 1
 
 
 @given(layouts())
@@ -54,12 +54,12 @@ def test_neighbours_are_at_most_one_stride_apart(layout: Layout) -> None:
 
 
 def numbered(height: int, width: int) -> torch.Tensor:
-    """Returns a picture (1, 1, height, width) of which no two pixels are alike."""
+    """Return an image (1, 1, height, width) of distinct pixels."""
     return torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
 
 
 @given(layouts())
-def test_crop_takes_the_cells_of_the_window(layout: Layout) -> None:
+def test_crop_returns_the_cells_of_each_window(layout: Layout) -> None:
     canvas = numbered(layout.height, layout.width)
     windows = layout.crop(canvas)
     assert len(windows) == len(layout)
@@ -70,32 +70,32 @@ def test_crop_takes_the_cells_of_the_window(layout: Layout) -> None:
 
 
 @given(layouts(), st.integers(1, 3), st.data())
-def test_windows_see_their_part_of_a_picture_and_its_border_beyond(
-    layout: Layout, cell: int, data: st.DataObject
-) -> None:
+def test_image_crops_match_their_windows_and_repeat_the_border(layout: Layout, cell: int, data: st.DataObject) -> None:
     missing = data.draw(st.integers(0, cell - 1)), 0 if layout.loop else data.draw(st.integers(0, cell - 1))
     height, width = layout.height * cell - missing[0], layout.width * cell - missing[1]
-    picture = numbered(height, width)
-    named = data.draw(st.lists(st.integers(0, len(layout) - 1), min_size=1, max_size=5))
-    seen = layout.look(picture, cell, named)
-    for window, crop in zip(named, seen, strict=True):
+    image = numbered(height, width)
+    indices = data.draw(st.lists(st.integers(0, len(layout) - 1), min_size=1, max_size=5))
+    crops = layout.crop_image(image, cell, indices)
+    for window, crop in zip(indices, crops, strict=True):
         (top, left), (h, w) = layout.origins[window], layout.window
         rows = torch.arange(top * cell, (top + h) * cell).clamp(max=height - 1)
         columns = torch.arange(left * cell, (left + w) * cell)
         columns = columns % width if layout.loop else columns.clamp(max=width - 1)
-        assert torch.equal(crop[0], picture[0, 0][rows][:, columns])
+        assert torch.equal(crop[0], image[0, 0][rows][:, columns])
 
 
 @given(layouts())
-def test_a_picture_in_8_bit_looks_as_in_floats(layout: Layout) -> None:
-    height, width = layout.height * 2 - (not layout.loop), layout.width * 2  # a border to repeat
-    picture = torch.arange(3 * height * width).remainder(256).to(torch.uint8).reshape(1, 3, height, width)
-    assert torch.equal(layout.look(picture, 2, range(len(layout))), layout.look(picture / 255, 2, range(len(layout))))
+def test_crops_of_8_bit_images_equal_those_of_floats(layout: Layout) -> None:
+    height, width = layout.height * 2 - (not layout.loop), layout.width * 2  # odd sizes, so that the border is repeated
+    image = torch.arange(3 * height * width).remainder(256).to(torch.uint8).reshape(1, 3, height, width)
+    assert torch.equal(
+        layout.crop_image(image, 2, range(len(layout))), layout.crop_image(image / 255, 2, range(len(layout)))
+    )
 
 
 @given(layouts())
-def test_the_middle_window_is_the_one_nearest_to_the_middle(layout: Layout) -> None:
-    """Within a stride: the last window of a row is slid to the edge, and windows are counted, as published."""
+def test_the_middle_window_is_near_the_centre(layout: Layout) -> None:
+    """Within a stride, because the last window of a row is moved to the edge and windows are counted, as published."""
     (top, left), (h, w) = layout.origins[layout.middle], layout.window
     assert abs(top + h / 2 - layout.height / 2) <= layout.stride
     assert abs(left + w / 2 - layout.width / 2) <= layout.stride + layout.loop * w
@@ -105,9 +105,9 @@ def test_the_middle_window_is_the_one_nearest_to_the_middle(layout: Layout) -> N
     ("height", "width", "loop", "middle"),
     [
         (8, 32, False, (0, 12)),  # in one row, n // 2
-        (8, 36, False, (0, 16)),  # of two alike, the later one
+        (8, 36, False, (0, 16)),  # the later of two
         (8, 32, True, (0, 16)),
-        (12, 32, False, (4, 12)),  # of two rows, not the left window of the lower one
+        (12, 32, False, (4, 12)),  # two rows: not the left window of the lower row
         (16, 32, False, (4, 12)),
         (40, 8, False, (16, 0)),
     ],
@@ -120,7 +120,7 @@ def test_the_middle_window(height: int, width: int, loop: bool, middle: tuple[in
 
 
 @given(layouts(), st.sampled_from(["uniform", "ramp", "gaussian"]))
-def test_merging_crops_gives_the_canvas_back(layout: Layout, weights: str) -> None:
+def test_merging_crops_restores_the_canvas(layout: Layout, weights: str) -> None:
     canvas = torch.randn(1, 3, layout.height, layout.width, dtype=torch.float64)
     assert torch.allclose(Merger(layout, weights, canvas)(layout.crop(canvas)), canvas, atol=1e-12)
 
@@ -134,10 +134,10 @@ def test_uniform_merge_is_the_plain_average(layout: Layout) -> None:
             for x in range(layout.window[1]):
                 total[top + y, (left + x) % layout.width] += window[0, y, x]
     merged = Merger(layout, "uniform", windows)(windows)
-    assert torch.allclose(merged[0, 0], total / visits(layout), atol=1e-12)
+    assert torch.allclose(merged[0, 0], total / coverage(layout), atol=1e-12)
 
 
-def test_weights_other_than_uniform_trust_the_middle_of_a_window() -> None:
+def test_ramp_and_gaussian_weights_are_largest_in_the_middle() -> None:
     layout = Layout(height=8, width=12, window=(8, 8), stride=4)
     windows = torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])
     for weights in ("ramp", "gaussian"):
@@ -148,7 +148,7 @@ def test_weights_other_than_uniform_trust_the_middle_of_a_window() -> None:
 
 
 @given(st.integers(64, 400), st.integers(64, 400))
-def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, width: int) -> None:
+def test_sizes_are_rounded_up_to_whole_cells(height: int, width: int) -> None:
     geometry = Geometry(window=(8, 8), cell=8, channels=4)
     layout = lay_out(height, width, geometry, WindowConfig(stride=4).complete())
     assert 0 <= layout.height * 8 - height < 8
@@ -164,7 +164,7 @@ def test_any_size_from_one_window_up_is_laid_out_to_whole_cells(height: int, wid
         (64, 10**10, WindowConfig(stride=4).complete(), "beyond 300 megapixels"),
     ],
 )
-def test_what_cannot_be_laid_out_says_what_would_work(
+def test_invalid_sizes_raise_an_error_with_an_alternative(
     height: int, width: int, windows: WindowConfig, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
