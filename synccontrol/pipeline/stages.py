@@ -155,7 +155,7 @@ class Stages:
         self._family, self._spec, self._images, self._condition = family, spec, images, condition
         self._objective, self._notes, self._latents = objective, list(notes), latents
         size, geometry, windows = (spec.height, spec.width), family.geometry, spec.windows
-        lay_out(*size, geometry, windows)  # raises for a size that has no windows
+        layout = lay_out(*size, geometry, windows)  # raises for a size that has no windows
         self._stages = plan_stages(spec, size, geometry, INIT_IMAGE in images.others)
         self._canvas_stage = next(number for number, stage in enumerate(self._stages) if not stage.is_draft)
         canvas_stage = self._stages[self._canvas_stage]
@@ -165,7 +165,9 @@ class Stages:
                 f"{spec.width}x{spec.height} is higher than a window: {width}x{height} is generated first and then "
                 "upscaled, so that the scene is not stacked (tall canvas rows generates rows of windows at once)"
             )
-        self._layouts = [lay_out(*stage.size, geometry, windows) for stage in self._stages]
+        self._layouts = [
+            layout if stage.size == size else lay_out(*stage.size, geometry, windows) for stage in self._stages
+        ]
         if latents is not None:
             check_latents(latents, family, self._layouts[self._canvas_stage])
         draft_maps = images.maps if self._canvas_stage else ()  # squeezed, they must have the aspect of the canvas
