@@ -30,8 +30,8 @@ def serve() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     import torch
 
+    import preprocess  # both trees have it at their top level
     import synccontrol
-    from synccontrol import preprocess
 
     for module in (synccontrol, preprocess):
         if not Path(str(module.__file__)).resolve().is_relative_to(Path.cwd()):
