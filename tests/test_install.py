@@ -117,7 +117,7 @@ def test_a_wheel_draws_elsewhere(wheel: Path, tmp_path: Path) -> None:
     guide = tmp_path / "guide.png"
     shutil.copy(ROOT / "examples" / "guides" / "valley.png", guide)
     said = run([binaries / "synccontrol", "doctor"], tmp_path)
-    assert "the bundled model and its ControlNets are whole" in said
+    assert "the bundled model and its ControlNets load" in said
     flags = ["--control", "depth", "--guide", guide, "--prompt", "a mountain valley at sunset", "--offline"]
     assert run([binaries / "synccontrol", *flags], tmp_path).split() == ["out/guide.png"]
     with Image.open(tmp_path / "out" / "guide.png") as image:

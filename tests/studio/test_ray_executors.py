@@ -80,7 +80,7 @@ def test_two_workers_draw_at_the_same_time(cluster: Studio, studio: Studio, valu
         cluster.submit(job(values(steps=300, seed=seed), session, f"{seed}.png"), owner, lambda job, outcome: outcome)
         for seed, owner in enumerate("ab")
     ]
-    wait(lambda: all(ticket.state == GENERATING and ticket.shown for ticket in many))
+    wait(lambda: all(ticket.state == GENERATING and ticket.preview for ticket in many))
     cluster.queue.stop("b")
     wait(lambda: all(ticket.state == ENDED for ticket in many))
     assert isinstance(many[1].error, Stopped) and many[1].step < 300
@@ -100,7 +100,7 @@ def test_the_image_of_a_worker_that_dies_is_generated_by_another(
     cluster: Studio, values: Values, session: Session
 ) -> None:
     ticket = cluster.submit(job(values(steps=300), session, "a.png"), "a", lambda job, outcome: outcome)
-    wait(lambda: bool(ticket.shown))
+    wait(lambda: bool(ticket.preview))
     for executor in cluster._executors:
         for call in executor._calls.values():  # type: ignore[attr-defined]
             executor._ray.kill(call.worker)  # type: ignore[attr-defined]

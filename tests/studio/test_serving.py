@@ -58,8 +58,8 @@ def test_a_program_draws_a_picture(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("x", "/etc/passwd", "canny", "default", SMALL), "no file was handed over"),
-        (("x", "http://127.0.0.1:1/x.png", "canny", "default", SMALL), "no file was handed over"),
+        (("x", "/etc/passwd", "canny", "default", SMALL), "no file was uploaded"),
+        (("x", "http://127.0.0.1:1/x.png", "canny", "default", SMALL), "no file was uploaded"),
         (("x", "data:image/png;base64," + base64.b64encode(bomb()).decode(), "canny", "default", SMALL), "megapixels"),
         (("x", "data:image/png;base64,aGVsbG8=", "canny", "default", SMALL), "not an image that can be read"),
         (("x", "", "", "default", {"guide": "/etc/passwd"}), "settings guide cannot be set here"),
@@ -67,7 +67,7 @@ def test_a_program_draws_a_picture(call: Call) -> None:
         (("x", "", "", "default", {**SMALL, "anchor": "/etc/passwd"}), "anchor is '/etc/passwd'"),
         (("x", "", "", "default", {**SMALL, "model": "/etc"}), "model '/etc' is not on offer"),
         (("x", "", "depth", "default", SMALL), "depth has no guide to follow"),
-        (("x", "", "", "default", {**SMALL, "width": 99999}), "megapixels that this page draws"),
+        (("x", "", "", "default", {**SMALL, "width": 99999}), "megapixels that this page generates"),
         (("x", "", "", "default", {**SMALL, "steps": 1000}), "1000 steps are more than"),
         (("x", "", "", "slow", SMALL), "preset 'slow' is not on offer"),
     ],
